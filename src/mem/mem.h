@@ -33,8 +33,10 @@ struct mem;
 struct mem *mem_create(void);
 void mem_destroy(struct mem *mem);
 
-/* Adds, changes or (size 0) removes slot @id. -EINVAL: not page-aligned, or size changed in place;
- * -EEXIST: overlaps another slot; -ENOMEM. The host memory stays the caller's. */
+/* Adds, changes or (size 0) removes slot @id, as KVM_SET_USER_MEMORY_REGION does: in place only gpa
+ * and MEM_LOG_DIRTY may change. -EINVAL: not page-aligned, id or flags unknown, an end beyond 2^64,
+ * another change in place, no such slot to remove; -EEXIST: overlaps another slot; -ENOMEM. The host
+ * memory stays the caller's. Of a slot removed or moved, code_written hears the old range whole. */
 int mem_set_slot(struct mem *mem, u32 id, u32 flags, u64 gpa, u64 size, void *hva);
 
 /* A counter that changes with every slot change; cached translations compare it. */
@@ -60,20 +62,24 @@ int mem_fill(struct mem *mem, u64 gpa, u8 byte, u64 len);
 /* Sets the dirty bit of the page of @gpa in @slot. */
 void mem_mark_dirty(const struct mem_slot *slot, u64 gpa);
 
-/* Copies slot @id's dirty bitmap out and clears it (KVM_GET_DIRTY_LOG). -ENOENT without a log. The
- * caller first makes CPUs stop caching write permission (see mem_set_hooks: dirty_reset). */
+/* Copies slot @id's dirty bitmap out and clears it (KVM_GET_DIRTY_LOG). -ENOENT without a log,
+ * -EINVAL when @bitmap_bytes is less than the pages rounded up to 64, by eight. Calls dirty_reset
+ * before it returns. */
 int mem_get_dirty(struct mem *mem, u32 id, u64 *bitmap, size_t bitmap_bytes);
 
-/* What the owner of translated code and of soft TLBs wants to hear of. */
+/* What the owner of translated code and of soft TLBs wants to hear of. Called without a lock of
+ * mem's; set before the first reader runs. */
 struct mem_hooks {
     void (*code_written)(void *opaque, u64 gpa, u64 len); /* page had its code byte set */
     void (*slots_changed)(void *opaque);                  /* soft TLBs must be flushed */
-    void (*dirty_reset)(void *opaque);                    /* write permissions must be re-earned */
+    void (*dirty_reset)(void *opaque); /* write permissions must be re-earned; in force on return */
     void *opaque;
 };
 void mem_set_hooks(struct mem *mem, const struct mem_hooks *hooks);
 
-/* A reader thread says "I hold no slot pointer now". Registration is by reader index 0..255. */
+/* A reader thread says "I hold no slot pointer now". Registration is by reader index 0..255. Every
+ * thread that reads while slots may change (vCPUs, the I/O thread) is registered; while it sleeps or
+ * waits it goes offline, so that it holds up no reclamation. */
 void mem_reader_online(struct mem *mem, unsigned reader);
 void mem_reader_offline(struct mem *mem, unsigned reader);
 void mem_quiescent(struct mem *mem, unsigned reader);
