@@ -16,7 +16,7 @@ static struct arena_chunk *chunk_new(size_t size)
 {
     struct arena_chunk *chunk;
 
-    if (size > SIZE_MAX - sizeof(*chunk))
+    if (size > PTRDIFF_MAX - sizeof(*chunk)) /* more than malloc may ever give */
         return NULL;
     chunk = malloc(sizeof(*chunk) + size);
     if (chunk)
