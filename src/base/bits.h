@@ -4,7 +4,7 @@
 
 #include "base/types.h"
 
-#define BIT(n) (1ull << (n))
+#define BIT(n) (UINT64_C(1) << (n))
 
 /* A mask of the low @n bits; @n from 0 to 64. */
 static inline u64 mask_low(unsigned n)

@@ -4,7 +4,7 @@
 
 #include "base/types.h"
 
-#define NSEC_PER_SEC 1000000000ull
+#define NSEC_PER_SEC UINT64_C(1000000000)
 
 /* Nanoseconds of the host's CLOCK_MONOTONIC. */
 u64 clock_mono_ns(void);

@@ -20,6 +20,11 @@ void log_terminal_raw(bool raw)
     atomic_store_explicit(&terminal_raw, raw, memory_order_relaxed);
 }
 
+bool log_terminal_is_raw(void)
+{
+    return atomic_load_explicit(&terminal_raw, memory_order_relaxed);
+}
+
 static void put_line(const char *prefix, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 
 static void put_line(const char *prefix, const char *fmt, va_list ap)
@@ -34,7 +39,7 @@ static void put_line(const char *prefix, const char *fmt, va_list ap)
     len = body < 0 ? (size_t)head : (size_t)head + body;
     if (len > room - 1)
         len = room - 1; /* vsnprintf cut it there */
-    if (atomic_load_explicit(&terminal_raw, memory_order_relaxed))
+    if (log_terminal_is_raw())
         line[len++] = '\r';
     line[len++] = '\n';
     if (write(STDERR_FILENO, line, len) < 0) {

@@ -15,6 +15,7 @@ void log_msg(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* Whether the terminal is in raw mode now, where a bare newline does not return the carriage. */
 void log_terminal_raw(bool raw);
+bool log_terminal_is_raw(void);
 
 #define log_error(...) log_msg(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_msg(LOG_WARN, __VA_ARGS__)

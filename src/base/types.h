@@ -25,7 +25,7 @@ typedef __int128 s128;
 #define PRINTF_LIKE(fmt, first) __attribute__((format(printf, fmt, first)))
 #define NORETURN __attribute__((noreturn))
 
-#define KiB 1024ull
+#define KiB UINT64_C(1024)
 #define MiB (1024 * KiB)
 #define GiB (1024 * MiB)
 

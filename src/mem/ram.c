@@ -37,7 +37,7 @@ fail:
     close(ram->fd);
     ram->fd = -1;
     return err_set(err, code, "this host cannot give %" PRIu64 " MiB of guest memory: %s",
-                   (u64)(size / MiB), strerror(-code));
+                   size / MiB, strerror(-code));
 }
 
 void mem_ram_free(struct mem_ram *ram)
