@@ -1,0 +1,61 @@
+# Triode. `make run` is the shortest way to see it work; `make help` lists the rest.
+
+BUILD := build
+ARGS ?=
+
+.PHONY: all help build run test bench lint format check-layers soak coverage guests clean
+
+all: build
+
+help:
+	@echo "make build         $(BUILD)/triode"
+	@echo "make run           boot the default guest to a shell; ARGS='--smp 2' adds options"
+	@echo "make test          everything CI runs"
+	@echo "make bench         boot time and memory beside QEMU"
+	@echo "make soak          long runs: 20 boots in a row, a boot on the IR interpreter"
+	@echo "make lint          clang-format, clang-tidy, cppcheck"
+	@echo "make format        let clang-format mend what lint complains about"
+	@echo "make check-layers  who includes whom, against the table of the design"
+	@echo "make coverage      lines the unit tests reach"
+	@echo "make guests        fetch kernels, make the initramfs"
+	@echo "make clean         remove $(BUILD), guests and all"
+
+build:
+	@tools/packages.sh run
+	@tools/configure $(BUILD)
+	@ninja -C $(BUILD)
+
+guests:
+	@tools/packages.sh run
+	@tools/guests.sh
+
+run: guests build
+	@$(BUILD)/triode run $(ARGS)
+
+test:
+	@tools/packages.sh run test
+	@tools/test
+
+bench: guests build
+	@tools/packages.sh run test
+	@bench/boot $(ARGS)
+
+soak: guests build
+	@tests/boot/soak.py $(BUILD)/triode $(ARGS)
+
+lint:
+	@tools/packages.sh run test lint
+	@tools/lint
+
+format:
+	@clang-format -i $$(find src tests include guests -name '*.[ch]' 2>/dev/null)
+
+check-layers:
+	@tools/check-layers
+
+coverage:
+	@tools/packages.sh run test
+	@tools/coverage
+
+clean:
+	rm -rf $(BUILD)
