@@ -1,0 +1,67 @@
+/*
+ * The translator's run time: from a guest CPU's state to running host code. One struct dbt a VM
+ * holds the translations, shared by its vCPUs; each vCPU has its own soft TLBs and jump cache.
+ *
+ * A block is known by the guest-physical address of its first byte and the mode word, so address
+ * spaces share translations; code reaches its own virtual address through the base register.
+ */
+#ifndef TRIODE_DBT_H
+#define TRIODE_DBT_H
+
+#include "base/err.h"
+#include "guest/guest.h"
+
+struct dbt;
+
+enum { /* stages for --dump */
+    DBT_DUMP_GUEST = 1 << 0,
+    DBT_DUMP_LIFT = 1 << 1,
+    DBT_DUMP_OPT = 1 << 2,
+    DBT_DUMP_HOST = 1 << 3,
+};
+
+struct dbt_config {
+    struct mem *mem;
+    const struct guest_ops *guest;
+    u64 code_cache_bytes;      /* 0: default; at least 1 MiB, at most 1 GiB */
+    bool jit;                  /* false: the IR interpreter runs the units */
+    bool count_insns;
+    u32 dump_stages;
+    u64 dump_first, dump_last; /* linear addresses */
+};
+
+/* Exit codes of dbt_run beside IR_EXIT_REQUEST and the guest's own (IR_EXIT_GUEST and above). */
+enum {
+    DBT_EXIT_STEP = 2,  /* insn_limit instructions were run */
+    DBT_EXIT_FETCH = 3, /* the next instruction is not in memory; scratch[0] = gpa */
+    DBT_EXIT_NOMEM = 4, /* the host has no memory for a translation */
+};
+
+int dbt_create(struct dbt **dbt, const struct dbt_config *config, struct err *err);
+void dbt_destroy(struct dbt *dbt); /* after all CPUs are detached */
+
+/* Gives @cpu its part (memory services, TLB, jump cache). cpu->ops, mem and index are set before.
+ * The guest's space must be made current by memory->switch_space before dbt_run. */
+int dbt_attach(struct dbt *dbt, struct guest_cpu *cpu);
+void dbt_detach(struct guest_cpu *cpu);
+
+/* Runs guest code on the calling thread until something needs the engine; answers an exit code.
+ * Guest state is complete in memory then. */
+u32 dbt_run(struct guest_cpu *cpu);
+
+/* Sets request bits; the CPU leaves translated code soon. Any thread. */
+void dbt_request(struct guest_cpu *cpu, u32 bits);
+
+struct dbt_stats {
+    u64 blocks;        /* translated since start */
+    u64 guest_insns;   /* lifted into them */
+    u64 code_bytes;    /* host code in use */
+    u64 cache_bytes;   /* size of the cache */
+    u64 flushes;       /* of the whole cache */
+    u64 invalidated;   /* blocks dropped because their code changed */
+    u64 chained;       /* direct jumps linked */
+    u64 lookups;       /* jump cache misses */
+};
+void dbt_get_stats(struct dbt *dbt, struct dbt_stats *stats);
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * The x86-64 CPU's state. IR slots are offsetof(struct x86_cpu, field). What a VMCS guest-state area
+ * holds is here in the VMCS's own format (segment access rights and so on): this is the hot home of
+ * it while the CPU runs.
+ */
+#ifndef TRIODE_X86_STATE_H
+#define TRIODE_X86_STATE_H
+
+#include "base/bits.h"
+#include "guest/guest.h"
+
+enum { X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI };
+enum { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_LDTR, X86_TR, X86_SEGS };
+
+/* SDM vol. 3 24.4.1: access rights as in the VMCS. */
+struct x86_seg {
+    u64 base;
+    u32 limit;  /* in bytes, granularity applied */
+    u32 access; /* type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16 */
+    u16 selector;
+};
+#define X86_SEG_TYPE(a) ((a)&15)
+#define X86_SEG_S (1u << 4)
+#define X86_SEG_DPL(a) (((a) >> 5) & 3)
+#define X86_SEG_P (1u << 7)
+#define X86_SEG_L (1u << 13)
+#define X86_SEG_DB (1u << 14)
+#define X86_SEG_G (1u << 15)
+#define X86_SEG_UNUSABLE (1u << 16)
+
+struct x86_table { /* GDTR, IDTR */
+    u64 base;
+    u32 limit;
+};
+
+/* An exception, interrupt or other event on its way to delivery. Type as in VM-entry interruption
+ * information (SDM vol. 3 24.8.3). */
+struct x86_event {
+    bool valid;
+    u8 vector;
+    u8 type; /* 0 external, 2 NMI, 3 hardware exception, 4 software interrupt, 5 privileged software
+              * exception (ICEBP), 6 software exception (INT3, INTO) */
+    bool has_error;
+    u32 error;
+    u32 insn_len;   /* types 4..6: RIP pushed is RIP + this */
+    u64 payload;    /* #PF: the address for CR2; #DB: the DR6 bits */
+    bool has_payload;
+};
+
+/* A VM exit asked for by an instruction or event; consumed by vmx/soft. */
+struct x86_vmexit {
+    u32 reason; /* basic exit reason, SDM vol. 3 appendix C */
+    u32 insn_len;
+    u64 qualification;
+    u64 linear;   /* guest-linear address */
+    u64 physical; /* guest-physical address */
+    u64 insn_info;
+};
+
+struct x86_hooks;
+
+/* x87 data registers are kept as 80-bit values in 16-byte slots, physical numbering: ST(i) is
+ * fpr[(top + i) & 7]; the MMX register i is the low 64 bits of fpr[i]. */
+struct x86_fpr {
+    u64 mantissa;
+    u16 sign_exponent;
+    u16 pad[3];
+};
+
+struct x86_cpu {
+    struct guest_cpu common;
+
+    u64 gpr[16];
+    u64 lip; /* pc slot: linear address of the next instruction = CS base + RIP */
+
+    /* Arithmetic flags CF PF AF ZF SF OF, lazily: see guest/x86/cc.h. */
+    u64 cc_dst, cc_src, cc_src2;
+    u64 cc_op;
+    u64 df;     /* 1 or -1 */
+    u64 eflags; /* all other bits; arithmetic flags and DF are 0 here */
+
+    struct x86_seg seg[X86_SEGS];
+    struct x86_table gdtr, idtr;
+    u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
+    u64 dr[8]; /* 0..3, 6, 7 used */
+    u32 pkru;
+    u8 cpl;
+
+    u64 xmm[16][2] __attribute__((aligned(16)));
+    u64 ymm_hi[16][2];
+    u32 mxcsr;
+    u16 fcw, fsw; /* fsw with TOP 0 */
+    u8 ftop;
+    u8 ftag;      /* abridged: bit i set = physical register i not empty (FXSAVE form) */
+    u16 fop;
+    u64 fip, fdp;
+    u16 fcs, fds;
+    struct x86_fpr fpr[8] __attribute__((aligned(16)));
+
+    /* MSRs that the CPU itself works with; the rest live with the engine. */
+    u64 msr_star, msr_lstar, msr_cstar, msr_fmask, msr_kernel_gs_base;
+    u64 msr_sysenter_cs, msr_sysenter_esp, msr_sysenter_eip;
+    u64 msr_tsc_aux, msr_pat;
+
+    /* SDM vol. 3 24.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
+     * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). */
+    u32 interruptibility;
+    u32 activity;
+
+    struct x86_event pending;  /* raised, not yet delivered or intercepted */
+    struct x86_vmexit vmexit;  /* valid with exit code X86_EXIT_VMEXIT */
+    u64 tsc_offset, tsc_scale; /* guest TSC = host TSC * scale / 2^48 + offset */
+    u64 monitor_addr;
+    bool monitor_armed;
+    u64 phys_mask;             /* addresses at or above are reserved: 1 << MAXPHYADDR, minus 1 */
+    const struct x86_hooks *hooks;
+    void *engine;              /* the soft vCPU behind the hooks */
+    const struct x86_model *model; /* CPUID feature model, guest/x86/model.h */
+};
+
+static inline struct x86_cpu *x86_cpu(struct guest_cpu *cpu)
+{
+    return (struct x86_cpu *)cpu;
+}
+
+/* Exit codes of x86 lifted code and helpers (IR exit, exit_if, guest_leave). */
+enum {
+    X86_EXIT_EVENT = IR_EXIT_GUEST, /* cpu->pending is set: exception to deliver */
+    X86_EXIT_VMEXIT,                /* cpu->vmexit is set */
+    X86_EXIT_STATE,                 /* mode or address space changed: just go on */
+    X86_EXIT_HALT_CHECK,            /* STI, POP SS, IRET ...: look for interrupts, then go on */
+    X86_EXIT_UNIMPLEMENTED,         /* decoded but not implemented: a loud report with the bytes */
+    X86_EXIT_VECTOR = 64,           /* + vector: exception with error code 0 if it has one */
+};
+
+/* mode word (struct guest_cpu.mode): everything that changes what code means. */
+enum {
+    X86_MODE_CODE16 = 0,
+    X86_MODE_CODE32 = 1,
+    X86_MODE_CODE64 = 2,
+    X86_MODE_CODE_MASK = 3,
+    X86_MODE_SS32 = 1 << 2,      /* SS.B: 32-bit stack pointer (64-bit mode: not used) */
+    X86_MODE_CPL_SHIFT = 3,      /* 2 bits */
+    X86_MODE_CPL_MASK = 3 << 3,
+    X86_MODE_PE = 1 << 5,        /* protected mode */
+    X86_MODE_VM86 = 1 << 6,
+    X86_MODE_LMA = 1 << 7,
+    X86_MODE_FLAT = 1 << 8,      /* CS DS ES SS have base 0 and no limit, are readable/writable */
+    X86_MODE_FLAT_CS = 1 << 9,   /* CS has base 0 and no limit */
+    X86_MODE_TF = 1 << 10,
+    X86_MODE_FPU_TRAP = 1 << 11, /* CR0.EM or CR0.TS: x87/MMX need #NM checks by helper */
+    X86_MODE_SSE_TRAP = 1 << 12, /* CR0.EM, CR0.TS or !CR4.OSFXSR: SSE needs checks by helper */
+    X86_MODE_FP_UNMASKED = 1 << 13, /* MXCSR exception unmasked: SSE arithmetic by checking helpers */
+    X86_MODE_NONROOT = 1 << 14,  /* in VMX non-root operation of a guest's VMCS (not the root VMCS) */
+    X86_MODE_IOPL_OK = 1 << 15,  /* CPL <= IOPL (or real mode): CLI/STI/IN/OUT allowed without TSS */
+    X86_MODE_AC = 1 << 16,       /* alignment checks on: CPL 3, CR0.AM, EFLAGS.AC */
+    X86_MODE_DR = 1 << 17,       /* a data or I/O breakpoint is enabled */
+};
+
+#define X86_CR0_PE BIT(0)
+#define X86_CR0_MP BIT(1)
+#define X86_CR0_EM BIT(2)
+#define X86_CR0_TS BIT(3)
+#define X86_CR0_ET BIT(4)
+#define X86_CR0_NE BIT(5)
+#define X86_CR0_WP BIT(16)
+#define X86_CR0_AM BIT(18)
+#define X86_CR0_NW BIT(29)
+#define X86_CR0_CD BIT(30)
+#define X86_CR0_PG BIT(31)
+#define X86_CR4_VME BIT(0)
+#define X86_CR4_PVI BIT(1)
+#define X86_CR4_TSD BIT(2)
+#define X86_CR4_DE BIT(3)
+#define X86_CR4_PSE BIT(4)
+#define X86_CR4_PAE BIT(5)
+#define X86_CR4_MCE BIT(6)
+#define X86_CR4_PGE BIT(7)
+#define X86_CR4_PCE BIT(8)
+#define X86_CR4_OSFXSR BIT(9)
+#define X86_CR4_OSXMMEXCPT BIT(10)
+#define X86_CR4_UMIP BIT(11)
+#define X86_CR4_LA57 BIT(12)
+#define X86_CR4_VMXE BIT(13)
+#define X86_CR4_FSGSBASE BIT(16)
+#define X86_CR4_PCIDE BIT(17)
+#define X86_CR4_OSXSAVE BIT(18)
+#define X86_CR4_SMEP BIT(20)
+#define X86_CR4_SMAP BIT(21)
+#define X86_CR4_PKE BIT(22)
+#define X86_EFER_SCE BIT(0)
+#define X86_EFER_LME BIT(8)
+#define X86_EFER_LMA BIT(10)
+#define X86_EFER_NXE BIT(11)
+
+#define X86_FLAG_CF BIT(0)
+#define X86_FLAG_PF BIT(2)
+#define X86_FLAG_AF BIT(4)
+#define X86_FLAG_ZF BIT(6)
+#define X86_FLAG_SF BIT(7)
+#define X86_FLAG_TF BIT(8)
+#define X86_FLAG_IF BIT(9)
+#define X86_FLAG_DF BIT(10)
+#define X86_FLAG_OF BIT(11)
+#define X86_FLAG_IOPL (3ull << 12)
+#define X86_FLAG_NT BIT(14)
+#define X86_FLAG_RF BIT(16)
+#define X86_FLAG_VM BIT(17)
+#define X86_FLAG_AC BIT(18)
+#define X86_FLAG_VIF BIT(19)
+#define X86_FLAG_VIP BIT(20)
+#define X86_FLAG_ID BIT(21)
+#define X86_FLAGS_ARITH                                                                            \
+    (X86_FLAG_CF | X86_FLAG_PF | X86_FLAG_AF | X86_FLAG_ZF | X86_FLAG_SF | X86_FLAG_OF)
+
+enum {
+    X86_DE, X86_DB, X86_NMI, X86_BP, X86_OF, X86_BR, X86_UD, X86_NM, X86_DF, X86_TS = 10, X86_NP,
+    X86_SS_FAULT, X86_GP, X86_PF, X86_MF = 16, X86_AC, X86_MC, X86_XM, X86_VE, X86_CP,
+};
+
+#endif

@@ -1,0 +1,87 @@
+/*
+ * guest/x86 to the layers above (vmx, soft, user): the CPU as functions.
+ */
+#ifndef TRIODE_X86_H
+#define TRIODE_X86_H
+
+#include "guest/x86/state.h"
+
+extern const struct guest_ops x86_guest_ops;
+
+/* What the CPU asks of its engine. Each intercept function either returns (nobody intercepts: the
+ * instruction goes on as on bare hardware) or fills cpu->vmexit and leaves by guest_leave with
+ * X86_EXIT_VMEXIT, state still before the instruction (cpu->vmexit.insn_len says how long it is). */
+struct x86_hooks {
+    /* An instruction with basic exit reason @reason (HLT, CPUID, RDMSR, I/O, MOV CR, VMX...). */
+    void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len,
+                      u64 linear, u64 insn_info);
+    /* Reads/writes of an MSR that x86_msr_read/write do not keep themselves; false: #GP(0). */
+    bool (*msr_read)(struct x86_cpu *cpu, u32 msr, u64 *value);
+    bool (*msr_write)(struct x86_cpu *cpu, u32 msr, u64 value);
+    void (*cpuid)(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4]);
+    /* Guest-physical access outside memslots, see guest_ops.mmio_read/write. */
+    void (*mmio_read)(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
+    void (*mmio_write)(struct x86_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
+    /* Second-level translation (EPT): guest-physical to host-physical (what memslots speak), with
+     * permissions; leaves with an EPT violation or misconfiguration VM exit, or answers false when
+     * @probe. NULL while no VMCS with EPT is in effect: identity. */
+    bool (*second_level)(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,
+                         bool walk_entry, bool probe, struct guest_page *page);
+    u64 (*read_tpr)(struct x86_cpu *cpu);              /* CR8 */
+    void (*write_tpr)(struct x86_cpu *cpu, u64 value);
+    u64 (*tsc)(struct x86_cpu *cpu);                   /* the guest's TSC now */
+};
+
+/* Power-on (or INIT, when @init) state, SDM vol. 3 table 9-1; first instruction at FFFFFFF0h. */
+void x86_reset(struct x86_cpu *cpu, bool init);
+
+/* Recomputes common.mode from the state; and the TLB/space through memory->switch_space. Every
+ * function that changes CR0, CR3, CR4, EFER, CS, SS, CPL, EFLAGS.TF/VM/IOPL/AC, MXCSR masks, DR7
+ * calls one or both at its end. */
+void x86_update_mode(struct x86_cpu *cpu);
+void x86_update_mmu(struct x86_cpu *cpu);
+
+u64 x86_rip(const struct x86_cpu *cpu);
+void x86_set_rip(struct x86_cpu *cpu, u64 rip);
+
+/* All of RFLAGS with lazy flags computed, and the way back. Mode is not updated. */
+u64 x86_rflags(const struct x86_cpu *cpu);
+void x86_set_rflags(struct x86_cpu *cpu, u64 rflags);
+
+/* Record an exception in cpu->pending and leave with X86_EXIT_EVENT. For helpers and walks. */
+void x86_raise(struct x86_cpu *cpu, u8 vector) NORETURN;
+void x86_raise_error(struct x86_cpu *cpu, u8 vector, u32 error) NORETURN;
+void x86_raise_pf(struct x86_cpu *cpu, u64 address, u32 error) NORETURN;
+
+/* Delivers @event through the IDT (SDM vol. 3 chapter 6) in the current mode. 0; or, when delivery
+ * itself faulted, the fault (combined per SDM table 6-5: double fault) is in cpu->pending and
+ * -EAGAIN is answered; -ESHUTDOWN: triple fault. Never leaves by guest_leave for its own faults, but
+ * may for MMIO or EPT exits. */
+int x86_deliver(struct x86_cpu *cpu, const struct x86_event *event);
+
+/* May an external interrupt / NMI be taken now? (IF, shadows, activity) */
+bool x86_interrupt_allowed(const struct x86_cpu *cpu);
+bool x86_nmi_allowed(const struct x86_cpu *cpu);
+
+/* Control and segment registers with all checks of MOV CR (SDM vol. 3 2.5) and effects on TLBs and
+ * mode; answer false for #GP(0). Used by instructions, VM entry/exit (with @check false) and state
+ * setters. */
+bool x86_write_cr0(struct x86_cpu *cpu, u64 value, bool check);
+bool x86_write_cr3(struct x86_cpu *cpu, u64 value, bool check);
+bool x86_write_cr4(struct x86_cpu *cpu, u64 value, bool check);
+bool x86_write_efer(struct x86_cpu *cpu, u64 value, bool check);
+bool x86_write_xcr0(struct x86_cpu *cpu, u64 value);
+
+/* MSRs kept in struct x86_cpu (EFER, STAR.., FS/GS base, SYSENTER.., TSC, TSC_AUX, PAT); others
+ * through the hooks. False: #GP(0). */
+bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value);
+bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
+
+/* FPU/SSE images for FXSAVE/XSAVE instructions and for the engine's get/set of fpu and xsave. */
+void x86_fxsave(const struct x86_cpu *cpu, u8 image[512], bool rex_w);
+void x86_fxrstor(struct x86_cpu *cpu, const u8 image[512], bool rex_w);
+
+/* gva -> gpa without effects, for debuggers and get_translation; -EFAULT. */
+int x86_translate(struct x86_cpu *cpu, u64 gva, struct guest_page *page);
+
+#endif

@@ -1,0 +1,128 @@
+/*
+ * A host back end: IR unit -> host machine code. Knows no guest and no translator: all that lies
+ * outside a unit reaches it through struct host_abi.
+ */
+#ifndef TRIODE_HOST_H
+#define TRIODE_HOST_H
+
+#include "ir/ir.h"
+
+/*
+ * The frame all translated code of one vCPU runs in, on the vCPU thread's stack; made by the entry
+ * stub, shared by all units (units jump to each other, they do not call). spill[] holds spilled
+ * values while a unit runs. saved[]/vector[] are filled by the slow-path and exit thunks: the host
+ * registers as they were at the trapping instruction.
+ */
+#define HOST_SPILLS 512
+struct host_frame {
+    u64 spill[HOST_SPILLS * 2]; /* 16-byte granules, 16-byte aligned */
+    u64 vector[16][2];
+    u64 saved[16];
+};
+
+/* Where a value is, for restoring guest state from a host_site. */
+enum host_loc_kind { HOST_LOC_REG, HOST_LOC_VECTOR, HOST_LOC_SPILL, HOST_LOC_CONST, HOST_LOC_BASE };
+struct host_put {
+    u16 slot;   /* state byte offset */
+    u8 type;    /* enum ir_type */
+    u8 kind;
+    s32 where;  /* register number, spill granule, low part of constant; BASE: offset from base reg */
+};
+
+/*
+ * One trapping instruction of a unit: what its slow path or side exit must do. Thunks get the
+ * address of this record; the sites of a unit lie behind its code.
+ */
+struct host_site {
+    u8 op;           /* enum ir_op: ld st acas axchg aadd aand aor axor poll exit_if */
+    u8 type;         /* access type; for stores the type of the value */
+    u8 addr_kind, result_kind, operand_kind, operand2_kind; /* enum host_loc_kind */
+    u16 nputs;
+    s32 addr, result, operand, operand2;
+    s32 disp;        /* added to the address */
+    u32 exit_code;   /* exit_if, poll */
+    s32 resume;      /* ld, st, atomics: code to go on with, relative to this record */
+    struct host_put puts[]; /* dputs in effect; 64-bit constants use two consecutive entries: the
+                             * second holds the high half in where and slot 0xffff */
+};
+
+/* A place in emitted code that a direct jump leaves by; dbt chains it. */
+struct host_link {
+    u32 patch;   /* offset in code of the 4-byte-aligned rel32 to overwrite atomically */
+    u32 unlinked; /* offset in code that the rel32 leads to when not chained */
+    s64 offset;  /* guest destination: base + offset */
+};
+#define HOST_MAX_LINKS 8
+
+/* Guest memory as emitted code reaches it. */
+enum host_memory { HOST_MEMORY_TLB, HOST_MEMORY_DIRECT };
+
+struct host_abi {
+    enum host_memory memory;
+    /* Byte offsets from the state pointer. */
+    u32 request, tlb, jump_cache, space, mode, pc_slot, insns, exit_code;
+    /* TLB geometry (struct tlb_entry in guest.h). */
+    u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend;
+    /* Jump cache geometry: index = gva & mask of entry count; entry: u64 gva, u32 space, u32 mode,
+     * void *code. */
+    u32 jump_cache_bits, jump_entry_bytes;
+    u64 direct_base;          /* HOST_MEMORY_DIRECT: host address of guest address 0 */
+    bool direct_pages;        /* true: a goto to any offset may be chained; false: only in the page */
+    bool count_insns;
+    /* Code addresses (in the executable mapping) of the thunks, made by host_make_thunks. */
+    u64 thunk_site;           /* call'ed by slow paths and side exits with a host_site behind */
+    u64 thunk_goto;           /* unchained goto or jump cache miss: pc slot is written */
+    u64 thunk_exit;           /* exit_code is written */
+};
+
+/* C functions the thunks call. */
+struct host_callbacks {
+    /* Slow path or side exit: does all (applies puts with host_restore if it leaves), writes the
+     * result into frame->saved/vector/spill and answers 0 to go on at site->resume, else the value
+     * that host_enter answers. */
+    u64 (*site)(void *state, struct host_frame *frame, const struct host_site *site);
+    /* A link or the jump cache missed: the pc slot is written. Answers code to jump to, or NULL to
+     * leave to the run loop. @link is 0, or the address of the link's patch field in the code. */
+    void *(*missed)(void *state, u64 link);
+};
+
+/* Emits the entry stub and thunks at @buf (executable address @exec_addr), fills the addresses in
+ * @abi; answers bytes used. *@enter is `u64 enter(void *state, void *code, u64 base)`: runs until
+ * an exit or miss; answers the IR exit code, or 0 when the run loop is to look up the pc. */
+size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *abi,
+                        const struct host_callbacks *callbacks,
+                        u64 (**enter)(void *state, void *code, u64 base));
+
+/* Result of compiling a unit. */
+struct host_code {
+    size_t code_bytes;   /* instructions; then aligned sites; total is what was used of the buffer */
+    size_t total_bytes;
+    u32 nlinks;
+    struct host_link links[HOST_MAX_LINKS];
+};
+
+/* Compiles @unit into @buf, to run at @exec_addr. -ENOSPC when @size is too small (nothing is
+ * patched elsewhere; call again with more room), -ENOMEM, -E2BIG when the unit needs more spills or
+ * links than there are (dbt then lifts fewer instructions). */
+int host_compile(const struct ir_unit *unit, const struct host_abi *abi, u8 *buf, u64 exec_addr,
+                 size_t size, struct host_code *code);
+
+/* Makes state in memory precise at @site, from the frame the thunk filled. */
+void host_restore(void *state, const struct host_frame *frame, const struct host_site *site);
+
+/* Reads or writes a location named by a site, as raw bits. */
+u64 host_read_location(const struct host_frame *frame, u8 kind, s32 where);
+
+/* Points the link's jump at @to (an executable address), or back when @to is 0. Atomic against CPUs
+ * that execute it. @code_rw/@code_exec: the unit's code in its two mappings. */
+void host_patch_link(u8 *code_rw, u64 code_exec, const struct host_link *link, u64 to);
+
+/* The host's floating-point environment: enter with the guest's rounding mode and all exceptions
+ * masked, leave with the sticky flags. In x86 MXCSR format. */
+void host_fp_enter(u32 mxcsr);
+u32 host_fp_leave(void);
+
+/* Listing of emitted code for --dump=host. */
+void host_disassemble(const u8 *code, size_t bytes, u64 exec_addr, FILE *out);
+
+#endif
