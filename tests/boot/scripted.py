@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Boots without a terminal and in every form a kernel and an initrd may have: scripted.py TRIODE"""
+import gzip
+import os
+import sys
+import tempfile
+
+import images
+from guest import GUESTS, INITRD, KERNEL, linux, need_guests, run
+
+
+def check(result, status, *texts):
+    missing = [text for text in texts if text not in result.stdout]
+    if result.returncode != status or missing:
+        print(f"FAILED: status {result.returncode} (expected {status}), missing {missing}\n"
+              f"{result.stdout[-4000:]}\n{result.stderr[-4000:]}")
+        sys.exit(1)
+
+
+def main():
+    triode = sys.argv[1]
+    need_guests()
+
+    print("power-off at once, standard input closed")
+    check(run(triode, linux("quiet triode.poweroff"), stdin=None, close_fds=True,
+              preexec_fn=lambda: os.close(0)), 0, "Triode guest ready")
+
+    print("a command's output and status reach us")
+    check(run(triode, linux("quiet triode.run=cat%20/proc/version;exit%207")), 0,
+          "Linux version 6.1.", "Triode guest: exit status 7")
+
+    print("the kernel's own messages come without quiet")
+    check(run(triode, linux("triode.poweroff")), 0, "Command line: ", "reboot: Power down")
+
+    print("compressed initrd, kernel as ELF by PVH")
+    with tempfile.TemporaryDirectory() as folder:
+        packed = os.path.join(folder, "initramfs.cpio.gz")
+        with open(INITRD, "rb") as source, gzip.open(packed, "wb") as target:
+            target.write(source.read())
+        check(run(triode, linux("quiet triode.poweroff", "--initrd", packed)), 0,
+              "Triode guest ready")
+        vmlinux = os.path.join(folder, "vmlinux")
+        images.extract_vmlinux(KERNEL, vmlinux)
+        check(run(triode, linux("quiet triode.poweroff", "--kernel", vmlinux)), 0,
+              "Triode guest ready")
+
+    generic = os.path.join(GUESTS, "vmlinuz")
+    if os.path.exists(generic):
+        print("Debian's generic kernel")
+        check(run(triode, linux("quiet triode.poweroff", "--kernel", generic)), 0,
+              "Triode guest ready")
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()
