@@ -5,19 +5,20 @@
  *
  * map      M1 (one byte), M0F, M38, M3A
  * opcode   the byte; a row for a register in the opcode's low bits has flag ZREG and lists the
- *          first of its eight opcodes
+ *          first of its eight opcodes; COND likewise for sixteen opcodes with a condition
  * prefix   ANY; NP (no 66/F3/F2), P66, PF3, PF2 where the prefix is part of the opcode
  * modrm    NONE; MR (any ModRM); G0..G7 (ModRM.reg = n); R0..R7 (mod 3 and reg = n); N0..N7 (memory
  *          and reg = n); RR (mod 3); RN (memory); B(0xC1) one exact ModRM byte
- * flags    or-ed: ZREG, LOCK (allowed with memory destination), O64 (only in 64-bit mode), I64
- *          (#UD in 64-bit mode), D64 (operand size defaults to 64 in 64-bit mode), F64 (forced 64),
+ * flags    or-ed: ZREG, COND, LOCK (allowed with memory destination), O64 (only in 64-bit mode), I64
+ *          (#UD in 64-bit mode; both rows of one opcode may stand side by side), D64 (operand size defaults to 64 in 64-bit mode), F64 (forced 64),
  *          CPL0 (#GP when CPL != 0), PROT (#UD in real and virtual-8086 mode), SSE, SSEFP (uses
  *          MXCSR), FPU, MMX, ENDS (ends the block)
  * name     the manual's mnemonic, lower case: lifted by lift_<name>(); several rows may share one
- * operands the manual's codes (SDM vol. 2 appendix A.2): Eb Ev Ew Ed Ey Gb Gv Gw Gy Gd Ib Iw Iz Iv
- *          Ibs (sign-extended byte) Jb Jz M Ma Mp Mb Mw Md Mq Mdq Ob Ov Sw Cd Dd Rd Rv Xb Xv Yb Yv
+ * operands the manual's codes (SDM vol. 2 appendix A.2; sizes of all in rows.h): Eb Ev Ew Ed Ey Gb Gv Gw Gy Gd Ib Iw Iz Iv
+ *          Ibs (sign-extended byte) Jb Jz M Ma Mp Ms Mb Mw Md Mq Mdq Mt Mv My Ob Ov Sw Cd Dd
+ *          Rd (MOV CR and DR: mod ignored, 8 bytes in 64-bit mode) Rv Xb Xv Xz Yb Yv Yz
  *          Zv Zb Ap Vx (xmm of reg) Wx Wss Wsd Wq Wd Ww Wb (xmm or memory of that size) Ux (xmm of rm, no memory)
- *          Pq Qq Nq (mmx) Ux  AL eAX rAX CL DX one ES CS SS DS FS GS ST0 STi, or _ for none
+ *          Pq Qq Qd Nq (mmx) AL AX eAX rAX CL DX one ES CS SS DS FS GS ST0 STi, or _ for none
  */
 #ifndef TRIODE_X86_INSN_H
 #define TRIODE_X86_INSN_H

@@ -19,6 +19,8 @@ struct x86_lift {
     u32 offset;       /* of this instruction from base */
     u32 next;         /* of the next one */
     bool ended;       /* the block has its terminator */
+    bool shadow;      /* the next instruction is in an interrupt shadow, see lift_shadow */
+    bool shadowed;    /* this one is */
     /* What the lifter knows of the lazy flags at this point; see cc.h. */
     struct x86_cc {
         bool known;
@@ -73,8 +75,33 @@ void lift_raise_if(struct x86_lift *l, ir_ref cond, unsigned vector);
  * changed the mode word or the address space. Ends the block. */
 void lift_end_state(struct x86_lift *l);
 
-/* The next instruction's linear address (i64). */
+/* The next instruction's linear address (i64), and its RIP: less the CS base. */
 ir_ref lift_next_pc(struct x86_lift *l);
+ir_ref lift_next_rip(struct x86_lift *l);
+
+/* The stack: width of the stack pointer in bytes; value of rSP cut to it; push of a value of its
+ * own type. lift_pop loads what is on top and leaves rSP; lift_add_sp commits, once nothing can
+ * fault any more. */
+unsigned lift_stack_width(const struct x86_lift *l);
+void lift_push(struct x86_lift *l, ir_ref value);
+ir_ref lift_pop(struct x86_lift *l, enum ir_type type);
+void lift_add_sp(struct x86_lift *l, s64 bytes);
+
+/* Transfers; each ends the block. To an offset from base (near, this CS); to a RIP (i64) in this CS,
+ * cut to the operand size; to an offset if @cond, else the next instruction. */
+void lift_goto(struct x86_lift *l, s64 offset);
+void lift_goto_rip(struct x86_lift *l, ir_ref rip);
+void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset);
+
+/* STI, MOV SS, POP SS: interrupts stay blocked (helper or put has set cpu->interruptibility) until
+ * the next instruction is done. The driver lifts that one into the same block if it can, clears the
+ * field after it and looks for interrupts. */
+void lift_shadow(struct x86_lift *l);
+/* After an instruction that may have unblocked interrupts: X86_EXIT_HALT_CHECK at the next. */
+void lift_end_check(struct x86_lift *l);
+
+/* Forget what is known of the flags: after a helper that wrote the cc slots. */
+void lift_flags_changed(struct x86_lift *l);
 
 /* Calls row @helper of helpers.def; unused operands IR_NONE. lip is precise. */
 #define LIFT_CALL(l, type, name, a, b, c, d) ir_call((l)->u, type, X86_HELPER_##name, a, b, c, d)
