@@ -19,8 +19,6 @@ struct x86_lift {
     u32 offset;       /* of this instruction from base */
     u32 next;         /* of the next one */
     bool ended;       /* the block has its terminator */
-    bool shadow;      /* the next instruction is in an interrupt shadow, see lift_shadow */
-    bool shadowed;    /* this one is */
     /* What the lifter knows of the lazy flags at this point; see cc.h. */
     struct x86_cc {
         bool known;
@@ -93,10 +91,6 @@ void lift_goto(struct x86_lift *l, s64 offset);
 void lift_goto_rip(struct x86_lift *l, ir_ref rip);
 void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset);
 
-/* STI, MOV SS, POP SS: interrupts stay blocked (helper or put has set cpu->interruptibility) until
- * the next instruction is done. The driver lifts that one into the same block if it can, clears the
- * field after it and looks for interrupts. */
-void lift_shadow(struct x86_lift *l);
 /* After an instruction that may have unblocked interrupts: X86_EXIT_HALT_CHECK at the next. */
 void lift_end_check(struct x86_lift *l);
 
