@@ -34,8 +34,8 @@ struct reader {
 struct mem {
     _Atomic(struct table *) table;
     _Atomic u64 epoch;       /* of the current table; counts from 1 */
-    atomic_bool reclaimable;  /* retired is not empty */
-    pthread_mutex_t lock;     /* writers, and the retired list */
+    atomic_bool reclaimable; /* retired is not empty */
+    pthread_mutex_t lock;    /* writers, and the retired list */
     struct retired *retired;
     struct mem_hooks hooks; /* set before the first reader starts */
     struct reader readers[MAX_READERS];

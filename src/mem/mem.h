@@ -24,8 +24,8 @@ struct mem_slot {
     u32 id, flags;
     u64 gpa, size; /* both page-aligned */
     u8 *hva;
-    u64 *dirty;    /* one bit a page, set by writers with atomic or; NULL without MEM_LOG_DIRTY */
-    u8 *code;      /* one byte a page, not 0 while translated code was made from the page */
+    u64 *dirty; /* one bit a page, set by writers with atomic or; NULL without MEM_LOG_DIRTY */
+    u8 *code;   /* one byte a page, not 0 while translated code was made from the page */
 };
 
 struct mem;

@@ -289,16 +289,11 @@ static void timed_wait_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bits_at_the_edges),
-        cmocka_unit_test(err_keeps_the_last_sentence),
-        cmocka_unit_test(arena_zeroes_and_aligns),
-        cmocka_unit_test(strbuf_grows),
-        cmocka_unit_test(list_adds_and_removes),
-        cmocka_unit_test(clocks_move_forward),
-        cmocka_unit_test(entropy_differs),
-        cmocka_unit_test(log_levels_and_raw_terminal),
-        cmocka_unit_test(bug_names_the_place),
-        cmocka_unit_test(thread_has_its_name),
+        cmocka_unit_test(bits_at_the_edges),       cmocka_unit_test(err_keeps_the_last_sentence),
+        cmocka_unit_test(arena_zeroes_and_aligns), cmocka_unit_test(strbuf_grows),
+        cmocka_unit_test(list_adds_and_removes),   cmocka_unit_test(clocks_move_forward),
+        cmocka_unit_test(entropy_differs),         cmocka_unit_test(log_levels_and_raw_terminal),
+        cmocka_unit_test(bug_names_the_place),     cmocka_unit_test(thread_has_its_name),
         cmocka_unit_test(timed_wait_ends),
     };
 

@@ -214,8 +214,7 @@ static void dirty_log_counts_every_way(void **state)
     mem_wrote(f->mem, 30 * PAGE, 0);
     mem_wrote(f->mem, 63 * PAGE, 5 * PAGE); /* runs out of the slot */
     assert_int_equal(mem_get_dirty(f->mem, 7, bitmap, 8), 0);
-    assert_true(bitmap[0] ==
-                (BIT(63) | BIT(0) | BIT(1) | BIT(10) | BIT(20) | BIT(21) | BIT(22)));
+    assert_true(bitmap[0] == (BIT(63) | BIT(0) | BIT(1) | BIT(10) | BIT(20) | BIT(21) | BIT(22)));
     assert_int_equal(mem_get_dirty(f->mem, 7, bitmap, 8), 0);
     assert_true(bitmap[0] == 0);
 

@@ -75,7 +75,8 @@ static void json_escapes(void **state)
     text = content_of("log.jsonl");
     assert_non_null(strstr(text, ",\"cpu\":0,\"event\":\"vmx\",\"what\":\"a\\\"b\\\\c\\u000ad\","
                                  "\"value\":\"0x8000000000000000\"}\n"));
-    assert_non_null(strstr(text, ",\"event\":\"smc\",\"gpa\":\"0\",\"bytes\":18446744073709551615,"));
+    assert_non_null(
+        strstr(text, ",\"event\":\"smc\",\"gpa\":\"0\",\"bytes\":18446744073709551615,"));
     assert_int_equal(text[0], '{');
 }
 
@@ -94,7 +95,8 @@ static void arguments_wait_for_the_switch(void **state)
 
 static void bad_specs_are_explained(void **state)
 {
-    static const char *const bad[] = {"", ",", "exits,", "exit", "exits,,irq", "EXITS", "exits irq"};
+    static const char *const bad[] = {"",           ",",     "exits,",   "exit",
+                                      "exits,,irq", "EXITS", "exits irq"};
     struct err err = {0};
 
     (void)state;
