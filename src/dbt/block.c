@@ -1,0 +1,139 @@
+/* Blocks: finding them without a lock, publishing, chaining and dropping them with one. */
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+#include "dbt/internal.h"
+
+static u32 hash_of(u64 gpa, u32 mode)
+{
+    u64 h = (gpa ^ ((u64)mode << 40)) * 0x9e3779b97f4a7c15ull;
+
+    return (u32)(h >> (64 - DBT_HASH_BITS));
+}
+
+struct block *block_find(struct dbt *dbt, u64 gpa, u32 mode, u64 page2)
+{
+    struct block *b = atomic_load_explicit(&dbt->hash[hash_of(gpa, mode)], memory_order_acquire);
+
+    while (b) {
+        if (b->gpa == gpa && b->mode == mode && (b->page2 == DBT_NO_PAGE || b->page2 == page2) &&
+            !atomic_load_explicit(&b->dead, memory_order_relaxed))
+            return b;
+        b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
+    }
+    return NULL;
+}
+
+struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode)
+{
+    struct block *b = atomic_load_explicit(&dbt->hash[hash_of(gpa, mode)], memory_order_acquire);
+
+    while (b && (b->gpa != gpa || b->mode != mode || b->page2 == DBT_NO_PAGE ||
+                 atomic_load_explicit(&b->dead, memory_order_relaxed)))
+        b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
+    return b;
+}
+
+/* Stores to the block's pages are caught from page_protect on, but that may have been undone, or a
+ * store been on its way: what counts is what memory holds once the block can be found. */
+static bool code_unchanged(struct dbt *dbt, const struct block *block, const u8 *code)
+{
+    u64 in_first = align_down(block->gpa, MEM_PAGE_SIZE) + MEM_PAGE_SIZE - block->gpa;
+    u64 first = block->length < in_first ? block->length : in_first;
+    const u8 *now = mem_hva(dbt->config.mem, block->gpa, first, false);
+
+    page_protect(dbt, block->gpa);
+    if (!now || memcmp(now, code, first))
+        return false;
+    if (block->page2 == DBT_NO_PAGE)
+        return true;
+    page_protect(dbt, block->page2);
+    now = mem_hva(dbt->config.mem, block->page2, block->length - first, false);
+    return now && !memcmp(now, code + first, block->length - first);
+}
+
+struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code)
+{
+    struct block *_Atomic *head = &dbt->hash[hash_of(block->gpa, block->mode)];
+    struct block *answer;
+
+    pthread_mutex_lock(&dbt->lock);
+    answer = block_find(dbt, block->gpa, block->mode, block->page2);
+    if (!answer || answer->page2 != block->page2) {
+        page_add_block(dbt, block);
+        if (code_unchanged(dbt, block, code)) {
+            atomic_store_explicit(&block->hash_next, atomic_load(head), memory_order_relaxed);
+            atomic_store_explicit(head, block, memory_order_release);
+            dbt->stats.blocks++;
+            dbt->stats.guest_insns += block->guest_insns;
+            answer = block;
+        } else {
+            page_remove_block(dbt, block);
+            answer = NULL;
+        }
+    }
+    if (answer != block)
+        atomic_store(&block->dead, true);
+    pthread_mutex_unlock(&dbt->lock);
+    return answer;
+}
+
+static void unlink_jump(struct dbt_link *link)
+{
+    struct dbt_link **at = &link->to->incoming;
+
+    while (*at != link)
+        at = &(*at)->next;
+    *at = link->next;
+    link->to = NULL;
+}
+
+void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
+{
+    struct block *from;
+
+    pthread_mutex_lock(&dbt->lock);
+    from = cache_find(dbt, patch_addr);
+    /* Only inside a page and a mode is the destination's identity certain. */
+    if (from && !from->dead && !to->dead && to->page2 == DBT_NO_PAGE && from->mode == to->mode &&
+        align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE)) {
+        for (u32 i = 0; i < from->nlinks; i++) {
+            struct dbt_link *link = &from->links[i];
+
+            if ((u64)from->code + link->host.patch != patch_addr || link->to)
+                continue;
+            link->to = to;
+            link->next = to->incoming;
+            to->incoming = link;
+            host_patch_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
+            dbt->stats.chained++;
+        }
+    }
+    pthread_mutex_unlock(&dbt->lock);
+}
+
+void block_invalidate(struct dbt *dbt, struct block *block)
+{
+    struct block *_Atomic *at = &dbt->hash[hash_of(block->gpa, block->mode)];
+
+    atomic_store(&block->dead, true);
+    while (*at && *at != block)
+        at = &(*at)->hash_next;
+    if (*at)
+        atomic_store(at, atomic_load(&block->hash_next)); /* readers may still stand on block */
+    page_remove_block(dbt, block);
+    while (block->incoming) {
+        struct dbt_link *link = block->incoming;
+
+        host_patch_link(link->from->code_rw, (u64)link->from->code, &link->host, 0);
+        block->incoming = link->next;
+        link->to = NULL;
+    }
+    for (u32 i = 0; i < block->nlinks; i++)
+        if (block->links[i].to) {
+            host_patch_link(block->code_rw, (u64)block->code, &block->links[i].host, 0);
+            unlink_jump(&block->links[i]);
+        }
+    dbt->stats.invalidated++;
+}

@@ -1,0 +1,215 @@
+/* The parts of dbt to each other. */
+#ifndef TRIODE_DBT_INTERNAL_H
+#define TRIODE_DBT_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dbt/dbt.h"
+#include "host/host.h"
+#include "opt/opt.h"
+
+#define DBT_MAX_CPUS 64
+#define DBT_CHUNK (256 * KiB)      /* of the code cache, handed to one vCPU at a time */
+#define DBT_THUNKS (64 * KiB)      /* at the start of the cache */
+#define DBT_MAX_BLOCK_CODE (48 * KiB) /* a step area for each CPU fits before the first chunk */
+#define DBT_MAX_INSNS 64           /* guest instructions a block */
+#define DBT_MAX_UNITS 100000       /* kept by the interpreter */
+#define DBT_HASH_BITS 16
+#define DBT_JUMP_BITS 12
+#define DBT_SPACES 12              /* address spaces a vCPU remembers */
+#define DBT_PRIVS 4
+#define DBT_PRIV_IMPLICIT 1        /* the class of supervisor accesses under the strictest rules */
+#define DBT_FETCH_ENTRIES 64
+#define DBT_NO_PAGE (~0ull)
+
+/* A direct jump out of @from that is patched to enter the block whose incoming list it is on. */
+struct dbt_link {
+    struct host_link host;
+    struct block *from;
+    struct block *to;       /* NULL while not chained */
+    struct dbt_link *next;  /* on to->incoming */
+};
+
+struct block {
+    u64 gpa;
+    u64 page2;              /* second page's gpa, or DBT_NO_PAGE */
+    u32 mode;
+    u32 length;             /* guest bytes */
+    u32 guest_insns;
+    atomic_bool dead;
+    u32 code_bytes;
+    u8 *code;               /* executable address */
+    u8 *code_rw;
+    struct ir_unit *unit;   /* without jit: what is interpreted */
+    struct dbt_link *links;
+    u32 nlinks;
+    struct dbt_link *incoming;
+    struct block *_Atomic hash_next;
+    struct block *page_next[2]; /* on the lists of its one or two code pages */
+};
+
+/* A guest page that translated code was made from. */
+struct code_page {
+    u64 gpa;
+    u64 granules;           /* bit n: bytes 64n..64n+63 hold translated instructions */
+    struct block *blocks;
+    struct code_page *hash_next;
+};
+
+/* A piece of the code cache: its blocks in address order. */
+struct chunk {
+    u32 used;
+    u32 nblocks, cap;
+    struct block **blocks;
+};
+
+struct jump_entry {
+    u64 gva;
+    u32 space, mode;
+    void *code;
+    struct block *block;
+};
+
+struct fetch_entry {
+    u64 gva;                /* page */
+    u64 gpa;                /* page */
+    u32 space, mode;
+};
+
+struct space {
+    u64 key;
+    u32 id;                 /* cpu->space: changes when translations of it are dropped */
+    u64 last_used;
+    bool valid;
+    struct tlb *tlb[DBT_PRIVS];
+};
+
+/* A vCPU's part. */
+struct dbt_cpu {
+    struct dbt *dbt;
+    struct guest_cpu *cpu;
+    struct space spaces[DBT_SPACES];
+    struct space *current;
+    unsigned priv;
+    u32 next_space_id;
+    u64 use_clock;
+    struct jump_entry jumps[1u << DBT_JUMP_BITS];
+    struct jump_entry no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
+    struct fetch_entry fetch[DBT_FETCH_ENTRIES];
+    u64 code_filter[64];    /* pages that jumps[] or fetch[] may speak of: 4096 bits by hash */
+    struct chunk *chunk;
+    u32 chunk_index;
+    struct arena arena;     /* for one translation */
+    u8 *step_rw;            /* where single instructions are compiled, never kept */
+    u64 step_exec;
+    struct block *running;  /* interpreter: the block being run */
+    const struct host_site *site; /* translated code: the access whose slow path runs */
+    u32 stolen_requests;    /* kept from the single instruction that is being run */
+    bool smc_step;          /* the next instruction overwrites its own block: run it alone */
+    atomic_bool in_guest;
+    u64 lookups;
+};
+
+struct dbt {
+    struct dbt_config config;
+    struct host_abi abi;
+    u64 (*enter)(void *state, void *code, u64 base);
+    int code_fd;
+    u8 *code_rw, *code_exec;
+    u64 code_size;
+    struct chunk *chunks;
+    u32 nchunks, next_chunk, first_chunk; /* below first_chunk: thunks and step areas */
+
+    pthread_mutex_t lock;   /* blocks, pages, links, chunks */
+    struct block *_Atomic *hash;
+    struct code_page **pages;
+    struct arena blocks;
+    atomic_uint kept_units;         /* without jit: units since the last flush, so that memory has a bound */
+
+    pthread_mutex_t cpus_lock;
+    pthread_cond_t cpus_cond;
+    struct dbt_cpu *cpus[DBT_MAX_CPUS];
+    atomic_uint exclusive;  /* how many want or hold the machine standing still */
+    bool exclusive_held;
+
+    struct dbt_stats stats; /* under lock */
+};
+
+static inline struct dbt_cpu *dbt_cpu(struct guest_cpu *cpu)
+{
+    return (struct dbt_cpu *)cpu->dbt;
+}
+
+/* cache.c: the code cache, one memfd mapped twice: writable and executable. */
+int cache_create(struct dbt *dbt, struct err *err);
+void cache_destroy(struct dbt *dbt);
+/* Room of DBT_MAX_BLOCK_CODE in the CPU's chunk; -ENOSPC when the cache is full. Called with lock
+ * not held. */
+int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec);
+void cache_commit(struct dbt_cpu *dc, struct block *block, size_t bytes);
+struct block *cache_find(struct dbt *dbt, u64 exec_addr);
+/* Forgets all translations; all CPUs stand still. */
+void cache_flush(struct dbt *dbt);
+
+/* block.c */
+struct block *block_find(struct dbt *dbt, u64 gpa, u32 mode, u64 page2);
+/* A block at @gpa that goes on in some second page, or NULL. */
+struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode);
+/* Publishes @block, made from the bytes @code. If another CPU was faster, answers its block; NULL if
+ * memory no longer holds these bytes: translate again. */
+struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code);
+void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to);
+void block_invalidate(struct dbt *dbt, struct block *block); /* lock held */
+
+/* page.c */
+/* From here on, stores to the page are seen: before its bytes are read for translation. */
+void page_protect(struct dbt *dbt, u64 gpa);
+void page_add_block(struct dbt *dbt, struct block *block); /* lock held */
+void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
+/* Does a store to [gpa, gpa+len), within a page, change code of @block? */
+bool page_touches(const struct block *block, u64 gpa, u64 len);
+/* [gpa, gpa+len), within a page, was written: the blocks made from it go. */
+void page_written(struct dbt *dbt, u64 gpa, u64 len);
+void pages_free(struct dbt *dbt);
+
+/* tlb.c */
+void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv);
+void tlb_flush_page(struct guest_cpu *cpu, u64 gva);
+void tlb_flush_all(struct guest_cpu *cpu);
+void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global);
+void tlb_drop_jumps(struct dbt_cpu *dc);
+void tlb_note_code(struct dbt_cpu *dc, u64 gva);
+void tlb_revoke_write(struct dbt_cpu *dc, u64 gpa);
+void tlb_free(struct dbt_cpu *dc);
+struct tlb *tlb_of_priv(struct dbt_cpu *dc, unsigned priv);
+
+/* What a slow access found: host memory, or (hva NULL) an address outside RAM. */
+struct slow_page {
+    u8 *hva;         /* of the first byte */
+    u64 gpa;
+    bool code;       /* a write must go through page_written */
+    const struct mem_slot *slot;
+};
+/* Translates for [gva, gva+bytes) within one page and fills the TLB. May leave. */
+struct slow_page tlb_slow(struct guest_cpu *cpu, u64 gva, enum guest_access access, bool implicit);
+
+/* access.c: struct guest_memory and the site callback. */
+extern const struct guest_memory dbt_memory; /* installed by dbt_attach */
+u64 access_site(void *state, struct host_frame *frame, const struct host_site *site);
+extern const struct ir_memory dbt_ir_memory;
+
+/* translate.c: the block for the next instruction; may leave with a guest exception. NULL:
+ * *exit_code says why not. */
+struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code);
+/* One instruction (or insn_limit), not kept: its code is at dc->step_exec, or *unit without jit. */
+u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit);
+void *translate_missed(void *state, u64 link);
+
+/* exclusive.c */
+void exclusive_enter_guest(struct dbt_cpu *dc); /* waits while somebody holds the machine */
+void exclusive_leave_guest(struct dbt_cpu *dc);
+void exclusive_begin(struct dbt *dbt, struct dbt_cpu *self); /* self NULL: not a vCPU thread */
+void exclusive_end(struct dbt *dbt, struct dbt_cpu *self);
+
+#endif

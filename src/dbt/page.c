@@ -1,0 +1,206 @@
+/*
+ * Code pages: which guest pages translated code was made from, and what happens when one is
+ * written. A page's byte in its memslot's code map says so to every writer; soft TLBs do not answer
+ * stores to such pages, so they come through page_written.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "dbt/internal.h"
+
+#define PAGE_HASH_BITS 12
+#define GRANULE 64
+
+static struct code_page **bucket(struct dbt *dbt, u64 page)
+{
+    return &dbt->pages[((page >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull) >> (64 - PAGE_HASH_BITS)];
+}
+
+static struct code_page *find_page(struct dbt *dbt, u64 page)
+{
+    struct code_page *p = *bucket(dbt, page);
+
+    while (p && p->gpa != page)
+        p = p->hash_next;
+    return p;
+}
+
+static u8 *code_byte(struct dbt *dbt, u64 gpa)
+{
+    const struct mem_slot *slot = mem_find(dbt->config.mem, gpa);
+
+    return slot ? &slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT] : NULL;
+}
+
+void page_protect(struct dbt *dbt, u64 gpa)
+{
+    u8 *code = code_byte(dbt, gpa);
+
+    if (!code || __atomic_exchange_n(code, 1, __ATOMIC_SEQ_CST))
+        return;
+    pthread_mutex_lock(&dbt->cpus_lock);
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i])
+            tlb_revoke_write(dbt->cpus[i], align_down(gpa, MEM_PAGE_SIZE));
+    pthread_mutex_unlock(&dbt->cpus_lock);
+}
+
+/* The part of @block's guest bytes that lies in @page, as granule bits. */
+static u64 granules(const struct block *block, u64 page)
+{
+    u64 first = block->gpa, last = block->gpa + block->length - 1;
+    u64 in_first = align_down(block->gpa, MEM_PAGE_SIZE) + MEM_PAGE_SIZE - block->gpa;
+
+    if (block->page2 != DBT_NO_PAGE) {
+        if (page == block->page2) {
+            first = page;
+            last = page + (block->length - in_first) - 1;
+        } else {
+            last = block->gpa + in_first - 1;
+        }
+    }
+    return mask_low((unsigned)((last - page) / GRANULE) + 1) &
+           ~mask_low((unsigned)((first - page) / GRANULE));
+}
+
+static bool add_to_page(struct dbt *dbt, struct block *block, u64 page, unsigned which)
+{
+    struct code_page *p = find_page(dbt, page);
+
+    if (!p) {
+        p = calloc(1, sizeof(*p));
+        if (!p)
+            return false;
+        p->gpa = page;
+        p->hash_next = *bucket(dbt, page);
+        *bucket(dbt, page) = p;
+    }
+    block->page_next[which] = p->blocks;
+    p->blocks = block;
+    p->granules |= granules(block, page);
+    return true;
+}
+
+static unsigned which_page(const struct block *block, u64 page)
+{
+    return align_down(block->gpa, MEM_PAGE_SIZE) == page ? 0 : 1;
+}
+
+static void remove_from_page(struct dbt *dbt, struct block *block, u64 page)
+{
+    struct code_page *p = find_page(dbt, page);
+    struct block **at = p ? &p->blocks : NULL;
+
+    while (at && *at && *at != block)
+        at = &(*at)->page_next[which_page(*at, page)];
+    if (!at || !*at)
+        return;
+    *at = block->page_next[which_page(block, page)];
+    p->granules = 0;
+    for (struct block *b = p->blocks; b; b = b->page_next[which_page(b, page)])
+        p->granules |= granules(b, page);
+}
+
+void page_add_block(struct dbt *dbt, struct block *block)
+{
+    bool ok = add_to_page(dbt, block, align_down(block->gpa, MEM_PAGE_SIZE), 0);
+
+    if (ok && block->page2 != DBT_NO_PAGE)
+        ok = add_to_page(dbt, block, block->page2, 1);
+    if (!ok) /* nobody could tell it that its code changed: let it be found by nobody */
+        atomic_store(&block->dead, true);
+}
+
+void page_remove_block(struct dbt *dbt, struct block *block)
+{
+    remove_from_page(dbt, block, align_down(block->gpa, MEM_PAGE_SIZE));
+    if (block->page2 != DBT_NO_PAGE)
+        remove_from_page(dbt, block, block->page2);
+}
+
+/* Granules of the page that [gpa, gpa+len) touches. */
+static u64 touched(u64 gpa, u64 len)
+{
+    u64 page = align_down(gpa, MEM_PAGE_SIZE);
+
+    return mask_low((unsigned)((gpa + len - 1 - page) / GRANULE) + 1) &
+           ~mask_low((unsigned)((gpa - page) / GRANULE));
+}
+
+bool page_touches(const struct block *block, u64 gpa, u64 len)
+{
+    u64 page = align_down(gpa, MEM_PAGE_SIZE);
+
+    if (align_down(block->gpa, MEM_PAGE_SIZE) != page && block->page2 != page)
+        return false;
+    return granules(block, page) & touched(gpa, len);
+}
+
+static void drop_blocks(struct dbt *dbt, struct code_page *p, u64 hit)
+{
+    struct block *b = p->blocks;
+
+    while (b) {
+        struct block *next = b->page_next[which_page(b, p->gpa)];
+
+        if (granules(b, p->gpa) & hit)
+            block_invalidate(dbt, b);
+        b = next;
+    }
+}
+
+static void drop_page(struct dbt *dbt, struct code_page *p)
+{
+    struct code_page **at = bucket(dbt, p->gpa);
+    u8 *code = code_byte(dbt, p->gpa);
+
+    while (*at != p)
+        at = &(*at)->hash_next;
+    *at = p->hash_next;
+    if (code)
+        __atomic_store_n(code, 0, __ATOMIC_SEQ_CST);
+    free(p);
+}
+
+void page_written(struct dbt *dbt, u64 gpa, u64 len)
+{
+    struct code_page *p;
+    bool dropped = false;
+
+    pthread_mutex_lock(&dbt->lock);
+    p = find_page(dbt, align_down(gpa, MEM_PAGE_SIZE));
+    if (p) {
+        dropped = p->granules & touched(gpa, len);
+        if (dropped)
+            drop_blocks(dbt, p, touched(gpa, len));
+        if (!p->blocks)
+            drop_page(dbt, p);
+    }
+    pthread_mutex_unlock(&dbt->lock);
+    if (!dropped)
+        return;
+    pthread_mutex_lock(&dbt->cpus_lock);
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i])
+            dbt_request(dbt->cpus[i]->cpu, GUEST_REQ_JUMPS);
+    pthread_mutex_unlock(&dbt->cpus_lock);
+}
+
+void pages_free(struct dbt *dbt)
+{
+    for (u32 i = 0; i < 1u << PAGE_HASH_BITS; i++) {
+        struct code_page *p = dbt->pages[i];
+
+        while (p) {
+            struct code_page *next = p->hash_next;
+            u8 *code = code_byte(dbt, p->gpa);
+
+            if (code)
+                __atomic_store_n(code, 0, __ATOMIC_SEQ_CST);
+            free(p);
+            p = next;
+        }
+        dbt->pages[i] = NULL;
+    }
+}

@@ -1,0 +1,320 @@
+/* The run loop, and the life of struct dbt and its CPUs. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+#include "dbt/internal.h"
+
+void dbt_request(struct guest_cpu *cpu, u32 bits)
+{
+    __atomic_or_fetch(&cpu->request, bits, __ATOMIC_SEQ_CST);
+}
+
+/* Requests that are dbt's own business. */
+static void serve_requests(struct guest_cpu *cpu)
+{
+    u32 bits = __atomic_fetch_and(&cpu->request, ~(u32)GUEST_REQ_DBT, __ATOMIC_SEQ_CST);
+
+    if (bits & GUEST_REQ_FLUSH_TLB)
+        tlb_flush_all(cpu);
+    if (bits & GUEST_REQ_JUMPS)
+        tlb_drop_jumps(dbt_cpu(cpu));
+    if (bits & GUEST_REQ_EXCLUSIVE) {
+        exclusive_leave_guest(dbt_cpu(cpu));
+        exclusive_enter_guest(dbt_cpu(cpu));
+    }
+}
+
+static u32 interpret(struct guest_cpu *cpu, const struct ir_unit *unit, struct block *block)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct ir_run run = {
+        .state = cpu,
+        .base = align_down(cpu->ops->pc(cpu), MEM_PAGE_SIZE),
+        .request = &cpu->request,
+        .memory = &dbt_ir_memory,
+    };
+    struct ir_outcome outcome;
+
+    dc->running = block;
+    outcome = ir_interpret(unit, &run);
+    dc->running = NULL;
+    if (dc->dbt->config.count_insns)
+        cpu->insns += unit->guest_insns;
+    if (outcome.how == IR_LEFT_GOTO)
+        return 0;
+    cpu->exit_code = outcome.exit_code;
+    return outcome.exit_code;
+}
+
+static u32 enter(struct guest_cpu *cpu, void *code)
+{
+    return (u32)dbt_cpu(cpu)->dbt->enter(cpu, code, align_down(cpu->ops->pc(cpu), MEM_PAGE_SIZE));
+}
+
+/* One instruction on its own: asked for by the engine, or because it overwrites its own block. */
+static u32 run_step(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    u32 saved = __atomic_load_n(&cpu->request, __ATOMIC_RELAXED);
+    struct ir_unit unit;
+    u32 code = translate_step(cpu, &unit);
+
+    if (code)
+        return code;
+    /* The poll at its start must not stop it: what was asked is asked again afterwards. */
+    __atomic_fetch_and(&cpu->request, ~saved, __ATOMIC_SEQ_CST);
+    dc->stolen_requests = saved;
+    cpu->jump_cache = dc->no_jumps;
+    code = dc->dbt->config.jit ? enter(cpu, (void *)dc->step_exec) : interpret(cpu, &unit, NULL);
+    cpu->jump_cache = dc->jumps;
+    dbt_request(cpu, dc->stolen_requests);
+    dc->stolen_requests = 0;
+    if (code)
+        return code;
+    if (cpu->insn_limit)
+        return DBT_EXIT_STEP;
+    dc->smc_step = false;
+    return 0;
+}
+
+static u32 run_block(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    u32 code = 0;
+    struct block *block = translate_lookup(cpu, &code);
+
+    if (!block)
+        return code;
+    return dc->dbt->config.jit ? enter(cpu, block->code) : interpret(cpu, block->unit, block);
+}
+
+/* Back from a longjmp out of translated code, a helper or a walk. */
+static u32 landed(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+
+    dc->site = NULL;
+    dc->running = NULL;
+    cpu->jump_cache = dc->jumps;
+    if (dc->stolen_requests) {
+        dbt_request(cpu, dc->stolen_requests);
+        dc->stolen_requests = 0;
+    }
+    return cpu->exit_code;
+}
+
+static u32 run(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    jmp_buf here, *outer = cpu->leave;
+    u32 code;
+
+    cpu->leave = &here;
+    if (setjmp(here)) {
+        code = landed(cpu);
+        /* leave_if_own_code: not an exit, the instruction is to be run alone. */
+        if (!(code == IR_EXIT_REQUEST && dc->smc_step))
+            goto out;
+    }
+    for (;;) {
+        u32 request = __atomic_load_n(&cpu->request, __ATOMIC_ACQUIRE);
+
+        if (unlikely(request & GUEST_REQ_DBT))
+            serve_requests(cpu);
+        if (unlikely(request & ~(u32)GUEST_REQ_DBT) && !dc->smc_step && !cpu->insn_limit) {
+            code = IR_EXIT_REQUEST;
+            break;
+        }
+        mem_quiescent(cpu->mem, cpu->index);
+        if (unlikely(dc->smc_step || cpu->insn_limit))
+            code = run_step(cpu);
+        else
+            code = run_block(cpu);
+        if (code && !(code == IR_EXIT_REQUEST && !(cpu->request & ~(u32)GUEST_REQ_DBT)))
+            break;
+    }
+out:
+    dc->smc_step = dc->smc_step && code == IR_EXIT_REQUEST;
+    cpu->leave = outer;
+    return code;
+}
+
+u32 dbt_run(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    u32 host_fp = host_fp_leave(), code;
+
+    mem_reader_online(cpu->mem, cpu->index);
+    exclusive_enter_guest(dc);
+    dbt_memory.fp_load(cpu);
+    code = run(cpu);
+    dbt_memory.fp_sync(cpu);
+    host_fp_enter(host_fp);
+    exclusive_leave_guest(dc);
+    mem_reader_offline(cpu->mem, cpu->index);
+    return code;
+}
+
+static void hook_code_written(void *opaque, u64 gpa, u64 len)
+{
+    while (len) {
+        u64 part = MEM_PAGE_SIZE - (gpa & (MEM_PAGE_SIZE - 1));
+
+        if (part > len)
+            part = len;
+        page_written(opaque, gpa, part);
+        gpa += part;
+        len -= part;
+    }
+}
+
+/* Memslots changed: no vCPU may go on with an old translation once the caller has its answer. */
+static void hook_slots_changed(void *opaque)
+{
+    struct dbt *dbt = opaque;
+
+    exclusive_begin(dbt, NULL);
+    cache_flush(dbt);
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i])
+            dbt_request(dbt->cpus[i]->cpu, GUEST_REQ_FLUSH_TLB | GUEST_REQ_JUMPS);
+    exclusive_end(dbt, NULL);
+}
+
+static void fill_abi(struct dbt *dbt)
+{
+    dbt->abi = (struct host_abi){
+        .memory = HOST_MEMORY_TLB,
+        .request = offsetof(struct guest_cpu, request),
+        .tlb = offsetof(struct guest_cpu, tlb),
+        .jump_cache = offsetof(struct guest_cpu, jump_cache),
+        .space = offsetof(struct guest_cpu, space),
+        .mode = offsetof(struct guest_cpu, mode),
+        .pc_slot = dbt->config.guest->pc_slot,
+        .insns = offsetof(struct guest_cpu, insns),
+        .exit_code = offsetof(struct guest_cpu, exit_code),
+        .tlb_bits = TLB_BITS,
+        .tlb_entry_bytes = sizeof(struct tlb_entry),
+        .tlb_read_tag = offsetof(struct tlb_entry, read_tag),
+        .tlb_write_tag = offsetof(struct tlb_entry, write_tag),
+        .tlb_addend = offsetof(struct tlb_entry, addend),
+        .jump_cache_bits = DBT_JUMP_BITS,
+        .jump_entry_bytes = sizeof(struct jump_entry),
+        .count_insns = dbt->config.count_insns,
+    };
+}
+
+int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *err)
+{
+    static const struct host_callbacks callbacks = {.site = access_site, .missed = translate_missed};
+    struct dbt *dbt = calloc(1, sizeof(*dbt));
+    struct mem_hooks hooks = {.code_written = hook_code_written,
+                              .slots_changed = hook_slots_changed,
+                              .opaque = dbt};
+    int ret;
+
+    if (!dbt)
+        return err_set(err, -ENOMEM, "no memory for the translator");
+    dbt->config = *config;
+    pthread_mutex_init(&dbt->lock, NULL);
+    pthread_mutex_init(&dbt->cpus_lock, NULL);
+    pthread_cond_init(&dbt->cpus_cond, NULL);
+    fill_abi(dbt);
+    dbt->hash = calloc(1u << DBT_HASH_BITS, sizeof(*dbt->hash));
+    dbt->pages = calloc(1u << 12, sizeof(*dbt->pages));
+    ret = cache_create(dbt, err);
+    if (!ret && (!dbt->hash || !dbt->pages))
+        ret = err_set(err, -ENOMEM, "no memory for the translator");
+    if (ret) {
+        dbt_destroy(dbt);
+        return ret;
+    }
+    if (config->jit)
+        host_make_thunks(dbt->code_rw, (u64)dbt->code_exec, DBT_THUNKS, &dbt->abi, &callbacks,
+                         &dbt->enter);
+    mem_set_hooks(config->mem, &hooks);
+    *out = dbt;
+    return 0;
+}
+
+void dbt_destroy(struct dbt *dbt)
+{
+    static const struct mem_hooks none;
+
+    if (!dbt)
+        return;
+    mem_set_hooks(dbt->config.mem, &none);
+    if (dbt->pages)
+        pages_free(dbt);
+    cache_destroy(dbt);
+    arena_free(&dbt->blocks);
+    free((void *)dbt->hash);
+    free(dbt->pages);
+    pthread_cond_destroy(&dbt->cpus_cond);
+    pthread_mutex_destroy(&dbt->cpus_lock);
+    pthread_mutex_destroy(&dbt->lock);
+    free(dbt);
+}
+
+/* The CPU's area for single instructions lies behind the thunks, before the first chunk. */
+static void make_step_area(struct dbt_cpu *dc)
+{
+    u64 offset = DBT_THUNKS + (u64)dc->cpu->index * DBT_MAX_BLOCK_CODE;
+
+    dc->step_rw = dc->dbt->code_rw + offset;
+    dc->step_exec = (u64)dc->dbt->code_exec + offset;
+}
+
+int dbt_attach(struct dbt *dbt, struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc;
+
+    if (cpu->index >= DBT_MAX_CPUS)
+        return -EINVAL;
+    dc = aligned_alloc(64, align_up(sizeof(*dc), 64));
+    if (!dc)
+        return -ENOMEM;
+    memset(dc, 0, sizeof(*dc));
+    dc->dbt = dbt;
+    dc->cpu = cpu;
+    make_step_area(dc);
+    cpu->dbt = dc;
+    cpu->memory = &dbt_memory;
+    cpu->jump_cache = dc->jumps;
+    pthread_mutex_lock(&dbt->cpus_lock);
+    dbt->cpus[cpu->index] = dc;
+    pthread_mutex_unlock(&dbt->cpus_lock);
+    return 0;
+}
+
+void dbt_detach(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+
+    if (!dc)
+        return;
+    pthread_mutex_lock(&dc->dbt->cpus_lock);
+    dc->dbt->cpus[cpu->index] = NULL;
+    dc->dbt->stats.lookups += dc->lookups;
+    pthread_mutex_unlock(&dc->dbt->cpus_lock);
+    tlb_free(dc);
+    arena_free(&dc->arena);
+    free(dc);
+    cpu->dbt = NULL;
+}
+
+void dbt_get_stats(struct dbt *dbt, struct dbt_stats *stats)
+{
+    pthread_mutex_lock(&dbt->lock);
+    *stats = dbt->stats;
+    stats->cache_bytes = dbt->code_size;
+    pthread_mutex_unlock(&dbt->lock);
+    pthread_mutex_lock(&dbt->cpus_lock);
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i])
+            stats->lookups += dbt->cpus[i]->lookups;
+    pthread_mutex_unlock(&dbt->cpus_lock);
+}

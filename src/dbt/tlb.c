@@ -1,0 +1,337 @@
+/*
+ * Soft TLBs: one table for each address space and privilege class that a vCPU used lately, so that
+ * switching is changing a pointer. Tables are filled here, by their own vCPU; another vCPU may only
+ * set bit 0 of write tags (tlb_revoke_write).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+#include "dbt/internal.h"
+
+#define INVALID_TAG (~0ull)
+
+static void clear(struct tlb *tlb)
+{
+    if (!tlb || !tlb->used)
+        return;
+    memset(tlb->entry, 0xff, sizeof(tlb->entry));
+    memset(tlb->victim, 0xff, sizeof(tlb->victim));
+    tlb->used = 0;
+    tlb->large_first = ~0ull;
+    tlb->large_last = 0;
+}
+
+struct tlb *tlb_of_priv(struct dbt_cpu *dc, unsigned priv)
+{
+    struct tlb **tlb = &dc->current->tlb[priv];
+
+    if (!*tlb) {
+        struct tlb *fresh = aligned_alloc(64, align_up(sizeof(*fresh), 64));
+
+        if (!fresh)
+            guest_leave(dc->cpu, DBT_EXIT_NOMEM);
+        fresh->used = 1;
+        fresh->next_victim = 0;
+        clear(fresh);
+        /* tlb_revoke_write of another vCPU may look at any time: publish when clean. */
+        __atomic_store_n(tlb, fresh, __ATOMIC_RELEASE);
+    }
+    return *tlb;
+}
+
+/* Blocks and code translations that jumps[] and fetch[] hold for the current space are forgotten
+ * by giving the space a new tag. */
+static void retag(struct dbt_cpu *dc, struct space *space)
+{
+    space->id = ++dc->next_space_id;
+    if (!space->id) { /* wrapped: old tags could come to life again */
+        memset(dc->jumps, 0, sizeof(dc->jumps));
+        memset(dc->fetch, 0, sizeof(dc->fetch));
+        space->id = ++dc->next_space_id;
+    }
+    if (space == dc->current)
+        dc->cpu->space = space->id;
+}
+
+static void flush_space(struct dbt_cpu *dc, struct space *space)
+{
+    for (unsigned i = 0; i < DBT_PRIVS; i++)
+        clear(space->tlb[i]);
+    retag(dc, space);
+    dc->cpu->tlb_flushes++;
+}
+
+void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct space *space = dc->current, *oldest = &dc->spaces[0];
+
+    BUG_ON(priv >= DBT_PRIVS);
+    if (!space || !space->valid || space->key != key) {
+        space = NULL;
+        for (unsigned i = 0; i < DBT_SPACES && !space; i++) {
+            struct space *s = &dc->spaces[i];
+
+            if (s->valid && s->key == key)
+                space = s;
+            else if (!s->valid || (oldest->valid && s->last_used < oldest->last_used))
+                oldest = s;
+        }
+        if (!space) {
+            space = oldest;
+            flush_space(dc, space);
+            space->key = key;
+            space->valid = true;
+        }
+        space->last_used = ++dc->use_clock;
+        dc->current = space;
+        cpu->space = space->id;
+    }
+    dc->priv = priv;
+    cpu->tlb = tlb_of_priv(dc, priv);
+}
+
+void tlb_drop_jumps(struct dbt_cpu *dc)
+{
+    for (unsigned i = 0; i < DBT_SPACES; i++)
+        if (dc->spaces[i].valid)
+            retag(dc, &dc->spaces[i]);
+    memset(dc->code_filter, 0, sizeof(dc->code_filter));
+}
+
+static unsigned filter_bit(u64 gva)
+{
+    return (unsigned)(((gva >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull) >> 52);
+}
+
+void tlb_note_code(struct dbt_cpu *dc, u64 gva)
+{
+    dc->code_filter[filter_bit(gva) / 64] |= BIT(filter_bit(gva) % 64);
+}
+
+static void drop_entry(struct tlb_entry *e, u64 page)
+{
+    if (align_down(e->read_tag, MEM_PAGE_SIZE) == page ||
+        align_down(e->write_tag, MEM_PAGE_SIZE) == page)
+        memset(e, 0xff, sizeof(*e));
+}
+
+static struct tlb_entry *entry_of(struct tlb *tlb, u64 gva)
+{
+    return &tlb->entry[(gva >> MEM_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+}
+
+void tlb_flush_page(struct guest_cpu *cpu, u64 gva)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    u64 page = align_down(gva, MEM_PAGE_SIZE);
+
+    cpu->tlb_flushes++;
+    for (unsigned i = 0; i < DBT_SPACES * DBT_PRIVS; i++) {
+        struct space *space = &dc->spaces[i / DBT_PRIVS];
+        struct tlb *tlb = space->valid ? space->tlb[i % DBT_PRIVS] : NULL;
+
+        if (!tlb || !tlb->used)
+            continue;
+        if (page >= tlb->large_first && page <= tlb->large_last) {
+            clear(tlb);
+            continue;
+        }
+        drop_entry(entry_of(tlb, page), page);
+        for (unsigned v = 0; v < TLB_VICTIMS; v++)
+            drop_entry(&tlb->victim[v], page);
+    }
+    /* A block's second page counts too: it was noted when the block was. */
+    if (dc->code_filter[filter_bit(page) / 64] & BIT(filter_bit(page) % 64))
+        tlb_drop_jumps(dc);
+}
+
+void tlb_flush_all(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+
+    for (unsigned i = 0; i < DBT_SPACES; i++)
+        if (dc->spaces[i].valid)
+            flush_space(dc, &dc->spaces[i]);
+    memset(dc->code_filter, 0, sizeof(dc->code_filter));
+}
+
+static void clear_local(struct tlb *tlb)
+{
+    if (!tlb || !tlb->used)
+        return;
+    for (unsigned i = 0; i < TLB_ENTRIES; i++)
+        if (!(tlb->entry[i].gpa & 1))
+            memset(&tlb->entry[i], 0xff, sizeof(tlb->entry[i]));
+    for (unsigned i = 0; i < TLB_VICTIMS; i++)
+        if (!(tlb->victim[i].gpa & 1))
+            memset(&tlb->victim[i], 0xff, sizeof(tlb->victim[i]));
+}
+
+void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+
+    for (unsigned i = 0; i < DBT_SPACES; i++) {
+        struct space *space = &dc->spaces[i];
+
+        if (!space->valid || space->key != key)
+            continue;
+        if (!keep_global) {
+            flush_space(dc, space);
+            continue;
+        }
+        for (unsigned p = 0; p < DBT_PRIVS; p++)
+            clear_local(space->tlb[p]);
+        retag(dc, space);
+        cpu->tlb_flushes++;
+    }
+}
+
+static void revoke(struct tlb_entry *e, u64 gpa)
+{
+    if ((__atomic_load_n(&e->gpa, __ATOMIC_RELAXED) & ~1ull) == gpa)
+        __atomic_or_fetch(&e->write_tag, 1, __ATOMIC_SEQ_CST);
+}
+
+/* May run on another vCPU's thread while @dc fills entries: see the end of fill(). */
+void tlb_revoke_write(struct dbt_cpu *dc, u64 gpa)
+{
+    for (unsigned i = 0; i < DBT_SPACES * DBT_PRIVS; i++) {
+        struct tlb *tlb =
+            __atomic_load_n(&dc->spaces[i / DBT_PRIVS].tlb[i % DBT_PRIVS], __ATOMIC_ACQUIRE);
+
+        if (!tlb || !__atomic_load_n(&tlb->used, __ATOMIC_SEQ_CST))
+            continue;
+        for (unsigned k = 0; k < TLB_ENTRIES; k++)
+            revoke(&tlb->entry[k], gpa);
+        for (unsigned k = 0; k < TLB_VICTIMS; k++)
+            revoke(&tlb->victim[k], gpa);
+    }
+}
+
+void tlb_free(struct dbt_cpu *dc)
+{
+    for (unsigned i = 0; i < DBT_SPACES * DBT_PRIVS; i++)
+        free(dc->spaces[i / DBT_PRIVS].tlb[i % DBT_PRIVS]);
+}
+
+static bool may_cache_write(const struct mem_slot *slot, u64 gpa, const struct guest_page *page)
+{
+    return page->writable && !(slot->flags & (MEM_LOG_DIRTY | MEM_READONLY)) &&
+           !__atomic_load_n(&slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT], __ATOMIC_SEQ_CST);
+}
+
+/* An entry that moved within its table may have been missed by a revocation: ask again. */
+static void recheck(struct guest_cpu *cpu, struct tlb_entry *e)
+{
+    u64 gpa = e->gpa & ~1ull;
+    const struct mem_slot *slot;
+
+    if (e->write_tag & 1)
+        return;
+    slot = mem_find(cpu->mem, gpa);
+    if (!slot || __atomic_load_n(&slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT],
+                                 __ATOMIC_SEQ_CST))
+        __atomic_or_fetch(&e->write_tag, 1, __ATOMIC_SEQ_CST);
+}
+
+static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
+                 const struct guest_page *page, const struct mem_slot *slot)
+{
+    u64 at = align_down(gva, MEM_PAGE_SIZE);
+    struct tlb_entry *e = entry_of(tlb, gva);
+    u64 write_tag;
+
+    if (page->page_shift > MEM_PAGE_SHIFT) {
+        u64 first = align_down(gva, BIT(page->page_shift));
+        u64 last = first + BIT(page->page_shift) - 1;
+
+        if (first < tlb->large_first)
+            tlb->large_first = first;
+        if (last > tlb->large_last)
+            tlb->large_last = last;
+    }
+    if (e->read_tag != INVALID_TAG && align_down(e->read_tag, MEM_PAGE_SIZE) != at) {
+        struct tlb_entry *v = &tlb->victim[tlb->next_victim++ % TLB_VICTIMS];
+
+        *v = *e;
+        recheck(cpu, v);
+    }
+    __atomic_store_n(&tlb->used, tlb->used + 1 ? tlb->used + 1 : 1, __ATOMIC_SEQ_CST);
+    e->read_tag = page->readable ? at : at | 1;
+    e->addend = (u64)slot->hva + (gpa - slot->gpa) - gva;
+    write_tag = may_cache_write(slot, gpa, page) ? at : at | 1;
+    e->write_tag = at | 1;
+    __atomic_store_n(&e->gpa, align_down(gpa, MEM_PAGE_SIZE) | page->global, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&e->write_tag, write_tag, __ATOMIC_SEQ_CST);
+    /* A revocation between the question and the answer did not see the entry: ask again. */
+    if (!(write_tag & 1) && !may_cache_write(slot, gpa, page))
+        __atomic_or_fetch(&e->write_tag, 1, __ATOMIC_SEQ_CST);
+}
+
+static struct tlb_entry *victim_hit(struct guest_cpu *cpu, struct tlb *tlb, u64 gva,
+                                    enum guest_access access)
+{
+    u64 page = align_down(gva, MEM_PAGE_SIZE);
+
+    for (unsigned i = 0; i < TLB_VICTIMS; i++) {
+        struct tlb_entry *v = &tlb->victim[i];
+
+        if ((access == GUEST_WRITE ? v->write_tag : v->read_tag) == page) {
+            struct tlb_entry *e = entry_of(tlb, gva);
+            struct tlb_entry old = *e;
+
+            *e = *v;
+            *v = old;
+            recheck(cpu, e);
+            recheck(cpu, v);
+            return e;
+        }
+    }
+    return NULL;
+}
+
+struct slow_page tlb_slow(struct guest_cpu *cpu, u64 gva, enum guest_access access, bool implicit)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct tlb *tlb = implicit ? tlb_of_priv(dc, DBT_PRIV_IMPLICIT) : cpu->tlb;
+    struct tlb_entry *e = entry_of(tlb, gva);
+    struct slow_page slow = {0};
+    struct guest_page page = {0};
+
+    if ((access == GUEST_WRITE ? e->write_tag : e->read_tag) != align_down(gva, MEM_PAGE_SIZE))
+        e = victim_hit(cpu, tlb, gva, access);
+    if (e) {
+        u64 offset = gva & (MEM_PAGE_SIZE - 1);
+
+        cpu->tlb_hits_slow++;
+        slow.gpa = (e->gpa & ~1ull) | offset;
+        slow.hva = (u8 *)(gva + e->addend);
+        slow.slot = mem_find(cpu->mem, slow.gpa);
+        slow.code = slow.slot && access == GUEST_WRITE &&
+                    __atomic_load_n(
+                        &slow.slot->code[(slow.gpa - slow.slot->gpa) >> MEM_PAGE_SHIFT],
+                        __ATOMIC_SEQ_CST);
+        return slow;
+    }
+    cpu->tlb_misses++;
+    cpu->ops->walk(cpu, gva, access, implicit, false, &page);
+    slow.gpa = page.gpa | (gva & (MEM_PAGE_SIZE - 1));
+    slow.slot = mem_find(cpu->mem, slow.gpa);
+    if (!slow.slot)
+        return slow;
+    fill(cpu, tlb, gva, slow.gpa, &page, slow.slot);
+    if (access == GUEST_WRITE) {
+        if (slow.slot->flags & MEM_READONLY)
+            return slow; /* ROM: the write is MMIO */
+        if (slow.slot->flags & MEM_LOG_DIRTY)
+            mem_mark_dirty(slow.slot, slow.gpa);
+        slow.code = __atomic_load_n(&slow.slot->code[(slow.gpa - slow.slot->gpa) >> MEM_PAGE_SHIFT],
+                                    __ATOMIC_SEQ_CST);
+    }
+    slow.hva = slow.slot->hva + (slow.gpa - slow.slot->gpa);
+    return slow;
+}

@@ -1,0 +1,403 @@
+/*
+ * From "the next instruction is at this address" to a block: jump cache, then the blocks known by
+ * guest-physical address, then translation: fetch, lift, optimise, compile, publish.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+#include "dbt/internal.h"
+#include "trace/trace.h"
+
+#define MAX_INSN_BYTES 16 /* longest instruction of any guest, rounded up */
+
+/* Guest-physical address to execute @gva from; may leave with a guest exception. */
+static u64 fetch_gpa(struct guest_cpu *cpu, u64 gva)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct fetch_entry *f = &dc->fetch[(gva >> MEM_PAGE_SHIFT) % DBT_FETCH_ENTRIES];
+    u64 at = align_down(gva, MEM_PAGE_SIZE);
+
+    if (f->gva != at || f->space != cpu->space || f->mode != cpu->mode) {
+        struct guest_page page = {0};
+
+        cpu->ops->walk(cpu, gva, GUEST_FETCH, false, false, &page);
+        f->gva = at;
+        f->gpa = align_down(page.gpa, MEM_PAGE_SIZE);
+        f->space = cpu->space;
+        f->mode = cpu->mode;
+        tlb_note_code(dc, gva);
+    }
+    return f->gpa | (gva & (MEM_PAGE_SIZE - 1));
+}
+
+struct source {
+    u64 pc, gpa, page2;
+    const u8 *code;
+    u32 avail;
+    u8 both[2 * MAX_INSN_BYTES]; /* an instruction over two pages */
+};
+
+static int find_source(struct guest_cpu *cpu, struct source *src)
+{
+    const struct mem_slot *slot;
+
+    src->pc = cpu->ops->pc(cpu);
+    src->gpa = fetch_gpa(cpu, src->pc);
+    src->page2 = DBT_NO_PAGE;
+    slot = mem_find(cpu->mem, src->gpa);
+    if (!slot) {
+        cpu->scratch[0] = src->gpa;
+        return -EFAULT;
+    }
+    src->code = slot->hva + (src->gpa - slot->gpa);
+    src->avail = (u32)(MEM_PAGE_SIZE - (src->gpa & (MEM_PAGE_SIZE - 1)));
+    return 0;
+}
+
+/* The instruction at the page's end goes on in the next page: puts both parts side by side. */
+static int add_second_page(struct guest_cpu *cpu, struct source *src)
+{
+    const struct mem_slot *slot;
+
+    if (src->avail >= MAX_INSN_BYTES)
+        return -EINVAL;
+    src->page2 = fetch_gpa(cpu, src->pc + src->avail);
+    slot = mem_find(cpu->mem, src->page2);
+    if (!slot) {
+        cpu->scratch[0] = src->page2;
+        return -EFAULT;
+    }
+    page_protect(dbt_cpu(cpu)->dbt, src->page2);
+    memcpy(src->both, src->code, src->avail);
+    memcpy(src->both + src->avail, slot->hva + (src->page2 - slot->gpa), MAX_INSN_BYTES);
+    src->code = src->both;
+    src->avail += MAX_INSN_BYTES;
+    return 0;
+}
+
+static bool dumped(const struct dbt *dbt, u64 pc, u32 stage)
+{
+    return (dbt->config.dump_stages & stage) && pc >= dbt->config.dump_first &&
+           pc <= dbt->config.dump_last;
+}
+
+static void dump_guest(struct guest_cpu *cpu, const struct source *src, u32 length)
+{
+    u32 at = 0;
+
+    fprintf(stderr, "guest code at %#" PRIx64 " (gpa %#" PRIx64 ", mode %#x):\n", src->pc,
+            src->gpa, cpu->mode);
+    while (at < length && cpu->ops->disassemble) {
+        char text[128];
+        int n = cpu->ops->disassemble(cpu->mode, src->pc + at, src->code + at, length - at, text,
+                                      sizeof(text));
+
+        fprintf(stderr, "  %#" PRIx64 "  %s\n", src->pc + at, text);
+        at += (u32)n;
+    }
+}
+
+static void dump_unit(const struct dbt *dbt, u64 pc, u32 stage, const char *title,
+                      const struct ir_unit *unit)
+{
+    if (!dumped(dbt, pc, stage))
+        return;
+    fprintf(stderr, "%s:\n", title);
+    ir_print(unit, stderr);
+}
+
+static int lift_at_most(struct guest_cpu *cpu, struct ir_unit *unit, struct arena *arena,
+                        struct source *src, u32 max_insns, u32 *length)
+{
+    const struct guest_ops *ops = cpu->ops;
+    struct guest_lift lift = {
+        .unit = unit,
+        .pc = src->pc,
+        .code = src->code,
+        .avail = src->avail,
+        .mode = cpu->mode,
+        .max_insns = max_insns,
+        .two_pages = src->page2 != DBT_NO_PAGE,
+    };
+    int ret;
+
+    ir_init(unit, arena, ops->helpers, ops->nhelpers, ops->pc_slot);
+    ret = ops->lift(&lift);
+    if (ret == -ERANGE && src->page2 == DBT_NO_PAGE) {
+        ret = add_second_page(cpu, src);
+        if (ret)
+            return ret;
+        ir_init(unit, arena, ops->helpers, ops->nhelpers, ops->pc_slot);
+        lift.code = src->code;
+        lift.avail = src->avail;
+        lift.two_pages = true;
+        ret = ops->lift(&lift);
+    }
+    if (!ret && unit->failed)
+        ret = -ENOMEM;
+    *length = lift.length;
+    /* A first instruction that ended within its page after all, or lies wholly in the first. */
+    if (src->page2 != DBT_NO_PAGE && lift.length <= MEM_PAGE_SIZE - (src->gpa & 4095))
+        src->page2 = DBT_NO_PAGE;
+    return ret;
+}
+
+/* Fetch to optimised IR. 0, -ENOMEM, -EFAULT (not memory). May leave. */
+static int lift_block(struct guest_cpu *cpu, struct ir_unit *unit, struct arena *arena,
+                      struct source *src, u32 max_insns, u32 *length)
+{
+    struct dbt *dbt = dbt_cpu(cpu)->dbt;
+    int ret = lift_at_most(cpu, unit, arena, src, max_insns, length);
+
+    if (ret)
+        return ret;
+    if (dumped(dbt, src->pc, DBT_DUMP_GUEST))
+        dump_guest(cpu, src, *length);
+    dump_unit(dbt, src->pc, DBT_DUMP_LIFT, "lifted", unit);
+    ret = opt_run(unit, OPT_QUICK);
+    dump_unit(dbt, src->pc, DBT_DUMP_OPT, "optimised", unit);
+    return ret;
+}
+
+static void dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
+                      const struct host_code *code)
+{
+    if (!dumped(dbt, pc, DBT_DUMP_HOST))
+        return;
+    fprintf(stderr, "host code, %zu bytes and %zu of sites:\n", code->code_bytes,
+            code->total_bytes - code->code_bytes);
+    host_disassemble(rw, code->code_bytes, exec, stderr);
+}
+
+static void *block_memory(struct dbt *dbt, size_t bytes)
+{
+    void *p;
+
+    pthread_mutex_lock(&dbt->lock);
+    p = arena_alloc(&dbt->blocks, bytes);
+    pthread_mutex_unlock(&dbt->lock);
+    return p;
+}
+
+static struct block *make_block(struct guest_cpu *cpu, const struct source *src, u32 length,
+                                u32 nlinks)
+{
+    struct block *block = block_memory(dbt_cpu(cpu)->dbt,
+                                       sizeof(*block) + nlinks * sizeof(struct dbt_link));
+
+    if (!block)
+        return NULL;
+    block->gpa = src->gpa;
+    block->page2 = src->page2;
+    block->mode = cpu->mode;
+    block->length = length;
+    block->nlinks = nlinks;
+    block->links = (struct dbt_link *)(block + 1);
+    return block;
+}
+
+/* Compiles into the CPU's chunk; lifts less when the unit is more than the host back end takes. */
+static struct block *compile_block(struct guest_cpu *cpu, struct source *src, u32 *length, int *ret)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct dbt *dbt = dc->dbt;
+    u32 max_insns = DBT_MAX_INSNS;
+    struct host_code code;
+    struct ir_unit unit;
+    struct block *block;
+    u64 exec;
+    u8 *rw;
+
+    *ret = cache_reserve(dc, &rw, &exec);
+    if (*ret)
+        return NULL;
+    for (;;) {
+        arena_reset(&dc->arena);
+        *ret = lift_block(cpu, &unit, &dc->arena, src, max_insns, length);
+        if (*ret)
+            return NULL;
+        memset(&code, 0, sizeof(code));
+        *ret = host_compile(&unit, &dbt->abi, rw, exec, DBT_MAX_BLOCK_CODE, &code);
+        if ((*ret != -ENOSPC && *ret != -E2BIG) || max_insns == 1)
+            break;
+        max_insns = max_insns > 8 ? max_insns / 4 : 1;
+    }
+    if (*ret)
+        return NULL;
+    dump_host(dbt, src->pc, rw, exec, &code);
+    block = make_block(cpu, src, *length, code.nlinks);
+    if (!block) {
+        *ret = -ENOMEM;
+        return NULL;
+    }
+    block->guest_insns = unit.guest_insns;
+    block->code = (u8 *)exec;
+    block->code_rw = rw;
+    block->code_bytes = (u32)code.total_bytes;
+    for (u32 i = 0; i < code.nlinks; i++) {
+        block->links[i].host = code.links[i];
+        block->links[i].from = block;
+    }
+    cache_commit(dc, block, code.total_bytes);
+    return block;
+}
+
+/* Without jit: the unit itself is kept. */
+static struct block *keep_unit(struct guest_cpu *cpu, struct source *src, u32 *length, int *ret)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct ir_unit unit, *kept;
+    struct block *block;
+    size_t insts, blocks;
+    u8 *memory;
+
+    *ret = atomic_fetch_add(&dc->dbt->kept_units, 1) < DBT_MAX_UNITS ? 0 : -ENOSPC;
+    if (*ret)
+        return NULL;
+    arena_reset(&dc->arena);
+    *ret = lift_block(cpu, &unit, &dc->arena, src, DBT_MAX_INSNS, length);
+    if (*ret)
+        return NULL;
+    insts = unit.ninsts * sizeof(*unit.insts);
+    blocks = unit.nblocks * sizeof(*unit.blocks);
+    block = make_block(cpu, src, *length, 0);
+    memory = block_memory(dc->dbt, sizeof(*kept) + insts + blocks);
+    if (!block || !memory) {
+        *ret = -ENOMEM;
+        return NULL;
+    }
+    kept = (struct ir_unit *)memory;
+    *kept = unit;
+    kept->insts = memcpy(memory + sizeof(*kept), unit.insts, insts);
+    kept->blocks = memcpy(memory + sizeof(*kept) + insts, unit.blocks, blocks);
+    kept->arena = NULL;
+    kept->forward = NULL;
+    block->guest_insns = unit.guest_insns;
+    block->unit = kept;
+    block->code = (u8 *)kept; /* not NULL: the jump cache holds it, nothing jumps to it */
+    return block;
+}
+
+static struct block *translate(struct guest_cpu *cpu, struct source *src, int *ret)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct dbt *dbt = dc->dbt;
+
+    for (;;) {
+        struct block *block;
+        u8 bytes[DBT_MAX_INSNS * MAX_INSN_BYTES];
+        u32 length = 0;
+
+        src->page2 = DBT_NO_PAGE;
+        *ret = find_source(cpu, src);
+        if (*ret)
+            return NULL;
+        page_protect(dbt, src->gpa);
+        /* What is lifted is a copy, so that a store of another vCPU cannot change it half way. */
+        if (src->avail > sizeof(bytes))
+            src->avail = sizeof(bytes);
+        memcpy(bytes, src->code, src->avail);
+        src->code = bytes;
+        block = dbt->config.jit ? compile_block(cpu, src, &length, ret)
+                                : keep_unit(cpu, src, &length, ret);
+        if (*ret == -ENOSPC) {
+            exclusive_begin(dbt, dc);
+            cache_flush(dbt);
+            exclusive_end(dbt, dc);
+            continue;
+        }
+        if (!block)
+            return NULL;
+        block = block_insert(dbt, block, src->code);
+        if (block)
+            return block;
+    }
+}
+
+static u32 jump_index(u64 gva)
+{
+    return (u32)gva & ((1u << DBT_JUMP_BITS) - 1);
+}
+
+struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    u64 pc = cpu->ops->pc(cpu);
+    struct jump_entry *jump = &dc->jumps[jump_index(pc)];
+    struct source src = {0};
+    struct block *block;
+    int ret;
+
+    if (jump->gva == pc && jump->space == cpu->space && jump->mode == cpu->mode && jump->block &&
+        !atomic_load_explicit(&jump->block->dead, memory_order_relaxed))
+        return jump->block;
+    dc->lookups++;
+    ret = find_source(cpu, &src);
+    if (ret) {
+        *exit_code = DBT_EXIT_FETCH;
+        return NULL;
+    }
+    block = block_find(dc->dbt, src.gpa, cpu->mode, DBT_NO_PAGE);
+    if (!block && src.avail < MAX_INSN_BYTES) {
+        /* Known blocks that go on in the next page: found by that page's address too, but only if
+         * there are any, because asking may fault where the instruction does not. */
+        block = block_find_two_pages(dc->dbt, src.gpa, cpu->mode);
+        if (block && block->page2 != fetch_gpa(cpu, pc + src.avail))
+            block = block_find(dc->dbt, src.gpa, cpu->mode, fetch_gpa(cpu, pc + src.avail));
+    }
+    if (!block)
+        block = translate(cpu, &src, &ret);
+    if (!block) {
+        *exit_code = ret == -EFAULT ? DBT_EXIT_FETCH : DBT_EXIT_NOMEM;
+        return NULL;
+    }
+    *jump = (struct jump_entry){
+        .gva = pc, .space = cpu->space, .mode = cpu->mode, .code = block->code, .block = block};
+    tlb_note_code(dc, pc);
+    return block;
+}
+
+u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct dbt *dbt = dc->dbt;
+    struct host_code code = {0};
+    struct source src = {0};
+    u32 length;
+    int ret;
+
+    ret = find_source(cpu, &src);
+    if (ret)
+        return DBT_EXIT_FETCH;
+    arena_reset(&dc->arena);
+    src.page2 = DBT_NO_PAGE;
+    ret = lift_block(cpu, unit, &dc->arena, &src, 1, &length);
+    if (ret)
+        return ret == -EFAULT ? DBT_EXIT_FETCH : DBT_EXIT_NOMEM;
+    if (!dbt->config.jit)
+        return 0;
+    ret = host_compile(unit, &dbt->abi, dc->step_rw, dc->step_exec, DBT_MAX_BLOCK_CODE, &code);
+    if (!ret)
+        dump_host(dbt, src.pc, dc->step_rw, dc->step_exec, &code);
+    return ret ? DBT_EXIT_NOMEM : 0;
+}
+
+/* Called by translated code: a jump was not chained, or the jump cache did not know. */
+void *translate_missed(void *state, u64 link)
+{
+    struct guest_cpu *cpu = state;
+    u32 exit_code;
+    struct block *block;
+
+    if (cpu->insn_limit || dbt_cpu(cpu)->smc_step ||
+        __atomic_load_n(&cpu->request, __ATOMIC_RELAXED))
+        return NULL;
+    block = translate_lookup(cpu, &exit_code);
+    if (!block)
+        return NULL; /* the run loop asks again and gets the same answer */
+    if (link)
+        block_chain(dbt_cpu(cpu)->dbt, link, block);
+    return block->code;
+}
