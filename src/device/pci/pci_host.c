@@ -1,0 +1,196 @@
+/*
+ * PCI host bridge: configuration mechanism #1 (PCI Local Bus 3.0, 3.2.2.3.2), the memory-mapped
+ * mechanism (PCI Express 5.0, 7.2.2) and the chipset's reset control register at port 0xCF9, whose
+ * byte lies within the address register's dword and is told apart by the access's size.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/thread.h"
+#include "device/pci/pci.h"
+
+#define ADDRESS_PORT 0xcf8
+#define DATA_PORT 0xcfc
+#define ECAM_BYTES (256 * MiB)
+#define ECAM_FUNCTION_BITS 12
+#define FUNCTIONS 256
+
+enum {
+    ADDRESS_ENABLE = 0x80000000,
+    RESET_CPU = 0x04, /* a rising edge resets; bit 1 chooses how much, all is one here */
+    RESET_KEPT = 0x0a,
+};
+
+struct pci_host_state {
+    u32 address;
+    u8 reset_control;
+    struct pci_config config; /* function 0:0.0 is the bridge itself */
+};
+
+struct pci_host {
+    struct device dev;
+    struct pci_host_state state;
+    struct pci_function functions[FUNCTIONS];
+};
+
+static struct pci_host *to_host(struct device *dev)
+{
+    return container_of(dev, struct pci_host, dev);
+}
+
+int pci_host_attach(struct device *dev, unsigned devfn, const struct pci_function *function)
+{
+    struct pci_host *host = to_host(dev);
+
+    if (devfn >= FUNCTIONS || host->functions[devfn].config)
+        return -EEXIST;
+    host->functions[devfn] = *function;
+    return 0;
+}
+
+static struct pci_function *find(struct pci_host *host, unsigned bus, unsigned devfn)
+{
+    struct pci_function *function = &host->functions[devfn];
+
+    return !bus && function->config ? function : NULL;
+}
+
+/* The caller holds the bridge's lock; another function's is taken below it. */
+static u64 config_read(struct pci_host *host, unsigned bus, unsigned devfn, unsigned offset,
+                       unsigned size)
+{
+    struct pci_function *function = find(host, bus, devfn);
+    u64 value = 0;
+
+    if (!function)
+        return ~0ull;
+    if (offset + size > PCI_CONFIG_SIZE)
+        return 0; /* conventional functions have no extended space */
+    if (function->dev != &host->dev)
+        mutex_lock(&function->dev->lock);
+    memcpy(&value, function->config->bytes + offset, size);
+    if (function->dev != &host->dev)
+        mutex_unlock(&function->dev->lock);
+    return value;
+}
+
+static void config_write(struct pci_host *host, unsigned bus, unsigned devfn, unsigned offset,
+                         unsigned size, u64 value)
+{
+    struct pci_function *function = find(host, bus, devfn);
+
+    if (!function || offset + size > PCI_CONFIG_SIZE)
+        return;
+    if (function->dev != &host->dev)
+        mutex_lock(&function->dev->lock);
+    for (unsigned i = 0; i < size; i++) {
+        u8 *byte = &function->config->bytes[offset + i];
+        u8 mask = function->config->writable[offset + i];
+
+        *byte = (*byte & ~mask) | ((u8)(value >> i * 8) & mask);
+    }
+    if (function->written)
+        function->written(function->dev, offset, size);
+    if (function->dev != &host->dev)
+        mutex_unlock(&function->dev->lock);
+}
+
+static u64 read_address(struct device *dev, u64 offset, unsigned size)
+{
+    const struct pci_host_state *s = &to_host(dev)->state;
+
+    if (size == 4)
+        return s->address;
+    if (size == 1 && offset == 1)
+        return s->reset_control;
+    return ~0ull;
+}
+
+static void write_address(struct device *dev, u64 offset, unsigned size, u64 value)
+{
+    struct pci_host_state *s = &to_host(dev)->state;
+
+    if (size == 4) {
+        s->address = (u32)value & 0x80fffffc;
+    } else if (size == 1 && offset == 1) {
+        if ((value & RESET_CPU) && !(s->reset_control & RESET_CPU))
+            dev->env->request(dev->env->opaque, DEVICE_REQUEST_RESET);
+        s->reset_control = value & (RESET_KEPT | RESET_CPU);
+    }
+}
+
+static u64 read_data(struct device *dev, u64 offset, unsigned size)
+{
+    struct pci_host *host = to_host(dev);
+    u32 address = host->state.address;
+
+    if (!(address & ADDRESS_ENABLE))
+        return ~0ull;
+    return config_read(host, address >> 16 & 0xff, address >> 8 & 0xff,
+                       (address & 0xfc) + (unsigned)offset, size);
+}
+
+static void write_data(struct device *dev, u64 offset, unsigned size, u64 value)
+{
+    struct pci_host *host = to_host(dev);
+    u32 address = host->state.address;
+
+    if (address & ADDRESS_ENABLE)
+        config_write(host, address >> 16 & 0xff, address >> 8 & 0xff,
+                     (address & 0xfc) + (unsigned)offset, size, value);
+}
+
+static u64 read_ecam(struct device *dev, u64 offset, unsigned size)
+{
+    return config_read(to_host(dev), offset >> 20, offset >> ECAM_FUNCTION_BITS & 0xff,
+                       offset & (BIT(ECAM_FUNCTION_BITS) - 1), size);
+}
+
+static void write_ecam(struct device *dev, u64 offset, unsigned size, u64 value)
+{
+    config_write(to_host(dev), offset >> 20, offset >> ECAM_FUNCTION_BITS & 0xff,
+                 offset & (BIT(ECAM_FUNCTION_BITS) - 1), size, value);
+}
+
+static void reset(struct device *dev)
+{
+    struct pci_host *host = to_host(dev);
+    struct pci_config *config = &host->state.config;
+
+    host->state = (struct pci_host_state){0};
+    pci_put16(config, PCI_VENDOR_ID, 0x8086);
+    pci_put16(config, PCI_DEVICE_ID, 0x29c0); /* Q35's memory controller hub, which firmware knows */
+    pci_put16(config, PCI_COMMAND, 0x0006);   /* memory space, bus master: fixed */
+    pci_put16(config, PCI_CLASS, 0x0600);     /* host bridge */
+    config->bytes[PCI_REVISION] = 2;
+}
+
+static int create(struct device *dev, const char *options, struct err *err)
+{
+    struct pci_host *host = to_host(dev);
+    u64 ecam = 0;
+    int ret = device_options_check(options, "ecam", err);
+
+    if (!ret)
+        ret = device_option_number(options, "ecam", ~0ull, &ecam, err);
+    if (ret)
+        return ret;
+    host->functions[0] = (struct pci_function){.config = &host->state.config, .dev = dev};
+    ret = device_bus_add(dev->ports, &(struct device_region){ADDRESS_PORT, 4, 4, read_address,
+                                                             write_address, dev});
+    if (!ret)
+        ret = device_bus_add(dev->ports, &(struct device_region){DATA_PORT, 4, 4, read_data,
+                                                                 write_data, dev});
+    if (!ret && ecam)
+        ret = device_bus_add(dev->memory, &(struct device_region){ecam, ECAM_BYTES, 4, read_ecam,
+                                                                  write_ecam, dev});
+    return ret ? err_set(err, ret, "its ports or its memory at %#" PRIx64 " are taken", ecam) : 0;
+}
+
+const struct device_class device_class_pci_host = {
+    DEVICE_CLASS(struct pci_host),
+    .state_version = 1,
+    .create = create,
+    .reset = reset,
+};

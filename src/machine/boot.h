@@ -1,0 +1,90 @@
+/* Boot protocols and image formats. Inside src/machine only. */
+#ifndef TRIODE_MACHINE_BOOT_H
+#define TRIODE_MACHINE_BOOT_H
+
+#include "base/err.h"
+#include "base/types.h"
+#include "engine/engine.h"
+#include "machine/private.h"
+#include "mem/mem.h"
+
+/* A whole file in memory. */
+struct boot_file {
+    const char *path; /* the caller's */
+    u8 *data;
+    size_t size;
+};
+
+/* What a boot protocol starts from and leaves behind. */
+struct boot_context {
+    struct mem *mem;
+    const struct machine_map *map;
+    u64 low_end;         /* end of the RAM that starts at 1 MiB */
+    u64 rsdp;            /* gpa of the ACPI root pointer */
+    const char *command_line;
+    const char *initrd_path; /* NULL without */
+    bool unpack;
+
+    struct kvm_regs regs;   /* in: power-on state; out: state at the first instruction */
+    struct kvm_sregs sregs;
+};
+
+/* Low memory that the protocols use; all of it is RAM and free once the kernel has copied it. */
+enum {
+    BOOT_GDT = 0x500,
+    BOOT_PAGE_TABLES = 0x9000, /* 6 pages */
+    BOOT_PARAMS = 0x10000,     /* zero page, or PVH start info */
+    BOOT_PVH_MODULES = 0x11000,
+    BOOT_PVH_MAP = 0x12000,
+    BOOT_SEED = 0x13000, /* struct setup_data with random bytes */
+    BOOT_COMMAND_LINE = 0x20000,
+    BOOT_COMMAND_LINE_MAX = 0x10000,
+};
+
+/* Reads all of @path. -ENOENT, -EISDIR, -EINVAL (empty), ... with a sentence that names @what. */
+int boot_read_file(const char *path, const char *what, struct boot_file *file, struct err *err);
+void boot_free_file(struct boot_file *file);
+
+/* Loads @path with whatever protocol its format asks for and fills ctx->regs and ctx->sregs. */
+int boot_kernel(struct boot_context *ctx, const char *path, struct err *err);
+
+/* Linux/x86 boot protocol (Linux, Documentation/arch/x86/boot.rst), 64-bit entry. */
+bool boot_linux_recognizes(const struct boot_file *file);
+int boot_linux(struct boot_context *ctx, const struct boot_file *file, struct err *err);
+
+/* Xen's PVH direct boot of an ELF file (Xen, docs/misc/pvh.pandoc). */
+int boot_pvh(struct boot_context *ctx, const struct boot_file *file, struct err *err);
+
+/* ELF64 for x86-64: checks the header, -EINVAL with a sentence; copies the loadable segments to
+ * their physical addresses within [1 MiB, ctx->low_end). @name stands for the file in sentences. */
+bool boot_elf_recognizes(const struct boot_file *file);
+struct boot_elf {
+    u64 entry;      /* as the header says */
+    u64 first, end; /* physical range the segments cover */
+    u64 pvh_entry;  /* from the XEN_ELFNOTE_PHYS32_ENTRY note, 0 without */
+};
+int boot_elf_parse(const struct boot_file *file, struct boot_elf *elf, struct err *err);
+int boot_elf_load(struct boot_context *ctx, const struct boot_file *file, struct err *err);
+
+/* Puts the initrd below @limit and outside [used_first, used_end). @size is 0 without one. */
+int boot_load_initrd(struct boot_context *ctx, u64 limit, u64 used_first, u64 used_end, u64 *gpa,
+                     u64 *size, struct err *err);
+/* Writes the command line with its NUL; -E2BIG above @max characters. */
+int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err);
+
+/* Segment states and tables both protocols share. */
+int boot_enter_long_mode(struct boot_context *ctx, u64 entry);
+int boot_enter_protected_mode(struct boot_context *ctx, u32 entry);
+
+/*
+ * Unpacks a kernel's payload into @out, at most @out_size bytes (what the payload itself says it
+ * needs). The format is found by its magic number. Bytes written, or -EOPNOTSUPP for a format this
+ * build cannot unpack, -EINVAL for damaged data.
+ */
+s64 boot_unpack(const u8 *in, size_t in_size, u8 *out, size_t out_size);
+/* "gzip", "xz", ..., NULL when the magic number is unknown. */
+const char *boot_unpack_format(const u8 *in, size_t in_size);
+/* LZ4's legacy frame, as Linux's build uses it. */
+s64 boot_unpack_lz4(const u8 *in, size_t in_size, u8 *out, size_t out_size);
+
+#endif

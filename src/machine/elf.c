@@ -1,0 +1,127 @@
+/* ELF64 executables for x86-64 (System V ABI, AMD64 supplement): header, segments, notes. */
+#include <elf.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "machine/boot.h"
+
+#define NT_XEN_PHYS32_ENTRY 18 /* Xen, public/elfnote.h */
+
+bool boot_elf_recognizes(const struct boot_file *file)
+{
+    return file->size >= EI_NIDENT && !memcmp(file->data, ELFMAG, SELFMAG);
+}
+
+static int check_header(const struct boot_file *file, Elf64_Ehdr *header, struct err *err)
+{
+    if (file->data[EI_CLASS] != ELFCLASS64)
+        return err_set(err, -EINVAL, "the kernel %s is a 32-bit ELF file", file->path);
+    if (file->size < sizeof(*header))
+        return err_set(err, -EINVAL, "the kernel %s is truncated within its ELF header",
+                       file->path);
+    memcpy(header, file->data, sizeof(*header));
+    if (header->e_ident[EI_DATA] != ELFDATA2LSB || header->e_machine != EM_X86_64)
+        return err_set(err, -EINVAL, "the kernel %s is an ELF file for another CPU (machine %u)",
+                       file->path, header->e_machine);
+    if (header->e_type != ET_EXEC || header->e_phentsize != sizeof(Elf64_Phdr))
+        return err_set(err, -EINVAL, "the kernel %s is not an executable ELF file", file->path);
+    if (header->e_phoff > file->size ||
+        (file->size - header->e_phoff) / sizeof(Elf64_Phdr) < header->e_phnum)
+        return err_set(err, -EINVAL, "the kernel %s is truncated within its program headers",
+                       file->path);
+    return 0;
+}
+
+static Elf64_Phdr segment_at(const struct boot_file *file, const Elf64_Ehdr *header, unsigned i)
+{
+    Elf64_Phdr segment;
+
+    memcpy(&segment, file->data + header->e_phoff + i * sizeof(segment), sizeof(segment));
+    return segment;
+}
+
+static bool in_file(const struct boot_file *file, const Elf64_Phdr *segment)
+{
+    return segment->p_offset <= file->size && segment->p_filesz <= file->size - segment->p_offset;
+}
+
+/* Walks one PT_NOTE segment. Some linkers align notes to 8, and so say it in p_align. */
+static u64 find_pvh_entry(const u8 *notes, u64 size, u64 align)
+{
+    u64 at = 0;
+
+    align = align == 8 ? 8 : 4;
+    while (size - at >= sizeof(Elf64_Nhdr)) {
+        Elf64_Nhdr note;
+        u64 name = at + sizeof(note), desc, value = 0;
+
+        memcpy(&note, notes + at, sizeof(note));
+        desc = align_up(name + note.n_namesz, align);
+        if (desc > size || note.n_descsz > size - desc)
+            return 0;
+        if (note.n_type == NT_XEN_PHYS32_ENTRY && note.n_namesz == 4 &&
+            !memcmp(notes + name, "Xen", 4)) {
+            memcpy(&value, notes + desc, note.n_descsz < 8 ? note.n_descsz : 8);
+            return value;
+        }
+        at = align_up(desc + note.n_descsz, align);
+        if (at > size)
+            return 0;
+    }
+    return 0;
+}
+
+int boot_elf_parse(const struct boot_file *file, struct boot_elf *elf, struct err *err)
+{
+    Elf64_Ehdr header;
+    int ret = check_header(file, &header, err);
+
+    if (ret)
+        return ret;
+    *elf = (struct boot_elf){.entry = header.e_entry, .first = ~0ull};
+    for (unsigned i = 0; i < header.e_phnum; i++) {
+        Elf64_Phdr segment = segment_at(file, &header, i);
+
+        if (segment.p_type != PT_LOAD && segment.p_type != PT_NOTE)
+            continue;
+        if (!in_file(file, &segment) || segment.p_filesz > segment.p_memsz ||
+            segment.p_paddr + segment.p_memsz < segment.p_paddr)
+            return err_set(err, -EINVAL, "the kernel %s is truncated within segment %u",
+                           file->path, i);
+        if (segment.p_type == PT_NOTE && !elf->pvh_entry)
+            elf->pvh_entry = find_pvh_entry(file->data + segment.p_offset, segment.p_filesz,
+                                            segment.p_align);
+        if (segment.p_type != PT_LOAD || !segment.p_memsz)
+            continue;
+        if (segment.p_paddr < elf->first)
+            elf->first = segment.p_paddr;
+        if (segment.p_paddr + segment.p_memsz > elf->end)
+            elf->end = segment.p_paddr + segment.p_memsz;
+    }
+    if (!elf->end)
+        return err_set(err, -EINVAL, "the kernel %s has nothing to load", file->path);
+    return 0;
+}
+
+int boot_elf_load(struct boot_context *ctx, const struct boot_file *file, struct err *err)
+{
+    Elf64_Ehdr header;
+    int ret = check_header(file, &header, err);
+
+    for (unsigned i = 0; !ret && i < header.e_phnum; i++) {
+        Elf64_Phdr segment = segment_at(file, &header, i);
+
+        if (segment.p_type != PT_LOAD || !segment.p_memsz)
+            continue;
+        if (segment.p_paddr < MiB || segment.p_paddr + segment.p_memsz > ctx->low_end)
+            return err_set(err, -ENOMEM,
+                           "segment %u of the kernel %s lies at %#" PRIx64 " to %#" PRIx64
+                           ", where the guest has no memory", i, file->path,
+                           (u64)segment.p_paddr, (u64)(segment.p_paddr + segment.p_memsz));
+        /* What lies beyond p_filesz is zero, and so is fresh guest memory. */
+        ret = mem_write(ctx->mem, segment.p_paddr, file->data + segment.p_offset,
+                        segment.p_filesz);
+    }
+    return ret;
+}

@@ -1,0 +1,518 @@
+/* A machine's life: creation, threads, resets, the end. */
+#include "machine/private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+/* How long the end waits for a terminal or pipe that does not take the serial port's output. */
+#define FLUSH_NS (5 * NSEC_PER_SEC)
+#define FLUSH_STOPPED_NS (NSEC_PER_SEC / 5)
+
+#define X(name, help) extern const struct machine_board machine_board_##name;
+#include "machine/boards.def"
+#undef X
+
+static const struct {
+    struct machine_board_info info;
+    const struct machine_board *board;
+} boards[] = {
+#define X(name, help) {{#name, help}, &machine_board_##name},
+#include "machine/boards.def"
+#undef X
+};
+
+const struct machine_board_info *machine_board_at(size_t index)
+{
+    return index < ARRAY_SIZE(boards) ? &boards[index].info : NULL;
+}
+
+const struct machine_board *machine_board_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(boards); i++)
+        if (!strcmp(boards[i].info.name, name))
+            return boards[i].board;
+    return NULL;
+}
+
+/* ---- What devices ask for ------------------------------------------------------------------ */
+
+static void irq_set(void *opaque, unsigned line, int level)
+{
+    struct machine *machine = opaque;
+
+    /* While the board is built or reset there is no VM; its lines then start low. */
+    if (machine->vm)
+        machine->ops->irq_line(machine->vm, line, level);
+}
+
+static void timer_set(void *opaque, struct device_timer *timer, u64 deadline_ns)
+{
+    struct machine *machine = opaque;
+
+    loop_timer_set(&machine->loop, timer, deadline_ns);
+}
+
+/* Makes the vCPU threads leave their loops; the I/O thread kicks them and does what follows. */
+static void halt_vcpus(struct machine *machine)
+{
+    __atomic_store_n(&machine->stopping, 1, __ATOMIC_SEQ_CST);
+    loop_wake(&machine->loop);
+}
+
+static void request(void *opaque, enum device_request what)
+{
+    struct machine *machine = opaque;
+
+    if (what == DEVICE_REQUEST_POWER_OFF) {
+        machine_finish(machine, MACHINE_POWER_OFF, NULL);
+    } else if (machine->config.end_on_reset) {
+        machine_finish(machine, MACHINE_RESET, NULL);
+    } else {
+        mutex_lock(&machine->lock);
+        machine->reset_wanted = true;
+        mutex_unlock(&machine->lock);
+        halt_vcpus(machine);
+    }
+}
+
+void machine_finish(struct machine *machine, enum machine_end end, const char *text)
+{
+    mutex_lock(&machine->lock);
+    if (machine->end == MACHINE_RUNNING) {
+        if (text)
+            err_set(&machine->error, 0, "%s", text);
+        __atomic_store_n(&machine->end, end, __ATOMIC_SEQ_CST);
+    }
+    mutex_unlock(&machine->lock);
+    halt_vcpus(machine);
+}
+
+void machine_stop(struct machine *machine)
+{
+    machine_finish(machine, MACHINE_STOPPED, NULL);
+}
+
+/* ---- Power on and off ----------------------------------------------------------------------- */
+
+static int map_ram(struct machine *machine, struct err *err)
+{
+    for (unsigned i = 0; i < machine->slot_count; i++) {
+        const struct machine_ram_slot *slot = &machine->slots[i];
+        struct kvm_userspace_memory_region region = {
+            .slot = i,
+            .guest_phys_addr = slot->gpa,
+            .memory_size = slot->size,
+            .userspace_addr = (uintptr_t)(machine->ram.hva + slot->offset),
+        };
+        int ret = machine->ops->set_memory(machine->vm, &region);
+
+        if (ret)
+            return err_set(err, ret, "the engine does not take %" PRIu64 " MiB of memory: %s",
+                           slot->size / MiB, strerror(-ret));
+    }
+    return 0;
+}
+
+static int create_vcpus(struct machine *machine, struct err *err)
+{
+    const struct engine_topology *topology = &machine->config.topology;
+
+    for (unsigned i = 0; i < topology->cpus; i++) {
+        struct machine_vcpu *vcpu = &machine->vcpus[i];
+        int ret;
+
+        vcpu->machine = machine;
+        vcpu->index = i;
+        vcpu->state = MACHINE_VCPU_CREATED;
+        ret = machine->ops->vcpu_create(machine->vm, i, machine_apic_id(topology, i), &vcpu->vcpu,
+                                        err);
+        if (!ret)
+            ret = machine_set_cpuid(machine, vcpu->vcpu, err);
+        if (ret)
+            return ret;
+    }
+    return 0;
+}
+
+static void power_off(struct machine *machine)
+{
+    struct vm *vm = machine->vm;
+
+    for (unsigned i = 0; i < MACHINE_MAX_CPUS; i++) {
+        if (machine->vcpus[i].vcpu)
+            machine->ops->vcpu_destroy(machine->vcpus[i].vcpu);
+        machine->vcpus[i].vcpu = NULL;
+    }
+    machine->vm = NULL;
+    if (vm)
+        machine->ops->vm_destroy(vm);
+    for (unsigned i = 0; i < machine->slot_count; i++)
+        mem_set_slot(machine->mem, i, 0, 0, 0, NULL);
+}
+
+static int power_on(struct machine *machine, struct err *err)
+{
+    const struct machine_config *config = &machine->config;
+    const struct engine_vm_config vm_config = {
+        .mem = machine->mem,
+        .topology = config->topology,
+        .cpu_model = config->cpu_model,
+        .jit = config->jit,
+        .dump_stages = config->dump_stages,
+        .dump_first = config->dump_first,
+        .dump_last = config->dump_last,
+        .count_insns = config->count_insns,
+        .pit = true,
+    };
+    int ret = machine->ops->vm_create(config->engine, &vm_config, &machine->vm, err);
+
+    if (!ret)
+        ret = map_ram(machine, err);
+    if (!ret)
+        ret = create_vcpus(machine, err);
+    if (!ret)
+        ret = machine->board->boot(machine, err);
+    return ret;
+}
+
+/* A new VM with fresh memory: every engine's power-on state is right by construction. Devices keep
+ * what survives a reset on a PC. */
+static int power_cycle(struct machine *machine, struct err *err)
+{
+    power_off(machine);
+    if (fallocate(machine->ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                  (off_t)machine->ram.size))
+        return err_set(err, -errno, "cannot clear the guest's memory: %s", strerror(errno));
+    for (unsigned i = 0; i < machine->device_count; i++)
+        device_reset(machine->devices[i]);
+    machine->resets++;
+    return power_on(machine, err);
+}
+
+/* ---- The I/O thread -------------------------------------------------------------------------- */
+
+static void end_run(struct machine *machine)
+{
+    u64 wait = machine->end == MACHINE_STOPPED ? FLUSH_STOPPED_NS : FLUSH_NS;
+    u64 one = 1;
+
+    machine->ended_ns = clock_mono_ns();
+    if (machine->serial)
+        fd_stream_flush(machine->serial, machine->ended_ns + wait);
+    if (machine->debug)
+        fd_stream_flush(machine->debug, machine->ended_ns + wait);
+    machine->loop.quit = true;
+    if (write(machine->done_fd, &one, sizeof(one)) < 0)
+        log_warn("the end of the run cannot be reported: %s", strerror(errno));
+}
+
+static void restart(struct machine *machine)
+{
+    struct err err = {0};
+    int ret = power_cycle(machine, &err);
+
+    mutex_lock(&machine->lock);
+    machine->reset_wanted = false;
+    if (machine->end == MACHINE_RUNNING)
+        __atomic_store_n(&machine->stopping, 0, __ATOMIC_SEQ_CST);
+    mutex_unlock(&machine->lock);
+    if (!ret && !machine->stopping)
+        ret = machine_vcpus_start(machine, &err);
+    if (ret)
+        machine_finish(machine, MACHINE_FAILED, err.text);
+}
+
+/* After loop_wake: a stream has work, vCPUs are to stop, or the last of them has. */
+static void woken(void *opaque)
+{
+    struct machine *machine = opaque;
+
+    if (machine->serial)
+        fd_stream_service(machine->serial);
+    if (machine->debug)
+        fd_stream_service(machine->debug);
+    if (!__atomic_load_n(&machine->stopping, __ATOMIC_SEQ_CST) || machine->loop.quit)
+        return;
+    if (__atomic_load_n(&machine->running, __ATOMIC_SEQ_CST)) {
+        machine_kick_all(machine);
+        return;
+    }
+    machine_vcpus_join(machine);
+    if (__atomic_load_n(&machine->end, __ATOMIC_SEQ_CST) != MACHINE_RUNNING)
+        end_run(machine);
+    else
+        restart(machine);
+}
+
+/* Around the loop's sleep, during which the thread holds no pointer into the slot table. */
+static void sleeping(void *opaque, bool begins)
+{
+    struct machine *machine = opaque;
+
+    if (begins)
+        mem_reader_offline(machine->mem, MACHINE_IO_READER);
+    else
+        mem_reader_online(machine->mem, MACHINE_IO_READER);
+}
+
+static void *io_main(void *opaque)
+{
+    struct machine *machine = opaque;
+
+    mem_reader_online(machine->mem, MACHINE_IO_READER);
+    loop_wake(&machine->loop); /* plain-file input is there from the start */
+    while (!machine->loop.quit)
+        loop_once(&machine->loop);
+    mem_reader_offline(machine->mem, MACHINE_IO_READER);
+    return NULL;
+}
+
+/* ---- Creation and destruction ------------------------------------------------------------------ */
+
+static int copy_string(const char **to, const char *from)
+{
+    *to = from ? strdup(from) : NULL;
+    return from && !*to ? -ENOMEM : 0;
+}
+
+/* After this the machine's strings are its own, or NULL. */
+static int copy_config(struct machine *machine, const struct machine_config *config)
+{
+    struct machine_config *own = &machine->config;
+    int ret;
+
+    *own = *config;
+    own->board = NULL;
+    own->kernel = own->initrd = own->append = own->cpu_model = NULL;
+    ret = copy_string(&own->kernel, config->kernel);
+    if (!ret)
+        ret = copy_string(&own->initrd, config->initrd);
+    if (!ret)
+        ret = copy_string(&own->append, config->append ? config->append : "");
+    if (!ret)
+        ret = copy_string(&own->cpu_model, config->cpu_model);
+    return ret;
+}
+
+static int check_memory(const struct machine_board *board, u64 bytes, struct err *err)
+{
+    if (bytes % MEM_PAGE_SIZE)
+        return err_set(err, -EINVAL, "--mem: %" PRIu64 " bytes are not a multiple of 4 KiB", bytes);
+    if (bytes < board->min_memory)
+        return err_set(err, -EINVAL, "--mem: %" PRIu64 " KiB are too little; the %s board needs at "
+                       "least %" PRIu64 " MiB", bytes / KiB, board->name, board->min_memory / MiB);
+    if (bytes > board->max_memory)
+        return err_set(err, -EINVAL, "--mem: %" PRIu64 " GiB are too much; the %s board takes at "
+                       "most %" PRIu64 " GiB", bytes / GiB, board->name, board->max_memory / GiB);
+    return 0;
+}
+
+static int open_stream(struct machine *machine, const struct machine_serial *config,
+                       struct fd_stream **stream, struct err *err)
+{
+    int ret;
+
+    if (config->kind == MACHINE_SERIAL_NONE)
+        return 0;
+    *stream = calloc(1, sizeof(**stream));
+    if (!*stream)
+        return err_set(err, -ENOMEM, "out of memory for a serial port");
+    ret = fd_stream_open(*stream, config, &machine->loop, err);
+    if (ret) {
+        free(*stream);
+        *stream = NULL;
+    }
+    return ret;
+}
+
+int machine_add_device(struct machine *machine, const char *name, const char *options,
+                       struct stream *stream, struct device **dev, struct err *err)
+{
+    const struct device_place place = {
+        .env = &machine->env,
+        .ports = &machine->ports,
+        .memory = &machine->memory,
+        .stream = stream,
+    };
+    struct device *created;
+    int ret;
+
+    BUG_ON(machine->device_count == MACHINE_MAX_DEVICES);
+    ret = device_create(&created, name, options, &place, err);
+    if (ret)
+        return ret;
+    machine->devices[machine->device_count++] = created;
+    if (dev)
+        *dev = created;
+    return 0;
+}
+
+static int set_up(struct machine *machine, const struct machine_config *config, struct err *err)
+{
+    int ret = check_memory(machine->board, config->memory, err);
+
+    if (ret)
+        return ret;
+    machine->mem = mem_create();
+    if (!machine->mem)
+        return err_set(err, -ENOMEM, "out of memory");
+    machine->env.mem = machine->mem;
+    ret = mem_ram_alloc(&machine->ram, config->memory, err);
+    if (!ret)
+        ret = open_stream(machine, &config->serial, &machine->serial, err);
+    if (!ret)
+        ret = open_stream(machine, &config->debug, &machine->debug, err);
+    if (!ret)
+        ret = machine->board->create(machine, err);
+    if (!ret)
+        ret = power_on(machine, err);
+    return ret;
+}
+
+int machine_create(struct machine **out, const struct machine_config *config, struct err *err)
+{
+    const struct machine_board *board = machine_board_find(config->board);
+    struct machine *machine;
+    int ret;
+
+    if (!board)
+        return err_set(err, -EINVAL, "there is no board \"%s\"", config->board);
+    machine = calloc(1, sizeof(*machine));
+    if (!machine)
+        return err_set(err, -ENOMEM, "out of memory");
+    mutex_init(&machine->lock);
+    device_bus_init(&machine->ports);
+    device_bus_init(&machine->memory);
+    machine->ops = config->engine->ops;
+    machine->board = board;
+    machine->ram.fd = -1;
+    ret = loop_init(&machine->loop, woken, machine, err);
+    if (ret) {
+        free(machine);
+        return ret;
+    }
+    machine->loop.sleeping = sleeping;
+    machine->done_fd = eventfd(0, EFD_CLOEXEC);
+    if (machine->done_fd < 0)
+        ret = err_set(err, -errno, "cannot create an event descriptor: %s", strerror(errno));
+    if (!ret && copy_config(machine, config))
+        ret = err_set(err, -ENOMEM, "out of memory");
+    machine->env = (struct device_env){NULL, machine, irq_set, timer_set, request};
+    if (!ret)
+        ret = set_up(machine, config, err);
+    if (ret) {
+        machine_destroy(machine);
+        return ret;
+    }
+    *out = machine;
+    return 0;
+}
+
+void machine_destroy(struct machine *machine)
+{
+    power_off(machine);
+    while (machine->device_count)
+        device_destroy(machine->devices[--machine->device_count]);
+    if (machine->serial)
+        fd_stream_close(machine->serial);
+    if (machine->debug)
+        fd_stream_close(machine->debug);
+    free(machine->serial);
+    free(machine->debug);
+    if (machine->mem)
+        mem_destroy(machine->mem);
+    if (machine->ram.fd >= 0)
+        mem_ram_free(&machine->ram);
+    loop_free(&machine->loop);
+    if (machine->done_fd >= 0)
+        close(machine->done_fd);
+    strbuf_free(&machine->report);
+    free((void *)machine->config.kernel);
+    free((void *)machine->config.initrd);
+    free((void *)machine->config.append);
+    free((void *)machine->config.cpu_model);
+    pthread_mutex_destroy(&machine->lock);
+    free(machine);
+}
+
+/* ---- Running ------------------------------------------------------------------------------------ */
+
+int machine_start(struct machine *machine, struct err *err)
+{
+    int ret;
+
+    machine->started_ns = clock_mono_ns();
+    ret = thread_create(&machine->io_thread, "triode-io", io_main, machine, err);
+    if (ret)
+        return ret;
+    machine->has_io_thread = true;
+    ret = machine_vcpus_start(machine, err);
+    if (ret) {
+        machine_finish(machine, MACHINE_FAILED, err->text);
+        machine_join(machine);
+    }
+    return ret;
+}
+
+int machine_done_fd(const struct machine *machine)
+{
+    return machine->done_fd;
+}
+
+enum machine_end machine_join(struct machine *machine)
+{
+    if (machine->has_io_thread)
+        pthread_join(machine->io_thread, NULL);
+    machine->has_io_thread = false;
+    return machine->end;
+}
+
+bool machine_join_for(struct machine *machine, u64 ns, enum machine_end *end)
+{
+    struct timespec until;
+    u64 at = clock_real_ns() + ns;
+
+    until.tv_sec = (time_t)(at / NSEC_PER_SEC);
+    until.tv_nsec = (long)(at % NSEC_PER_SEC);
+    if (machine->has_io_thread && pthread_timedjoin_np(machine->io_thread, NULL, &until))
+        return false;
+    machine->has_io_thread = false;
+    *end = machine->end;
+    return true;
+}
+
+const char *machine_error(const struct machine *machine)
+{
+    return machine->error.text;
+}
+
+const char *machine_report(const struct machine *machine)
+{
+    return machine->report.text ? machine->report.text : "";
+}
+
+void machine_serial_break(struct machine *machine)
+{
+    if (machine->serial)
+        machine->serial->stream.line_break(machine->serial->stream.device);
+}
+
+void machine_serial_resume(struct machine *machine)
+{
+    if (machine->serial)
+        fd_stream_resume(machine->serial);
+}
+
+const char *machine_serial_path(const struct machine *machine)
+{
+    return machine->serial && machine->serial->slave >= 0 ? machine->serial->path : NULL;
+}

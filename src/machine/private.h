@@ -1,0 +1,144 @@
+/* What the files of src/machine share. */
+#ifndef TRIODE_MACHINE_PRIVATE_H
+#define TRIODE_MACHINE_PRIVATE_H
+
+#include <pthread.h>
+
+#include "device/device.h"
+#include "machine/loop.h"
+#include "machine/machine.h"
+#include "machine/stream.h"
+
+#define MACHINE_MAX_CPUS 64
+#define MACHINE_MAX_DEVICES 32
+#define MACHINE_MAX_RAM_SLOTS 8
+#define MACHINE_IO_READER 255 /* the I/O thread's index as a reader of guest memory */
+
+/* ---- Board's memory map ------------------------------------------------------------------- */
+
+enum { MAP_RAM = 1, MAP_RESERVED = 2, MAP_ACPI = 3 }; /* E820's numbers */
+
+struct machine_map {
+    unsigned count;
+    struct {
+        u64 first, size;
+        u32 type;
+    } ranges[16];
+};
+
+/* RAM as the engine maps it. */
+struct machine_ram_slot {
+    u64 gpa, size, offset; /* offset in the machine's mem_ram */
+};
+
+struct machine_board {
+    const char *name, *help;
+    u64 min_memory, max_memory;
+    /* Lays out RAM (machine->slots, machine->map) and creates the devices. */
+    int (*create)(struct machine *machine, struct err *err);
+    /* Puts tables and the guest's program into memory and sets the first vCPU's registers. */
+    int (*boot)(struct machine *machine, struct err *err);
+};
+
+/* ---- vCPUs -------------------------------------------------------------------------------- */
+
+/* X(constant, name): the run states of a vCPU's thread. */
+#define MACHINE_VCPU_STATES(X)                                                                     \
+    X(CREATED, "created")   /* no thread yet */                                                    \
+    X(RUNNING, "running")   /* in the engine */                                                    \
+    X(HANDLING, "handling") /* in a machine_exit_* handler */                                      \
+    X(STOPPED, "stopped")   /* the thread has left its loop */
+
+enum machine_vcpu_state {
+#define X(constant, name) MACHINE_VCPU_##constant,
+    MACHINE_VCPU_STATES(X)
+#undef X
+};
+
+/* Rows of exits.def, in their order. */
+enum machine_exit_row {
+#define X(number, suffix, sentence) MACHINE_EXIT_##suffix,
+#include "engine/exits.def"
+#undef X
+    MACHINE_EXIT_ROWS
+};
+
+struct machine_vcpu {
+    struct machine *machine;
+    struct vcpu *vcpu;
+    unsigned index;
+    enum machine_vcpu_state state;
+    pthread_t thread;
+    bool has_thread;
+    u64 exits[MACHINE_EXIT_ROWS];
+    u64 engine_ns, machine_ns; /* wall time inside run() and inside handlers */
+};
+
+enum machine_verdict { MACHINE_RESUME, MACHINE_STOP, MACHINE_ERROR };
+
+/* Dispatches run->exit_reason through the table made from exits.def. MACHINE_STOP and MACHINE_ERROR
+ * end the vCPU's thread, after machine_finish was called. */
+enum machine_verdict machine_handle_exit(struct machine *machine, struct machine_vcpu *vcpu,
+                                         struct kvm_run *run);
+/* One pass of a vCPU's thread: run, then handle. False when the thread is to end. */
+bool machine_vcpu_step(struct machine_vcpu *vcpu);
+int machine_vcpus_start(struct machine *machine, struct err *err);
+void machine_vcpus_join(struct machine *machine);
+void machine_kick_all(struct machine *machine);
+
+/* ---- The machine -------------------------------------------------------------------------- */
+
+struct machine {
+    struct machine_config config; /* with own copies of its strings */
+    const struct engine_ops *ops;
+    const struct machine_board *board;
+
+    struct mem *mem;
+    struct mem_ram ram;
+    struct machine_ram_slot slots[MACHINE_MAX_RAM_SLOTS];
+    unsigned slot_count;
+    struct machine_map map;
+
+    struct device_bus ports, memory;
+    struct device_env env;
+    struct device *devices[MACHINE_MAX_DEVICES];
+    unsigned device_count;
+    struct fd_stream *serial, *debug; /* NULL without */
+
+    struct vm *vm;
+    struct machine_vcpu vcpus[MACHINE_MAX_CPUS];
+    unsigned running; /* vCPU threads that have not left their loop; atomic */
+
+    struct loop loop;
+    pthread_t io_thread;
+    bool has_io_thread;
+    int done_fd;
+
+    pthread_mutex_t lock; /* of end, error, report */
+    u32 end;              /* enum machine_end; atomic */
+    u32 stopping;         /* vCPU threads are to leave their loops; atomic */
+    bool reset_wanted;
+    struct err error;
+    struct strbuf report;
+    u64 started_ns, ended_ns;
+    u64 resets;
+};
+
+/* Ends the run for reason @end unless another thread already did; @text (may be NULL) is the
+ * sentence for machine_error. Any thread. */
+void machine_finish(struct machine *machine, enum machine_end end, const char *text);
+
+/* Adds a device of the board. */
+int machine_add_device(struct machine *machine, const char *name, const char *options,
+                       struct stream *stream, struct device **dev, struct err *err);
+
+/* Appends registers, control registers, segments and the instructions at RIP. The vCPU is not in
+ * run(). */
+void machine_dump_vcpu(struct vcpu *vcpu, struct strbuf *out);
+
+/* CPUID for engines that do not bring their own; see cpuid.c. */
+int machine_set_cpuid(struct machine *machine, struct vcpu *vcpu, struct err *err);
+
+const struct machine_board *machine_board_find(const char *name);
+
+#endif
