@@ -78,11 +78,11 @@ ir_ref lift_next_pc(struct x86_lift *l);
 ir_ref lift_next_rip(struct x86_lift *l);
 
 /* The stack: width of the stack pointer in bytes; value of rSP cut to it; push of a value of its
- * own type. lift_pop loads what is on top and leaves rSP; lift_add_sp commits, once nothing can
+ * own type. lift_stack_pop loads what is on top and leaves rSP; lift_add_sp commits, once nothing can
  * fault any more. */
 unsigned lift_stack_width(const struct x86_lift *l);
-void lift_push(struct x86_lift *l, ir_ref value);
-ir_ref lift_pop(struct x86_lift *l, enum ir_type type);
+void lift_stack_push(struct x86_lift *l, ir_ref value);
+ir_ref lift_stack_pop(struct x86_lift *l, enum ir_type type);
 void lift_add_sp(struct x86_lift *l, s64 bytes);
 
 /* Transfers; each ends the block. To an offset from base (near, this CS); to a RIP (i64) in this CS,
@@ -94,6 +94,9 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset);
 /* After an instruction that may have unblocked interrupts: X86_EXIT_HALT_CHECK at the next. */
 void lift_end_check(struct x86_lift *l);
 
+/* The flags now come from this operation: X86_CC(kind, bytes) and its values as in cc.h, of the
+ * operation's own type (or i64); IR_NONE for those the kind does not keep. */
+void lift_cc(struct x86_lift *l, u64 op, ir_ref dst, ir_ref src, ir_ref src2);
 /* Forget what is known of the flags: after a helper that wrote the cc slots. */
 void lift_flags_changed(struct x86_lift *l);
 

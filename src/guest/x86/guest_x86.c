@@ -1,0 +1,28 @@
+/* The x86 guest to the translator: its helper table and operations. */
+#include "guest/x86/disasm.h"
+#include "guest/x86/driver.h"
+#include "guest/x86/helpers.h"
+#include "guest/x86/x86_internal.h"
+
+static const struct ir_helper helpers[X86_HELPERS] = {
+#define X(name, nargs, flags) {#name, (void *)x86_helper_##name, nargs, flags},
+#include "guest/x86/helpers_int.def"
+#include "guest/x86/helpers_sys.def"
+#include "guest/x86/helpers_sse.def"
+#include "guest/x86/helpers_x87.def"
+#undef X
+};
+
+const struct guest_ops x86_guest_ops = {
+    .name = "x86",
+    .helpers = helpers,
+    .nhelpers = X86_HELPERS,
+    .pc_slot = X86_SLOT(lip),
+    .state_size = sizeof(struct x86_cpu),
+    .lift = x86_lift,
+    .pc = x86_pc,
+    .walk = x86_walk,
+    .mmio_read = x86_mmio_read,
+    .mmio_write = x86_mmio_write,
+    .disassemble = x86_disassemble,
+};

@@ -1,0 +1,256 @@
+/*
+ * The driver of lifting: decodes a block's instructions one after the other and has each lifted by
+ * the function of its row; and the ways out of a block.
+ */
+#include <errno.h>
+
+#include "guest/x86/driver.h"
+#include "guest/x86/lift.h"
+#include "guest/x86/rows.h"
+
+#define I(map, opcode, prefix, modrm, flags, name, op1, op2, op3)                                  \
+    void lift_##name(struct x86_lift *l);
+#include "guest/x86/all_rows.def"
+#undef I
+
+/* In the order of x86_rows. */
+static void (*const lift_functions[])(struct x86_lift *) = {
+#define I(map, opcode, prefix, modrm, flags, name, op1, op2, op3) lift_##name,
+#include "guest/x86/all_rows.def"
+#undef I
+};
+
+#define PAGE_SIZE 4096u
+
+static bool flat_cs(const struct x86_lift *l)
+{
+    return lift_is64(l) || (l->mode & X86_MODE_FLAT_CS &&
+                            (l->mode & X86_MODE_CODE_MASK) == X86_MODE_CODE32);
+}
+
+static ir_ref at_offset(struct x86_lift *l, s64 offset)
+{
+    return ir_add(l->u, ir_base(l->u), ir_const(l->u, IR_I64, (u64)offset));
+}
+
+static ir_ref cs_base(struct x86_lift *l)
+{
+    return ir_get(l->u, IR_I64, X86_SLOT(seg[X86_CS].base));
+}
+
+ir_ref lift_next_pc(struct x86_lift *l)
+{
+    return at_offset(l, l->next);
+}
+
+ir_ref lift_next_rip(struct x86_lift *l)
+{
+    ir_ref pc = lift_next_pc(l);
+
+    if (lift_is64(l) || l->mode & X86_MODE_FLAT_CS)
+        return pc;
+    return ir_sub(l->u, pc, cs_base(l));
+}
+
+/* Leaves for the linear address @pc by lookup. */
+static void leave_for(struct x86_lift *l, ir_ref pc)
+{
+    if (l->mode & X86_MODE_TF) {
+        ir_put(l->u, X86_SLOT(lip), pc);
+        LIFT_CALL(l, IR_VOID, single_step, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
+        ir_exit(l->u, X86_EXIT_STATE);
+    } else {
+        ir_goto_ind(l->u, pc);
+    }
+    l->ended = true;
+}
+
+/* A linear address beyond 32 bits wraps outside 64-bit mode. Within the page it cannot happen. */
+static bool may_wrap(const struct x86_lift *l, s64 offset)
+{
+    return !lift_is64(l) && (offset < 0 || offset >= PAGE_SIZE);
+}
+
+static ir_ref wrap(struct x86_lift *l, ir_ref pc)
+{
+    return ir_and(l->u, pc, ir_const(l->u, IR_I64, 0xffffffff));
+}
+
+static ir_ref fits(struct x86_lift *l, ir_ref pc)
+{
+    return ir_ule(l->u, pc, ir_const(l->u, IR_I64, 0xffffffff));
+}
+
+/* The next instruction follows in memory. */
+static void fall_through(struct x86_lift *l)
+{
+    if (l->mode & X86_MODE_TF)
+        leave_for(l, at_offset(l, l->next));
+    else
+        ir_goto(l->u, l->next);
+    l->ended = true;
+}
+
+void lift_goto(struct x86_lift *l, s64 offset)
+{
+    ir_ref pc = at_offset(l, offset);
+
+    if (!flat_cs(l) || l->in->operand_size == 2) {
+        lift_goto_rip(l, ir_add(l->u, lift_next_rip(l),
+                                ir_const(l->u, IR_I64, (u64)(offset - l->next))));
+    } else if (l->mode & X86_MODE_TF) {
+        leave_for(l, lift_is64(l) ? pc : wrap(l, pc));
+    } else if (may_wrap(l, offset)) {
+        ir_goto_if(l->u, fits(l, pc), offset);
+        leave_for(l, wrap(l, pc));
+    } else {
+        ir_goto(l->u, offset);
+        l->ended = true;
+    }
+}
+
+ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip)
+{
+    if (l->in->operand_size != 8)
+        rip = ir_and(l->u, rip, ir_const(l->u, IR_I64, mask_low(l->in->operand_size * 8)));
+    if (!flat_cs(l)) {
+        ir_ref limit = ir_get(l->u, IR_I32, X86_SLOT(seg[X86_CS].limit));
+
+        lift_raise_if(l, ir_ult(l->u, ir_zext(l->u, IR_I64, limit), rip), X86_GP);
+    }
+    return rip;
+}
+
+void lift_goto_rip(struct x86_lift *l, ir_ref rip)
+{
+    rip = lift_check_rip(l, rip);
+    if (!flat_cs(l))
+        rip = wrap(l, ir_add(l->u, rip, cs_base(l)));
+    leave_for(l, rip);
+}
+
+void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
+{
+    ir_ref pc = at_offset(l, offset), next = lift_next_pc(l);
+
+    if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_TF)) {
+        if (may_wrap(l, offset)) {
+            ir_goto_if(l->u, ir_and(l->u, cond, fits(l, pc)), offset);
+            leave_for(l, ir_sel(l->u, cond, wrap(l, pc), next));
+            return;
+        }
+        ir_goto_if(l->u, cond, offset);
+        fall_through(l);
+    } else {
+        ir_ref rip = lift_next_rip(l);
+        ir_ref there = ir_add(l->u, rip, ir_const(l->u, IR_I64, (u64)(offset - l->next)));
+
+        lift_goto_rip(l, ir_sel(l->u, cond, there, rip));
+    }
+}
+
+void lift_again_if(struct x86_lift *l, ir_ref cond)
+{
+    if (l->mode & X86_MODE_TF)
+        leave_for(l, ir_sel(l->u, cond, at_offset(l, l->offset), lift_next_pc(l)));
+    else
+        ir_goto_if(l->u, cond, l->offset);
+}
+
+void lift_raise(struct x86_lift *l, unsigned vector)
+{
+    ir_exit(l->u, X86_EXIT_VECTOR + vector);
+    l->ended = true;
+}
+
+void lift_raise_if(struct x86_lift *l, ir_ref cond, unsigned vector)
+{
+    ir_exit_if(l->u, cond, X86_EXIT_VECTOR + vector);
+}
+
+void lift_end_state(struct x86_lift *l)
+{
+    leave_for(l, lift_next_pc(l));
+}
+
+void lift_end_check(struct x86_lift *l)
+{
+    if (l->mode & X86_MODE_TF) {
+        lift_end_state(l);
+        return;
+    }
+    ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
+    ir_exit(l->u, X86_EXIT_HALT_CHECK);
+    l->ended = true;
+}
+
+/* What the row's flags ask for, in the order of the exceptions' priorities. */
+static void check_row(struct x86_lift *l, unsigned flags)
+{
+    bool protected = l->mode & X86_MODE_PE && !(l->mode & X86_MODE_VM86);
+
+    if (flags & X86_ROW_PROT && !protected) {
+        lift_raise(l, X86_UD);
+        return;
+    }
+    if (flags & X86_ROW_CPL0 && l->mode & X86_MODE_CPL_MASK) {
+        lift_raise(l, X86_GP);
+        return;
+    }
+    if ((flags & (X86_ROW_FPU | X86_ROW_MMX) && l->mode & X86_MODE_FPU_TRAP) ||
+        (flags & (X86_ROW_SSE | X86_ROW_SSEFP) && l->mode & X86_MODE_SSE_TRAP))
+        LIFT_CALL(l, IR_VOID, check_fpu, ir_const(l->u, IR_I64, flags), IR_NONE, IR_NONE, IR_NONE);
+}
+
+static void lift_one(struct x86_lift *l, int decoded)
+{
+    const struct x86_row *row = l->in->row;
+
+    ir_insn(l->u, l->offset, l->next - l->offset);
+    ir_put(l->u, X86_SLOT(lip), at_offset(l, l->offset));
+    if (l->u->guest_insns == 1)
+        ir_poll(l->u);
+    if (decoded != X86_DECODE_OK) {
+        lift_raise(l, decoded == -E2BIG ? X86_GP : X86_UD);
+        return;
+    }
+    if (row->flags & (X86_ROW_PROT | X86_ROW_CPL0 | X86_ROW_FPU | X86_ROW_MMX | X86_ROW_SSE |
+                      X86_ROW_SSEFP))
+        check_row(l, row->flags);
+    if (!l->ended)
+        lift_functions[row - x86_rows](l);
+    if (!l->ended && row->flags & X86_ROW_ENDS)
+        lift_end_state(l);
+}
+
+int x86_lift(struct guest_lift *lift)
+{
+    struct x86_insn insn;
+    struct x86_lift l = {.u = lift->unit, .in = &insn, .mode = lift->mode};
+    u32 start = lift->pc & (PAGE_SIZE - 1);
+    u32 max = lift->two_pages || lift->mode & X86_MODE_TF ? 1 : lift->max_insns;
+    unsigned code_size = 2u << (lift->mode & X86_MODE_CODE_MASK);
+
+    l.offset = l.next = start;
+    while (!l.ended) {
+        u32 at = l.next - start;
+        int decoded;
+
+        if (lift->unit->guest_insns >= max || (at >= lift->avail && at)) {
+            fall_through(&l);
+            break;
+        }
+        decoded = x86_decode(&insn, lift->code + at, lift->avail - at, code_size);
+        if (decoded == -ERANGE) {
+            if (!at)
+                return -ERANGE;
+            fall_through(&l);
+            break;
+        }
+        l.offset = l.next;
+        l.next += decoded == -E2BIG ? 15 : insn.length;
+        lift_one(&l, decoded);
+    }
+    lift->length = l.next - start;
+    return lift->unit->failed ? -ENOMEM : 0;
+}

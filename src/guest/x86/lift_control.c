@@ -1,0 +1,194 @@
+/* Control transfer, software interrupts, hints. SDM vol. 1 7.3.8, 7.3.12, 7.3.14. */
+#include "guest/x86/driver.h"
+#include "guest/x86/lift.h"
+#include "guest/x86/x86_internal.h"
+
+enum { X86_REASON_PAUSE = 40 };
+
+static ir_ref zext64(struct x86_lift *l, ir_ref v)
+{
+    return ir_typeof(l->u, v) == IR_I64 ? v : ir_zext(l->u, IR_I64, v);
+}
+
+static s64 destination(const struct x86_lift *l)
+{
+    return (s64)l->next + (s64)l->in->op[0].value;
+}
+
+void lift_jcc(struct x86_lift *l)
+{
+    lift_goto_if(l, lift_condition(l, l->in->opcode & 15), destination(l));
+}
+
+void lift_jmp(struct x86_lift *l)
+{
+    if (l->in->op[0].kind == X86_OP_REL)
+        lift_goto(l, destination(l));
+    else
+        lift_goto_rip(l, zext64(l, lift_read(l, 0)));
+}
+
+void lift_call(struct x86_lift *l)
+{
+    unsigned size = l->in->operand_size;
+    bool relative = l->in->op[0].kind == X86_OP_REL;
+    ir_ref rip = lift_next_rip(l), to;
+
+    if (relative)
+        to = ir_add(l->u, rip, ir_const(l->u, IR_I64, l->in->op[0].value));
+    else
+        to = zext64(l, lift_read(l, 0));
+    to = lift_check_rip(l, to);
+    lift_stack_push(l, size == 8 ? rip : ir_trunc(l->u, lift_int_type(size), rip));
+    if (relative)
+        lift_goto(l, destination(l));
+    else
+        lift_goto_rip(l, to);
+}
+
+void lift_ret(struct x86_lift *l)
+{
+    unsigned size = l->in->operand_size;
+    ir_ref rip = lift_check_rip(l, zext64(l, lift_stack_pop(l, lift_int_type(size))));
+
+    lift_add_sp(l, size + (s64)l->in->imm);
+    lift_goto_rip(l, rip);
+}
+
+/* rCX less one, written back. */
+static ir_ref count_down(struct x86_lift *l)
+{
+    unsigned width = l->in->address_size;
+    ir_ref count = lift_reg(l, X86_RCX, width, false);
+
+    count = ir_sub(l->u, count, ir_const(l->u, lift_int_type(width), 1));
+    lift_set_reg(l, X86_RCX, width, false, count);
+    return ir_ne(l->u, count, ir_const(l->u, lift_int_type(width), 0));
+}
+
+void lift_loop(struct x86_lift *l)
+{
+    lift_goto_if(l, count_down(l), destination(l));
+}
+
+void lift_loope(struct x86_lift *l)
+{
+    ir_ref zf = lift_condition(l, 4);
+
+    lift_goto_if(l, ir_and(l->u, count_down(l), zf), destination(l));
+}
+
+void lift_loopne(struct x86_lift *l)
+{
+    ir_ref nz = lift_condition(l, 5);
+
+    lift_goto_if(l, ir_and(l->u, count_down(l), nz), destination(l));
+}
+
+void lift_jcxz(struct x86_lift *l)
+{
+    unsigned width = l->in->address_size;
+    ir_ref count = lift_reg(l, X86_RCX, width, false);
+
+    lift_goto_if(l, ir_eq(l->u, count, ir_const(l->u, lift_int_type(width), 0)), destination(l));
+}
+
+static void software_interrupt(struct x86_lift *l, u64 vector, u64 type)
+{
+    LIFT_CALL(l, IR_VOID, soft_interrupt, ir_const(l->u, IR_I64, vector),
+              ir_const(l->u, IR_I64, type), ir_const(l->u, IR_I64, l->next - l->offset), IR_NONE);
+    ir_exit(l->u, X86_EXIT_STATE);
+}
+
+void lift_int(struct x86_lift *l)
+{
+    software_interrupt(l, l->in->imm, X86_EVENT_SOFT_INT);
+    l->ended = true;
+}
+
+void lift_int3(struct x86_lift *l)
+{
+    software_interrupt(l, X86_BP, X86_EVENT_SOFT_EXCEPTION);
+    l->ended = true;
+}
+
+void lift_int1(struct x86_lift *l)
+{
+    software_interrupt(l, X86_DB, X86_EVENT_ICEBP);
+    l->ended = true;
+}
+
+void lift_into(struct x86_lift *l)
+{
+    ir_ref of = lift_condition(l, 0);
+    u32 raise = ir_block_new(l->u), go_on = ir_block_new(l->u);
+
+    ir_branch(l->u, of, raise, go_on);
+    ir_begin(l->u, raise);
+    software_interrupt(l, X86_OF, X86_EVENT_SOFT_EXCEPTION);
+    ir_begin(l->u, go_on);
+}
+
+void lift_bound(struct x86_lift *l)
+{
+    unsigned size = l->in->operand_size;
+    ir_ref index = lift_read(l, 0), addr = lift_linear(l, size * 2, false);
+    ir_ref lower = ir_ld(l->u, lift_int_type(size), addr, 0);
+    ir_ref upper = ir_ld(l->u, lift_int_type(size), addr, size);
+
+    lift_raise_if(l, ir_or(l->u, ir_slt(l->u, index, lower), ir_slt(l->u, upper, index)), X86_BR);
+}
+
+void lift_nop(struct x86_lift *l)
+{
+    (void)l;
+}
+
+void lift_prefetchw(struct x86_lift *l)
+{
+    (void)l;
+}
+
+/* A hypervisor may intercept PAUSE. */
+void lift_pause(struct x86_lift *l)
+{
+    if (l->mode & X86_MODE_NONROOT)
+        LIFT_CALL(l, IR_VOID, intercept, ir_const(l->u, IR_I64, X86_REASON_PAUSE),
+                  ir_const(l->u, IR_I64, l->next - l->offset), IR_NONE, IR_NONE);
+}
+
+void lift_lfence(struct x86_lift *l)
+{
+    ir_fence(l->u);
+}
+
+void lift_mfence(struct x86_lift *l)
+{
+    ir_fence(l->u);
+}
+
+void lift_sfence(struct x86_lift *l)
+{
+    ir_fence(l->u);
+}
+
+/* Faults as a load does; caches are coherent. */
+void lift_clflush(struct x86_lift *l)
+{
+    ir_ld(l->u, IR_I8, lift_address(l, 0, false), 0);
+}
+
+void lift_ud0(struct x86_lift *l)
+{
+    lift_raise(l, X86_UD);
+}
+
+void lift_ud1(struct x86_lift *l)
+{
+    lift_raise(l, X86_UD);
+}
+
+void lift_ud2(struct x86_lift *l)
+{
+    lift_raise(l, X86_UD);
+}
