@@ -1,0 +1,297 @@
+/* What SSE instructions do that is not an IR operation. */
+#include <math.h>
+#include <string.h>
+
+#include "guest/x86/sse_helpers.h"
+#include "guest/x86/x86.h"
+#include "guest/x86/x86_internal.h"
+
+#define MXCSR_FLAGS 0x3fu
+#define MXCSR_MASKS_SHIFT 7
+#define MXCSR_VALID 0xffffu /* DAZ included */
+
+u64 x86_helper_ldmxcsr(struct x86_cpu *cpu, u64 value)
+{
+    if (value & ~(u64)MXCSR_VALID)
+        x86_raise_error(cpu, X86_GP, 0);
+    cpu->mxcsr = (u32)value;
+    x86_mxcsr_loaded(cpu);
+    return 0;
+}
+
+u64 x86_helper_stmxcsr(struct x86_cpu *cpu)
+{
+    cpu->common.memory->fp_sync(&cpu->common);
+    return cpu->mxcsr;
+}
+
+/* The flags so far wait in scratch[3] while the instruction starts with none. */
+u64 x86_helper_fp_begin(struct x86_cpu *cpu)
+{
+    cpu->common.memory->fp_sync(&cpu->common);
+    cpu->common.scratch[3] = cpu->mxcsr & MXCSR_FLAGS;
+    cpu->mxcsr &= ~MXCSR_FLAGS;
+    cpu->common.memory->fp_load(&cpu->common);
+    return 0;
+}
+
+/* SDM vol. 1 11.5.2: with an unmasked exception the destination stays as it was; the flags of that
+ * instruction are set. Denormal, invalid and divide-by-zero come before the computation: then the
+ * others are not raised. */
+u64 x86_helper_fp_check(struct x86_cpu *cpu)
+{
+    const u32 before_computing = 7;
+    u32 raised, unmasked;
+
+    cpu->common.memory->fp_sync(&cpu->common);
+    raised = cpu->mxcsr & MXCSR_FLAGS;
+    unmasked = raised & ~(cpu->mxcsr >> MXCSR_MASKS_SHIFT);
+    if (unmasked & before_computing)
+        raised &= before_computing;
+    cpu->mxcsr = (cpu->mxcsr & ~MXCSR_FLAGS) | raised | (u32)cpu->common.scratch[3];
+    cpu->common.memory->fp_load(&cpu->common);
+    if (!unmasked)
+        return 0;
+    if (cpu->cr4 & X86_CR4_OSXMMEXCPT)
+        x86_raise(cpu, X86_XM);
+    x86_raise(cpu, X86_UD);
+}
+
+static float float_of(u64 bits)
+{
+    u32 low = (u32)bits;
+    float f;
+
+    memcpy(&f, &low, 4);
+    return f;
+}
+
+static u64 bits_of(float f)
+{
+    u32 bits;
+
+    memcpy(&bits, &f, 4);
+    return bits;
+}
+
+#define EXPONENT(bits) ((bits) >> 23 & 0xff)
+#define FRACTION(bits) ((bits)&0x7fffff)
+#define SIGN(bits) ((bits)&0x80000000u)
+#define INFINITY_BITS 0x7f800000u
+#define QUIET_BIT 0x400000u
+#define DEFAULT_NAN 0xffc00000u
+
+/* Rounded to 12 bits of fraction, as the approximations of the hardware have no more. */
+static u64 to_12_bits(double v)
+{
+    u64 bits = bits_of((float)v);
+
+    return (bits + 0x400) & ~0x7ffull;
+}
+
+/* SDM vol. 2 RCPPS: denormals count as 0, and results that would be denormal are flushed. */
+u64 x86_helper_rcp(struct x86_cpu *cpu, u64 bits)
+{
+    (void)cpu;
+    if (EXPONENT(bits) == 0xff && FRACTION(bits))
+        return bits | QUIET_BIT;
+    if (EXPONENT(bits) == 0xff)
+        return SIGN(bits);
+    if (EXPONENT(bits) == 0)
+        return SIGN(bits) | INFINITY_BITS;
+    if (EXPONENT(bits) >= 253 && (EXPONENT(bits) > 253 || FRACTION(bits)))
+        return SIGN(bits);
+    return to_12_bits(1.0 / (double)float_of(bits));
+}
+
+u64 x86_helper_rsqrt(struct x86_cpu *cpu, u64 bits)
+{
+    (void)cpu;
+    if (EXPONENT(bits) == 0xff && FRACTION(bits))
+        return bits | QUIET_BIT;
+    if (EXPONENT(bits) == 0)
+        return SIGN(bits) | INFINITY_BITS;
+    if (SIGN(bits))
+        return DEFAULT_NAN;
+    if (EXPONENT(bits) == 0xff)
+        return 0;
+    return to_12_bits(1.0 / sqrt((double)float_of(bits)));
+}
+
+/* SDM vol. 2 DPPS: products, then sums of pairs, then the sum of those; each rounded. */
+u64 x86_helper_dpps(struct x86_cpu *cpu, u64 reg, u64 imm)
+{
+    float a[4], b[4], product[4], sum;
+
+    memcpy(a, cpu->xmm[reg], 16);
+    memcpy(b, cpu->common.scratch, 16);
+    for (unsigned i = 0; i < 4; i++)
+        product[i] = imm >> (4 + i) & 1 ? a[i] * b[i] : 0;
+    sum = (product[0] + product[1]) + (product[2] + product[3]);
+    for (unsigned i = 0; i < 4; i++)
+        b[i] = imm >> i & 1 ? sum : 0;
+    memcpy(cpu->common.scratch, b, 16);
+    return 0;
+}
+
+u64 x86_helper_dppd(struct x86_cpu *cpu, u64 reg, u64 imm)
+{
+    double a[2], b[2], sum;
+
+    memcpy(a, cpu->xmm[reg], 16);
+    memcpy(b, cpu->common.scratch, 16);
+    sum = (imm & 0x10 ? a[0] * b[0] : 0) + (imm & 0x20 ? a[1] * b[1] : 0);
+    b[0] = imm & 1 ? sum : 0;
+    b[1] = imm & 2 ? sum : 0;
+    memcpy(cpu->common.scratch, b, 16);
+    return 0;
+}
+
+u64 x86_helper_maskmov(struct x86_cpu *cpu, u64 address, u64 data, u64 mask)
+{
+    const u8 *from = (const u8 *)cpu->xmm[data], *which = (const u8 *)cpu->xmm[mask];
+
+    for (unsigned i = 0; i < 16; i++)
+        if (which[i] & 0x80)
+            cpu->common.memory->store(&cpu->common, address + i, &from[i], 1);
+    return 0;
+}
+
+/* --- PCMPESTRI and its like: SDM vol. 2 4.1 ------------------------------------------------------ */
+
+struct strings {
+    const u8 *a, *b; /* first and second operand */
+    unsigned n;      /* elements in a vector */
+    unsigned la, lb; /* valid elements */
+    u64 imm;
+};
+
+static int element(const struct strings *s, const u8 *v, unsigned i)
+{
+    bool is_signed = s->imm & 2;
+    u16 word;
+
+    if (!(s->imm & 1))
+        return is_signed ? (s8)v[i] : v[i];
+    memcpy(&word, v + 2 * i, 2);
+    return is_signed ? (s16)word : word;
+}
+
+/* An explicit length, saturated (SDM vol. 2 4.1.3). */
+static unsigned explicit_length(u64 reg, bool wide, unsigned n)
+{
+    s64 v = wide ? (s64)reg : (s32)reg;
+
+    if (v < 0)
+        v = v < -(s64)n ? n : -v;
+    return v > n ? n : (unsigned)v;
+}
+
+static unsigned implicit_length(const struct strings *s, const u8 *v)
+{
+    unsigned i = 0;
+
+    while (i < s->n && element(s, v, i))
+        i++;
+    return i;
+}
+
+/* Comparison of a[i] with b[j], overridden where either is invalid (SDM vol. 2 table 4-7). */
+static bool compare_elements(const struct strings *s, unsigned i, unsigned j)
+{
+    unsigned aggregation = s->imm >> 2 & 3;
+    bool a_valid = i < s->la, b_valid = j < s->lb;
+
+    if (!a_valid || !b_valid) {
+        switch (aggregation) {
+        case 0:
+        case 1:
+            return false;
+        case 2:
+            return !a_valid && !b_valid;
+        default:
+            return !a_valid;
+        }
+    }
+    if (aggregation == 1)
+        return i & 1 ? element(s, s->b, j) <= element(s, s->a, i)
+                     : element(s, s->b, j) >= element(s, s->a, i);
+    return element(s, s->a, i) == element(s, s->b, j);
+}
+
+static bool aggregate(const struct strings *s, unsigned j)
+{
+    unsigned i;
+
+    switch (s->imm >> 2 & 3) {
+    case 0: /* equal any */
+        for (i = 0; i < s->n; i++)
+            if (compare_elements(s, i, j))
+                return true;
+        return false;
+    case 1: /* ranges */
+        for (i = 0; i < s->n; i += 2)
+            if (compare_elements(s, i, j) && compare_elements(s, i + 1, j))
+                return true;
+        return false;
+    case 2: /* equal each */
+        return compare_elements(s, j, j);
+    default: /* equal ordered */
+        for (i = 0; i + j < s->n; i++)
+            if (!compare_elements(s, i, i + j))
+                return false;
+        return true;
+    }
+}
+
+/* IntRes2 (SDM vol. 2 4.1.6). */
+static u32 compare_strings(const struct strings *s)
+{
+    u32 result = 0, all = s->n == 16 ? 0xffff : 0xff;
+
+    for (unsigned j = 0; j < s->n; j++)
+        result |= (u32)aggregate(s, j) << j;
+    switch (s->imm >> 4 & 3) {
+    case 1:
+        return result ^ all;
+    case 3: /* only where the second operand is valid */
+        return result ^ (u32)mask_low(s->lb);
+    default:
+        return result;
+    }
+}
+
+static void write_mask(struct x86_cpu *cpu, const struct strings *s, u32 result)
+{
+    u8 mask[16] = {0};
+
+    if (s->imm & 0x40) {
+        for (unsigned i = 0; i < 16; i++)
+            mask[i] = result >> (s->imm & 1 ? i / 2 : i) & 1 ? 0xff : 0;
+    } else {
+        memcpy(mask, &result, 4);
+    }
+    memcpy(cpu->xmm[0], mask, 16);
+}
+
+u64 x86_helper_pcmpstr(struct x86_cpu *cpu, u64 reg, u64 imm, u64 form)
+{
+    struct strings s = {.a = (const u8 *)cpu->xmm[reg],
+                        .b = (const u8 *)cpu->common.scratch,
+                        .n = imm & 1 ? 8 : 16,
+                        .imm = imm};
+    bool wide = form & 2;
+    u32 result;
+
+    s.la = form & 1 ? explicit_length(cpu->gpr[X86_RAX], wide, s.n) : implicit_length(&s, s.a);
+    s.lb = form & 1 ? explicit_length(cpu->gpr[X86_RDX], wide, s.n) : implicit_length(&s, s.b);
+    result = compare_strings(&s);
+    if (form & 4)
+        write_mask(cpu, &s, result);
+    else if (!result)
+        cpu->gpr[X86_RCX] = s.n;
+    else
+        cpu->gpr[X86_RCX] = (u64)(imm & 0x40 ? 31 - __builtin_clz(result) : __builtin_ctz(result));
+    return (result ? X86_FLAG_CF : 0) | (s.lb < s.n ? X86_FLAG_ZF : 0) |
+           (s.la < s.n ? X86_FLAG_SF : 0) | (result & 1 ? X86_FLAG_OF : 0);
+}

@@ -1,0 +1,332 @@
+/* SSE: floating-point arithmetic, comparison and conversion. */
+#include "guest/x86/sse.h"
+
+/* --- packed ----------------------------------------------------------------------------- */
+
+static void packed(struct x86_lift *l, enum ir_op op, bool unary, u64 imm)
+{
+    ir_ref b = sse_read(l, 1), r;
+
+    sse_fp_begin(l);
+    r = unary ? sse_op1(l, op, b, imm)
+              : sse_op2(l, op, ir_get(l->u, IR_V128, xmm_slot(l->in->op[0].reg, 0)), b, imm);
+    sse_fp_check(l);
+    sse_write(l, 0, r);
+}
+
+#define PACKED(name, op)                                                                           \
+    void lift_##name(struct x86_lift *l)                                                           \
+    {                                                                                              \
+        packed(l, IR_##op, false, 0);                                                              \
+    }
+#define PACKED1(name, op)                                                                          \
+    void lift_##name(struct x86_lift *l)                                                           \
+    {                                                                                              \
+        packed(l, IR_##op, true, 0);                                                               \
+    }
+PACKED(addps, vfadd32)
+PACKED(addpd, vfadd64)
+PACKED(subps, vfsub32)
+PACKED(subpd, vfsub64)
+PACKED(mulps, vfmul32)
+PACKED(mulpd, vfmul64)
+PACKED(divps, vfdiv32)
+PACKED(divpd, vfdiv64)
+PACKED(minps, vfmin32)
+PACKED(minpd, vfmin64)
+PACKED(maxps, vfmax32)
+PACKED(maxpd, vfmax64)
+PACKED(addsubps, vfaddsub32)
+PACKED(addsubpd, vfaddsub64)
+PACKED(haddps, vfhadd32)
+PACKED(haddpd, vfhadd64)
+PACKED(hsubps, vfhsub32)
+PACKED(hsubpd, vfhsub64)
+PACKED1(sqrtps, vfsqrt32)
+PACKED1(sqrtpd, vfsqrt64)
+PACKED1(cvtdq2ps, vcvts32f32)
+PACKED1(cvtps2dq, vcvtf32s32)
+PACKED1(cvttps2dq, vcvtzf32s32)
+PACKED1(cvtdq2pd, vcvts32f64)
+PACKED1(cvtpd2dq, vcvtf64s32)
+PACKED1(cvttpd2dq, vcvtzf64s32)
+PACKED1(cvtps2pd, vcvtf32f64)
+PACKED1(cvtpd2ps, vcvtf64f32)
+
+void lift_cmpps(struct x86_lift *l)
+{
+    packed(l, IR_vfcmp32, false, sse_imm(l) & 7);
+}
+
+void lift_cmppd(struct x86_lift *l)
+{
+    packed(l, IR_vfcmp64, false, sse_imm(l) & 7);
+}
+
+/* SDM vol. 2 ROUNDPS: bit 2 of the immediate chooses MXCSR's mode, bit 3 suppresses inexact. */
+static u64 rounding(const struct x86_lift *l)
+{
+    u64 imm = sse_imm(l);
+
+    return (imm & 4 ? 4 : imm & 3) | (imm & 8);
+}
+
+void lift_roundps(struct x86_lift *l)
+{
+    packed(l, IR_vfround32, true, rounding(l));
+}
+
+void lift_roundpd(struct x86_lift *l)
+{
+    packed(l, IR_vfround64, true, rounding(l));
+}
+
+/* --- scalar: only the low lane's slot, so that chains of them stay in registers ---------------- */
+
+static void scalar(struct x86_lift *l, enum ir_op op, enum ir_type type, bool unary, u64 imm)
+{
+    ir_ref b = sse_read_scalar(l, 1, type), r;
+
+    sse_fp_begin(l);
+    if (unary)
+        r = ir_emit(l->u, op, type, b, 0, 0, 0, imm);
+    else
+        r = ir_emit(l->u, op, type, ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0)), b, 0, 0,
+                    imm);
+    sse_fp_check(l);
+    sse_write_scalar(l, 0, r);
+}
+
+#define SCALAR(name, op, type)                                                                     \
+    void lift_##name(struct x86_lift *l)                                                           \
+    {                                                                                              \
+        scalar(l, IR_##op, IR_##type, false, 0);                                                   \
+    }
+SCALAR(addss, fadd, F32)
+SCALAR(addsd, fadd, F64)
+SCALAR(subss, fsub, F32)
+SCALAR(subsd, fsub, F64)
+SCALAR(mulss, fmul, F32)
+SCALAR(mulsd, fmul, F64)
+SCALAR(divss, fdiv, F32)
+SCALAR(divsd, fdiv, F64)
+SCALAR(minss, fmin, F32)
+SCALAR(minsd, fmin, F64)
+SCALAR(maxss, fmax, F32)
+SCALAR(maxsd, fmax, F64)
+
+void lift_sqrtss(struct x86_lift *l)
+{
+    scalar(l, IR_fsqrt, IR_F32, true, 0);
+}
+
+void lift_sqrtsd(struct x86_lift *l)
+{
+    scalar(l, IR_fsqrt, IR_F64, true, 0);
+}
+
+void lift_roundss(struct x86_lift *l)
+{
+    scalar(l, IR_fround, IR_F32, true, rounding(l));
+}
+
+void lift_roundsd(struct x86_lift *l)
+{
+    scalar(l, IR_fround, IR_F64, true, rounding(l));
+}
+
+/* CMPSS, CMPSD: predicates as in SDM vol. 2 table 3-7, the low lane becomes ones or zeros. */
+static void compare(struct x86_lift *l, enum ir_type type)
+{
+    static const u8 ops[] = {IR_feq, IR_flt, IR_fle, IR_funord};
+    u64 predicate = sse_imm(l) & 7;
+    ir_ref b = sse_read_scalar(l, 1, type), holds;
+
+    sse_fp_begin(l);
+    holds = ir_emit(l->u, ops[predicate & 3], IR_I1,
+                    ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0)), b, 0, 0, 0);
+    sse_fp_check(l);
+    if (predicate & 4)
+        holds = ir_not(l->u, holds);
+    sse_write_scalar(l, 0, ir_sext(l->u, type == IR_F32 ? IR_I32 : IR_I64, holds));
+}
+
+void lift_cmpss(struct x86_lift *l)
+{
+    compare(l, IR_F32);
+}
+
+void lift_cmpsd(struct x86_lift *l)
+{
+    compare(l, IR_F64);
+}
+
+/* UCOMISD: ZF PF CF = 111 unordered, 000 greater, 001 less, 100 equal. COMISD signals for quiet NaNs
+ * too, which one signalling comparison does. */
+static void compare_flags(struct x86_lift *l, enum ir_type type, bool signalling)
+{
+    ir_ref b = sse_read_scalar(l, 1, type);
+    ir_ref a = ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0));
+    ir_ref unordered, less, equal;
+
+    sse_fp_begin(l);
+    less = signalling ? ir_flt(l->u, a, b) : ir_fltq(l->u, a, b);
+    unordered = ir_funord(l->u, a, b);
+    equal = ir_feq(l->u, a, b);
+    sse_fp_check(l);
+    lift_set_zpc(l, ir_or(l->u, equal, unordered), unordered, ir_or(l->u, less, unordered));
+}
+
+void lift_ucomiss(struct x86_lift *l)
+{
+    compare_flags(l, IR_F32, false);
+}
+
+void lift_ucomisd(struct x86_lift *l)
+{
+    compare_flags(l, IR_F64, false);
+}
+
+void lift_comiss(struct x86_lift *l)
+{
+    compare_flags(l, IR_F32, true);
+}
+
+void lift_comisd(struct x86_lift *l)
+{
+    compare_flags(l, IR_F64, true);
+}
+
+/* --- scalar conversions -------------------------------------------------------------------- */
+
+static void from_int(struct x86_lift *l, enum ir_type type)
+{
+    ir_ref v = lift_read(l, 1);
+
+    sse_fp_begin(l);
+    v = ir_scvtf(l->u, type, v);
+    sse_fp_check(l);
+    sse_write_scalar(l, 0, v);
+}
+
+void lift_cvtsi2ss(struct x86_lift *l)
+{
+    from_int(l, IR_F32);
+}
+
+void lift_cvtsi2sd(struct x86_lift *l)
+{
+    from_int(l, IR_F64);
+}
+
+static void to_int(struct x86_lift *l, enum ir_op op, enum ir_type from)
+{
+    ir_ref v = sse_read_scalar(l, 1, from);
+
+    sse_fp_begin(l);
+    v = ir_emit(l->u, op, lift_int_type(l->in->op[0].size), v, 0, 0, 0, 0);
+    sse_fp_check(l);
+    lift_write(l, 0, v);
+}
+
+void lift_cvtss2si(struct x86_lift *l)
+{
+    to_int(l, IR_fcvts, IR_F32);
+}
+
+void lift_cvtsd2si(struct x86_lift *l)
+{
+    to_int(l, IR_fcvts, IR_F64);
+}
+
+void lift_cvttss2si(struct x86_lift *l)
+{
+    to_int(l, IR_fcvtzs, IR_F32);
+}
+
+void lift_cvttsd2si(struct x86_lift *l)
+{
+    to_int(l, IR_fcvtzs, IR_F64);
+}
+
+static void convert(struct x86_lift *l, enum ir_type to, enum ir_type from)
+{
+    ir_ref v = sse_read_scalar(l, 1, from);
+
+    sse_fp_begin(l);
+    v = ir_fcvt(l->u, to, v);
+    sse_fp_check(l);
+    sse_write_scalar(l, 0, v);
+}
+
+void lift_cvtss2sd(struct x86_lift *l)
+{
+    convert(l, IR_F64, IR_F32);
+}
+
+void lift_cvtsd2ss(struct x86_lift *l)
+{
+    convert(l, IR_F32, IR_F64);
+}
+
+/* --- approximations: SDM vol. 2 RCPPS promises a relative error of 1.5 * 2^-12 ------------------- */
+
+static ir_ref approximate(struct x86_lift *l, u32 helper, ir_ref bits)
+{
+    ir_ref r = ir_call(l->u, IR_I64, helper, ir_zext(l->u, IR_I64, bits), IR_NONE, IR_NONE,
+                       IR_NONE);
+
+    return ir_trunc(l->u, IR_I32, r);
+}
+
+static void approximate_all(struct x86_lift *l, u32 helper)
+{
+    ir_ref v = sse_read(l, 1), r = v;
+
+    for (unsigned i = 0; i < 4; i++) {
+        ir_ref lane = ir_emit(l->u, IR_vget32, IR_I32, v, 0, 0, 0, i);
+
+        r = sse_op2(l, IR_vset32, r, approximate(l, helper, lane), i);
+    }
+    sse_write(l, 0, r);
+}
+
+void lift_rcpps(struct x86_lift *l)
+{
+    approximate_all(l, X86_HELPER_rcp);
+}
+
+void lift_rsqrtps(struct x86_lift *l)
+{
+    approximate_all(l, X86_HELPER_rsqrt);
+}
+
+void lift_rcpss(struct x86_lift *l)
+{
+    sse_write_scalar(l, 0, approximate(l, X86_HELPER_rcp, sse_read_scalar(l, 1, IR_I32)));
+}
+
+void lift_rsqrtss(struct x86_lift *l)
+{
+    sse_write_scalar(l, 0, approximate(l, X86_HELPER_rsqrt, sse_read_scalar(l, 1, IR_I32)));
+}
+
+static void dot_product(struct x86_lift *l, u32 helper)
+{
+    ir_put(l->u, X86_SLOT(common.scratch), sse_read(l, 1));
+    sse_fp_begin(l);
+    ir_call(l->u, IR_VOID, helper, ir_const(l->u, IR_I64, l->in->op[0].reg),
+            ir_const(l->u, IR_I64, sse_imm(l)), IR_NONE, IR_NONE);
+    sse_fp_check(l);
+    sse_write(l, 0, ir_get(l->u, IR_V128, X86_SLOT(common.scratch)));
+}
+
+void lift_dpps(struct x86_lift *l)
+{
+    dot_product(l, X86_HELPER_dpps);
+}
+
+void lift_dppd(struct x86_lift *l)
+{
+    dot_product(l, X86_HELPER_dppd);
+}
