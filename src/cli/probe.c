@@ -28,8 +28,8 @@
 
 #define TIME_LIMIT_NS (5 * NSEC_PER_SEC)
 #define KICK_GRACE_NS (1 * NSEC_PER_SEC)
-#define LOOP_NS 4000000ull   /* CPU time that makes a speed trustworthy */
-#define FIRST_ROUNDS 2000u   /* about 10 ms even where everything is emulated */
+#define LOOP_NS 4000000ull /* CPU time that makes a speed trustworthy */
+#define FIRST_ROUNDS 2000u /* about 10 ms even where everything is emulated */
 #define MAX_ROUNDS 100000000u
 #define CPUID_ROOM 256
 
@@ -120,10 +120,10 @@ static void fill_ram(u8 *ram)
 
 static int enter_long_mode(struct probe *probe)
 {
-    struct kvm_segment code = {.limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .s = 1,
-                               .l = 1, .g = 1};
-    struct kvm_segment data = {.limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1,
-                               .db = 1, .g = 1};
+    struct kvm_segment code = {
+        .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
+    struct kvm_segment data = {
+        .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
     struct kvm_regs regs = {.rip = CODE_GPA, .rsp = STACK_GPA, .rflags = 2};
     struct kvm_sregs sregs;
     int ret;
@@ -137,8 +137,8 @@ static int enter_long_mode(struct probe *probe)
     sregs.idt = (struct kvm_dtable){.base = IDT_GPA, .limit = 0xfff};
     sregs.cr0 = 0x80000011 | (sregs.cr0 & 0x60000000); /* PG, ET, PE */
     sregs.cr3 = PML4_GPA;
-    sregs.cr4 = BIT(5);              /* PAE */
-    sregs.efer = BIT(8) | BIT(10);   /* LME, LMA */
+    sregs.cr4 = BIT(5);            /* PAE */
+    sregs.efer = BIT(8) | BIT(10); /* LME, LMA */
     ret = probe->ops->set_sregs(probe->vcpu, &sregs);
     return ret ? ret : probe->ops->set_regs(probe->vcpu, &regs);
 }

@@ -155,9 +155,9 @@ static void add_insn(struct vcpu *vcpu, const u8 *given, size_t given_len, struc
     if (given_len)
         kvm_describe_insn(given, given_len, code_bits(&sregs), regs.rip, text, sizeof text);
     used = strlen(err->text);
-    snprintf(err->text + used, sizeof err->text - used, "; %u-bit code at cs:rip %04x:%" PRIx64 "%s%s",
-             code_bits(&sregs), sregs.cs.selector, (u64)regs.rip, given_len ? ": " : "",
-             given_len ? text : " (not readable)");
+    snprintf(err->text + used, sizeof err->text - used,
+             "; %u-bit code at cs:rip %04x:%" PRIx64 "%s%s", code_bits(&sregs), sregs.cs.selector,
+             (u64)regs.rip, given_len ? ": " : "", given_len ? text : " (not readable)");
 }
 
 static void explain_internal_error(struct vcpu *vcpu, struct err *err)

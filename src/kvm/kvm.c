@@ -66,8 +66,8 @@ static int vm_create(struct engine *engine, const struct engine_vm_config *confi
         vm->fd = kvm_ioctl(vm->owner->fd, KVM_CREATE_VM, NULL);
     } while (vm->fd == -EINTR);
     if (vm->fd < 0) {
-        ret = err_set(err, vm->fd, "the kernel creates no VM (KVM_CREATE_VM): %s",
-                      strerror(-vm->fd));
+        ret =
+            err_set(err, vm->fd, "the kernel creates no VM (KVM_CREATE_VM): %s", strerror(-vm->fd));
         goto fail;
     }
     ret = create_chips(vm, config, err);
@@ -172,7 +172,7 @@ const struct engine_ops kvm_engine_ops = {
 #define X(name, type, get, set) .get_##name = kvm_get_##name, .set_##name = kvm_set_##name,
     KVM_VM_STATE(X) KVM_VCPU_STATE(X)
 #undef X
-    .vcpu_create = kvm_vcpu_create,
+        .vcpu_create = kvm_vcpu_create,
     .vcpu_destroy = kvm_vcpu_destroy,
     .set_guest_debug = kvm_set_guest_debug,
     .interrupt = kvm_interrupt,

@@ -26,9 +26,9 @@ struct kvm_vcpu {
     struct vcpu vcpu;
     int fd;
     size_t run_bytes;
-    _Atomic pid_t tid;     /* the thread that runs it, 0 before the first run */
-    _Atomic bool running;  /* that thread is in KVM_RUN or about to be */
-    int run_error;         /* errno of the last KVM_RUN, 0 when it gave an exit */
+    _Atomic pid_t tid;    /* the thread that runs it, 0 before the first run */
+    _Atomic bool running; /* that thread is in KVM_RUN or about to be */
+    int run_error;        /* errno of the last KVM_RUN, 0 when it gave an exit */
     struct kvm_stats *stats;
 };
 

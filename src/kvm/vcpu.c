@@ -46,8 +46,7 @@ int kvm_vcpu_create(struct vm *vm, unsigned index, u32 apic_id, struct vcpu **ou
                       apic_id, strerror(-vcpu->fd));
         goto fail;
     }
-    vcpu->vcpu.run =
-        mmap(NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+    vcpu->vcpu.run = mmap(NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
     if (vcpu->vcpu.run == MAP_FAILED) {
         ret = err_set(err, -errno, "the run record of vCPU %u cannot be mapped: %s", index,
                       strerror(errno));

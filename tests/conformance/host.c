@@ -161,10 +161,21 @@ static void real_mode_segments(struct kvm_sregs *sregs)
 
 static void flat_segments(struct kvm_sregs *sregs, bool wide)
 {
-    struct kvm_segment code = {.limit = 0xffffffff, .selector = SELECTOR_CODE, .type = 11,
-                               .present = 1, .s = 1, .l = wide, .db = !wide, .g = 1};
-    struct kvm_segment data = {.limit = 0xffffffff, .selector = SELECTOR_DATA, .type = 3,
-                               .present = 1, .s = 1, .db = 1, .g = 1};
+    struct kvm_segment code = {.limit = 0xffffffff,
+                               .selector = SELECTOR_CODE,
+                               .type = 11,
+                               .present = 1,
+                               .s = 1,
+                               .l = wide,
+                               .db = !wide,
+                               .g = 1};
+    struct kvm_segment data = {.limit = 0xffffffff,
+                               .selector = SELECTOR_DATA,
+                               .type = 3,
+                               .present = 1,
+                               .s = 1,
+                               .db = 1,
+                               .g = 1};
 
     sregs->cs = code;
     sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
@@ -323,8 +334,7 @@ static void *watchdog_thread(void *opaque)
     u64 deadline = clock_mono_ns() + 10 * NSEC_PER_SEC;
 
     mutex_lock(&watchdog->lock);
-    while (!watchdog->over &&
-           cond_wait_until(&watchdog->changed, &watchdog->lock, deadline)) {
+    while (!watchdog->over && cond_wait_until(&watchdog->changed, &watchdog->lock, deadline)) {
     }
     if (!watchdog->over)
         watchdog->host->ops->kick(watchdog->host->cpu[0].vcpu);

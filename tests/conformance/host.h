@@ -97,7 +97,7 @@ void host_give_up(const char *fmt, ...) PRINTF_LIKE(1, 2);
     do {                                                                                           \
         u64 got_ = (got), want_ = (want);                                                          \
         if (got_ != want_)                                                                         \
-            host_give_up("%s:%d: %s is 0x%" PRIx64 ", wanted 0x%" PRIx64, __FILE__, __LINE__,       \
+            host_give_up("%s:%d: %s is 0x%" PRIx64 ", wanted 0x%" PRIx64, __FILE__, __LINE__,      \
                          #got, got_, want_);                                                       \
     } while (0)
 

@@ -6,7 +6,7 @@
  * high). A word to PORT_DONE ends the guest: the number of comparisons it made. */
 #define PORT_EXPECT 0x500
 #define PORT_DONE 0x504
-#define PORT_DELAY 0x80 /* accesses do nothing */
+#define PORT_DELAY 0x80    /* accesses do nothing */
 #define PORT_CONSOLE 0x508 /* bytes, for debugging */
 
 /* Requests to the host: arguments first, then the command. */
@@ -14,10 +14,10 @@
 #define PORT_ARG_B 0x514
 #define PORT_COMMAND 0x518
 
-#define COMMAND_IRQ 1   /* line A to level B */
-#define COMMAND_PULSE 2 /* line A up and down */
-#define COMMAND_MSI 3   /* address A, data B */
-#define COMMAND_NMI 4   /* to vCPU A */
+#define COMMAND_IRQ 1         /* line A to level B */
+#define COMMAND_PULSE 2       /* line A up and down */
+#define COMMAND_MSI 3         /* address A, data B */
+#define COMMAND_NMI 4         /* to vCPU A */
 #define COMMAND_DELAYED 0x100 /* or'ed in: in 10 ms, by another thread */
 
 /* Registers 0x520..0x52f remember what was written, byte by byte; reads give it back. */

@@ -73,11 +73,11 @@ void io_exit_record(void **state)
 void mmio_exit_record(void **state)
 {
     static const u8 code[] = {
-        0xbb, 0x00, 0x00, 0x00, 0xd0,       /* mov $0xd0000000, %ebx */
-        0x8b, 0x43, 0x04,                   /* mov 4(%rbx), %eax */
-        0x48, 0x89, 0x43, 0x10,             /* mov %rax, 0x10(%rbx) */
-        0x0f, 0xb6, 0x43, 0x03,             /* movzbl 3(%rbx), %eax */
-        0x66, 0x89, 0x43, 0x20,             /* mov %ax, 0x20(%rbx) */
+        0xbb, 0x00, 0x00, 0x00, 0xd0, /* mov $0xd0000000, %ebx */
+        0x8b, 0x43, 0x04,             /* mov 4(%rbx), %eax */
+        0x48, 0x89, 0x43, 0x10,       /* mov %rax, 0x10(%rbx) */
+        0x0f, 0xb6, 0x43, 0x03,       /* movzbl 3(%rbx), %eax */
+        0x66, 0x89, 0x43, 0x20,       /* mov %ax, 0x20(%rbx) */
     };
     struct host *host = start(code, sizeof code, MODE_LONG64);
     struct kvm_run *run = host->cpu[0].vcpu->run;
@@ -168,12 +168,12 @@ void unknown_exits_wait_for_completion(void **state)
 void dirty_log(void **state)
 {
     static const u8 code[] = {
-        0xbb, 0x00, 0x00, 0x30, 0x00, /* mov $0x300000, %ebx */
-        0xc6, 0x03, 0x01,             /* movb $1, (%rbx) */
-        0x8a, 0x83, 0x00, 0x30, 0, 0, /* mov 0x3000(%rbx), %al: a read */
-        0xc6, 0x83, 0x00, 0x50, 0, 0, 1, /* movb $1, 0x5000(%rbx) */
-        0xe6, 0x80,                   /* out %al, $0x80 */
-        0xeb, 0xe7,                   /* again */
+        0xbb, 0x00, 0x00, 0x30, 0x00,       /* mov $0x300000, %ebx */
+        0xc6, 0x03, 0x01,                   /* movb $1, (%rbx) */
+        0x8a, 0x83, 0x00, 0x30, 0,    0,    /* mov 0x3000(%rbx), %al: a read */
+        0xc6, 0x83, 0x00, 0x50, 0,    0, 1, /* movb $1, 0x5000(%rbx) */
+        0xe6, 0x80,                         /* out %al, $0x80 */
+        0xeb, 0xe7,                         /* again */
     };
     struct host *host = start(code, sizeof code, MODE_LONG64);
     u64 offset = 0x300000 - 0x100000;
@@ -390,10 +390,10 @@ static void *storm_thread(void *opaque)
 void kick_storm(void **state)
 {
     static const u8 code[] = {
-        0xff, 0xc0,                   /* inc %eax */
-        0xe7, 0x98,                   /* out %eax, $0x98 */
+        0xff, 0xc0,                      /* inc %eax */
+        0xe7, 0x98,                      /* out %eax, $0x98 */
         0x8b, 0x1c, 0x25, 0, 0, 0x20, 0, /* mov 0x200000, %ebx */
-        0xeb, 0xf3,                   /* again */
+        0xeb, 0xf3,                      /* again */
     };
     struct host *host = start(code, sizeof code, MODE_LONG64);
     struct kvm_run *run = host->cpu[0].vcpu->run;
@@ -500,8 +500,8 @@ void hardware_breakpoint(void **state)
 /* An exception set by vcpu_events is delivered before the first instruction. */
 void injected_exception(void **state)
 {
-    static const u8 code[] = {0x90, 0xe6, 0x81};        /* the guest's own: nop; out 0x81 */
-    static const u8 handler[] = {0x58, 0xe7, 0x82};     /* pop %rax; out %eax, $0x82 */
+    static const u8 code[] = {0x90, 0xe6, 0x81};    /* the guest's own: nop; out 0x81 */
+    static const u8 handler[] = {0x58, 0xe7, 0x82}; /* pop %rax; out %eax, $0x82 */
     struct host *host = start(code, sizeof code, MODE_LONG64);
     struct vcpu *vcpu = host->cpu[0].vcpu;
     u32 *idt = (u32 *)(host->ram.hva + FREE_GPA);

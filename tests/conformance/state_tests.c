@@ -128,10 +128,10 @@ void sregs_round_trip(void **state)
     want.fs.base = 0xffff888012345678;
     want.fs.selector = 0;
     want.gs.base = 0x7fff12345678;
-    want.tr = (struct kvm_segment){.base = 0xfffffe0000003000, .limit = 0x4087, .selector = 0x40,
-                                   .type = 11, .present = 1};
-    want.ldt = (struct kvm_segment){.base = 0x5000, .limit = 0x1f, .selector = 0x50, .type = 2,
-                                    .present = 1};
+    want.tr = (struct kvm_segment){
+        .base = 0xfffffe0000003000, .limit = 0x4087, .selector = 0x40, .type = 11, .present = 1};
+    want.ldt = (struct kvm_segment){
+        .base = 0x5000, .limit = 0x1f, .selector = 0x50, .type = 2, .present = 1};
     want.gdt = (struct kvm_dtable){.base = 0xfffffe0000001000, .limit = 0x7f};
     want.idt = (struct kvm_dtable){.base = 0xfffffe0000000000, .limit = 0xfff};
     want.cr2 = 0xffffc90000123000;
@@ -249,18 +249,18 @@ void xcrs_round_trip(void **state)
 void msrs_round_trip(void **state)
 {
     static const struct kvm_msr_entry values[] = {
-        {.index = 0x174, .data = 0x10},                         /* SYSENTER_CS */
-        {.index = 0x175, .data = 0xffff800000001000},           /* SYSENTER_ESP */
-        {.index = 0x176, .data = 0xffff800000002000},           /* SYSENTER_EIP */
-        {.index = 0x277, .data = 0x0007010600070106},           /* PAT */
-        {.index = 0xc0000081, .data = 0x0023001000000000},      /* STAR */
-        {.index = 0xc0000082, .data = 0xffffffff81000000},      /* LSTAR */
-        {.index = 0xc0000083, .data = 0xffffffff81001000},      /* CSTAR */
-        {.index = 0xc0000084, .data = 0x47700},                 /* SFMASK */
-        {.index = 0xc0000100, .data = 0x7f0012345678},          /* FS_BASE */
-        {.index = 0xc0000101, .data = 0xffff888000000000},      /* GS_BASE */
-        {.index = 0xc0000102, .data = 0x7f0087654321},          /* KERNEL_GS_BASE */
-        {.index = 0x1a0, .data = 1},                            /* MISC_ENABLE: fast strings */
+        {.index = 0x174, .data = 0x10},                    /* SYSENTER_CS */
+        {.index = 0x175, .data = 0xffff800000001000},      /* SYSENTER_ESP */
+        {.index = 0x176, .data = 0xffff800000002000},      /* SYSENTER_EIP */
+        {.index = 0x277, .data = 0x0007010600070106},      /* PAT */
+        {.index = 0xc0000081, .data = 0x0023001000000000}, /* STAR */
+        {.index = 0xc0000082, .data = 0xffffffff81000000}, /* LSTAR */
+        {.index = 0xc0000083, .data = 0xffffffff81001000}, /* CSTAR */
+        {.index = 0xc0000084, .data = 0x47700},            /* SFMASK */
+        {.index = 0xc0000100, .data = 0x7f0012345678},     /* FS_BASE */
+        {.index = 0xc0000101, .data = 0xffff888000000000}, /* GS_BASE */
+        {.index = 0xc0000102, .data = 0x7f0087654321},     /* KERNEL_GS_BASE */
+        {.index = 0x1a0, .data = 1},                       /* MISC_ENABLE: fast strings */
     };
     struct host *host = host_create(1);
     struct kvm_sregs sregs;
@@ -285,9 +285,11 @@ void msrs_round_trip(void **state)
 void msrs_stop_at_unknown(void **state)
 {
     struct host *host = host_create(1);
-    MSRS(4) msrs = {.nmsrs = 3, .entries = {{.index = 0x174, .data = 8},
-                                            {.index = 0x12345678, .data = 1},
-                                            {.index = 0x175, .data = 0x77}}};
+    MSRS(4)
+    msrs = {.nmsrs = 3,
+            .entries = {{.index = 0x174, .data = 8},
+                        {.index = 0x12345678, .data = 1},
+                        {.index = 0x175, .data = 0x77}}};
 
     (void)state;
     CHECK_EQUAL(OPS(set_msrs)(host->cpu[0].vcpu, &msrs.head), 1);
@@ -311,11 +313,11 @@ void lapic_round_trip(void **state)
     /* The first CPU's LINT0 takes the PIC's interrupts from the start, as firmware leaves it. */
     CHECK_EQUAL(*lapic_reg(&want, 0x350), 0x700);
     CHECK_EQUAL(*lapic_reg(&want, 0x320), 0x10000);
-    *lapic_reg(&want, 0x80) = 0x30;      /* TPR */
-    *lapic_reg(&want, 0xf0) = 0x1ff;     /* spurious vector, enabled */
+    *lapic_reg(&want, 0x80) = 0x30;  /* TPR */
+    *lapic_reg(&want, 0xf0) = 0x1ff; /* spurious vector, enabled */
     *lapic_reg(&want, 0xd0) = 0x01000000;
     *lapic_reg(&want, 0xe0) = 0xffffffff;
-    *lapic_reg(&want, 0x320) = 0x20060;  /* timer, periodic */
+    *lapic_reg(&want, 0x320) = 0x20060; /* timer, periodic */
     *lapic_reg(&want, 0x350) = 0x10700;
     *lapic_reg(&want, 0x360) = 0x400;
     *lapic_reg(&want, 0x370) = 0xfe;
@@ -517,17 +519,23 @@ void clock_round_trip(void **state)
 void regs_reach_the_guest(void **state)
 {
     static const u8 code[] = {
-        0x48, 0x01, 0xd8,                         /* add %rbx, %rax */
-        0x4d, 0x31, 0xfe,                         /* xor %r15, %r14 */
-        0x48, 0xff, 0xc1,                         /* inc %rcx */
-        0x66, 0x0f, 0xef, 0xc1,                   /* pxor %xmm1, %xmm0 */
-        0xf9,                                     /* stc */
-        0xe6, 0x80,                               /* out %al, $0x80 */
+        0x48, 0x01, 0xd8,       /* add %rbx, %rax */
+        0x4d, 0x31, 0xfe,       /* xor %r15, %r14 */
+        0x48, 0xff, 0xc1,       /* inc %rcx */
+        0x66, 0x0f, 0xef, 0xc1, /* pxor %xmm1, %xmm0 */
+        0xf9,                   /* stc */
+        0xe6, 0x80,             /* out %al, $0x80 */
     };
     struct host *host = host_create(1);
     struct vcpu *vcpu = host->cpu[0].vcpu;
-    struct kvm_regs regs = {.rax = 0x1111111111111111, .rbx = 0x2222222222222222, .r14 = 0xff,
-                            .r15 = 0x0f, .rcx = ~0ull, .rip = LOAD_GPA, .rflags = 2, .rdx = 77};
+    struct kvm_regs regs = {.rax = 0x1111111111111111,
+                            .rbx = 0x2222222222222222,
+                            .r14 = 0xff,
+                            .r15 = 0x0f,
+                            .rcx = ~0ull,
+                            .rip = LOAD_GPA,
+                            .rflags = 2,
+                            .rdx = 77};
     struct kvm_sregs sregs;
     struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80};
 

@@ -20,16 +20,16 @@ static void basics(void)
     cpuid(0x80000008, 0, regs);
     EXPECT((regs[0] & 0xff) >= 36, 1);
     EXPECT(regs[0] >> 8 & 0xff, 48);
-    EXPECT(has(1, 3, 0), 1);            /* FPU */
-    EXPECT(has(1, 3, 4), 1);            /* TSC */
-    EXPECT(has(1, 3, 5), 1);            /* MSR */
-    EXPECT(has(1, 3, 6), 1);            /* PAE */
-    EXPECT(has(1, 3, 9), 1);            /* APIC */
-    EXPECT(has(1, 3, 25), 1);           /* SSE */
-    EXPECT(has(1, 3, 26), 1);           /* SSE2 */
-    EXPECT(has(0x80000001, 3, 29), 1);  /* long mode */
-    EXPECT(has(0x80000001, 3, 20), 1);  /* NX */
-    EXPECT(has(0x80000001, 3, 11), 1);  /* SYSCALL */
+    EXPECT(has(1, 3, 0), 1);           /* FPU */
+    EXPECT(has(1, 3, 4), 1);           /* TSC */
+    EXPECT(has(1, 3, 5), 1);           /* MSR */
+    EXPECT(has(1, 3, 6), 1);           /* PAE */
+    EXPECT(has(1, 3, 9), 1);           /* APIC */
+    EXPECT(has(1, 3, 25), 1);          /* SSE */
+    EXPECT(has(1, 3, 26), 1);          /* SSE2 */
+    EXPECT(has(0x80000001, 3, 29), 1); /* long mode */
+    EXPECT(has(0x80000001, 3, 20), 1); /* NX */
+    EXPECT(has(0x80000001, 3, 11), 1); /* SYSCALL */
     cpuid(1, 0, regs);
     cpuid(1, 0, again);
     EXPECT(regs[0], again[0]);
@@ -112,9 +112,9 @@ static void sse_state(void)
     write_cr4(read_cr4() | 0x600);
     asm volatile("fninit; fldpi; movq %0, %%xmm3" : : "r"(0x123456789abcdef0));
     asm volatile("fxsaveq %0" : "=m"(area));
-    EXPECT(*(u16 *)area, 0x37f);              /* FCW */
-    EXPECT(*(u16 *)(area + 2) >> 11 & 7, 7);  /* TOP */
-    EXPECT(area[4], 0x80);                    /* abridged tags */
+    EXPECT(*(u16 *)area, 0x37f);                     /* FCW */
+    EXPECT(*(u16 *)(area + 2) >> 11 & 7, 7);         /* TOP */
+    EXPECT(area[4], 0x80);                           /* abridged tags */
     EXPECT(*(u64 *)(area + 32), 0xc90fdaa22168c235); /* pi's significand */
     EXPECT(*(u16 *)(area + 40), 0x4000);
     EXPECT(*(u32 *)(area + 24), 0x1f80); /* MXCSR */
@@ -133,10 +133,13 @@ static void math_error(void)
     u32 mxcsr = 0x1f80 & ~(1 << 9); /* divide by zero unmasked */
 
     EXPECT(TRAPS("ldmxcsr %0", : : "m"(mxcsr)), NO_FAULT);
-    EXPECT(TRAPS("xorps %%xmm0, %%xmm0; movd %0, %%xmm1; divss %%xmm0, %%xmm1", : : "r"(0x3f800000)), 19);
+    EXPECT(TRAPS("xorps %%xmm0, %%xmm0; movd %0, %%xmm1; divss %%xmm0, %%xmm1",
+                 :
+                 : "r"(0x3f800000)),
+           19);
     mxcsr = 0x1f80;
     asm volatile("ldmxcsr %0" : : "m"(mxcsr));
-    write_cr0(read_cr0() | 0x20); /* NE */
+    write_cr0(read_cr0() | 0x20);     /* NE */
     static const u16 control = 0x37b; /* zero divide unmasked */
 
     asm volatile("fninit; fldcw %0; fld1; fldz" : : "m"(control));
@@ -148,7 +151,8 @@ static void ignored_hints(void)
 {
     static u8 line[64] __attribute__((aligned(64)));
 
-    asm volatile("clflush %0; prefetchw %0; prefetcht0 %0; pause; lfence; mfence; sfence" : "+m"(line));
+    asm volatile("clflush %0; prefetchw %0; prefetcht0 %0; pause; lfence; mfence; sfence"
+                 : "+m"(line));
     asm volatile("wbinvd" : : : "memory");
     asm volatile("nopw 16(%0); nopl (%0)" : : "r"(line));
     EXPECT(TRAPS("invd", : : : "memory"), NO_FAULT);

@@ -23,10 +23,10 @@ static void illegal(void)
     EXPECT(TRAPS("mov" W " $8f, %0; 8: ud2", : "=r"(ip)), 6);
     EXPECT(fault.ip, ip); /* a fault: RIP of the instruction */
     EXPECT(TRAPS(".byte 0x0f, 0xff, 0xc0", :), 6);
-    EXPECT(TRAPS(".byte 0xf0; nop", :), 6);             /* LOCK where it may not be */
-    EXPECT(TRAPS(".byte 0xf0, 0x01, 0xc0", :), 6);      /* LOCK ADD register */
-    EXPECT(TRAPS(".byte 0xf0, 0x8b, 0x00", :), 6);      /* LOCK MOV */
-    EXPECT(TRAPS(".byte 0x8e, 0xc8", : : "a"(0)), 6);   /* MOV CS, AX */
+    EXPECT(TRAPS(".byte 0xf0; nop", :), 6);           /* LOCK where it may not be */
+    EXPECT(TRAPS(".byte 0xf0, 0x01, 0xc0", :), 6);    /* LOCK ADD register */
+    EXPECT(TRAPS(".byte 0xf0, 0x8b, 0x00", :), 6);    /* LOCK MOV */
+    EXPECT(TRAPS(".byte 0x8e, 0xc8", : : "a"(0)), 6); /* MOV CS, AX */
 }
 
 static void traps(void)
@@ -71,9 +71,9 @@ static void protection(void)
     EXPECT(fault.error, SELECTOR_FREE);
     EXPECT(TRAPS("mov %w0, %%fs", : : "r"(0)), NO_FAULT);
     /* Control register bits that do not go together. */
-    EXPECT(TRAPS("mov %0, %%cr0", : : "r"(0x80000000ul | 0x10)), 13); /* PG without PE */
+    EXPECT(TRAPS("mov %0, %%cr0", : : "r"(0x80000000ul | 0x10)), 13);       /* PG without PE */
     EXPECT(TRAPS("mov %0, %%cr0", : : "r"(read_cr0() | 0x20000000ul)), 13); /* NW without CD */
-    EXPECT(TRAPS("mov %0, %%cr4", : : "r"(read_cr4() | 0x8000ul)), 13); /* reserved */
+    EXPECT(TRAPS("mov %0, %%cr4", : : "r"(read_cr4() | 0x8000ul)), 13);     /* reserved */
 }
 
 /* Accessed and busy bits, and loads that leave the register alone when they fault. */
@@ -126,7 +126,7 @@ static void single_step(void)
     word first;
 
     handlers[1] = step_handler;
-    asm volatile("pushf; or" W " $0x100, (%%" 
+    asm volatile("pushf; or" W " $0x100, (%%"
 #ifdef __x86_64__
                  "rsp"
 #else
@@ -135,7 +135,9 @@ static void single_step(void)
                  "); popf\n"
                  "7: nop\n nop\n nop\n nop\n"
                  "mov" W " $7b, %0"
-                 : "=r"(first) : : "memory", "cc");
+                 : "=r"(first)
+                 :
+                 : "memory", "cc");
     EXPECT(steps, 3);
     EXPECT(step_ip[0], first + 1); /* the instruction after POPF runs first */
     EXPECT(step_ip[1], first + 2);

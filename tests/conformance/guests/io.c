@@ -39,8 +39,7 @@ static void immediate(void)
 {
     u8 mask;
 
-    asm volatile("movb $0xa5, %%al; outb %%al, $0xa1; movb $0, %%al; inb $0xa1, %%al"
-                 : "=a"(mask));
+    asm volatile("movb $0xa5, %%al; outb %%al, $0xa1; movb $0, %%al; inb $0xa1, %%al" : "=a"(mask));
     EXPECT(mask, 0xa5);
 }
 
@@ -50,10 +49,7 @@ static u8 buffer[8192] __attribute__((aligned(4096)));
     ({                                                                                             \
         void *di_ = (to);                                                                          \
         word cx_ = (n);                                                                            \
-        asm volatile("rep ins" suffix                                                              \
-                     : "+D"(di_), "+c"(cx_)                                                        \
-                     : "d"(PORT_STREAM)                                                            \
-                     : "memory");                                                                  \
+        asm volatile("rep ins" suffix : "+D"(di_), "+c"(cx_) : "d"(PORT_STREAM) : "memory");       \
         EXPECT(cx_, 0);                                                                            \
         (word) di_ - (word)(to);                                                                   \
     })
@@ -61,10 +57,7 @@ static u8 buffer[8192] __attribute__((aligned(4096)));
     ({                                                                                             \
         const void *si_ = (from);                                                                  \
         word cx_ = (n);                                                                            \
-        asm volatile("rep outs" suffix                                                             \
-                     : "+S"(si_), "+c"(cx_)                                                        \
-                     : "d"(PORT_STREAM)                                                            \
-                     : "memory");                                                                  \
+        asm volatile("rep outs" suffix : "+S"(si_), "+c"(cx_) : "d"(PORT_STREAM) : "memory");      \
         EXPECT(cx_, 0);                                                                            \
         (word) si_ - (word)(from);                                                                 \
     })

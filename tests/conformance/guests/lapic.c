@@ -17,7 +17,7 @@ static void identity(void)
     EXPECT(regs[3] >> 9 & 1, 1);
     EXPECT(regs[1] >> 24, 0);
     EXPECT(lapic_read(LAPIC_ID) >> 24, 0);
-    EXPECT(lapic_read(LAPIC_VERSION) >> 4 & 0xf, 1); /* 0x1x: integrated */
+    EXPECT(lapic_read(LAPIC_VERSION) >> 4 & 0xf, 1);                        /* 0x1x: integrated */
     EXPECT(rdmsr(IA32_APIC_BASE) & 0xfffffffffffffb00, LAPIC_BASE | 0x900); /* enabled, BSP */
     EXPECT(lapic_read(LAPIC_SPURIOUS) >> 8 & 1, 0);
     EXPECT(lapic_read(LAPIC_LVT_TIMER) >> 16 & 1, 1);

@@ -27,8 +27,8 @@ static void reads(void)
     LAST(8, 0, 0x10);
 #endif
     /* Unaligned inside the page. */
-    EXPECT(M32(0x21), PATTERN(0x21) | PATTERN(0x22) << 8 | PATTERN(0x23) << 16 |
-                          (u32)PATTERN(0x24) << 24);
+    EXPECT(M32(0x21),
+           PATTERN(0x21) | PATTERN(0x22) << 8 | PATTERN(0x23) << 16 | (u32)PATTERN(0x24) << 24);
 }
 
 static void writes(void)
@@ -72,9 +72,9 @@ static void extensions(void)
     EXPECT(value, 0x8182);
     LAST(2, 0, 0x132);
     asm volatile("movsb" W " %1, %0" : "=r"(value) : "m"(M8(0x130)));
-    EXPECT(value, (word) ~0x7e);
+    EXPECT(value, (word)~0x7e);
     asm volatile("movsw" W " %1, %0" : "=r"(value) : "m"(M16(0x132)));
-    EXPECT(value, (word) ~0x7e7d);
+    EXPECT(value, (word)~0x7e7d);
 #ifdef __x86_64__
     asm volatile("movslq %1, %0" : "=r"(value) : "m"(M32(0x134)));
     EXPECT(value, 0xffffffff81828384);

@@ -17,8 +17,8 @@ static void pic_eoi(struct frame *frame)
 
 static void lines(void)
 {
-    outb(0x21, (u8)~(1 << 2 | 1 << 3 | 1 << 4));
-    outb(0xa1, (u8)~(1 << 3));
+    outb(0x21, (u8) ~(1 << 2 | 1 << 3 | 1 << 4));
+    outb(0xa1, (u8) ~(1 << 3));
     command(COMMAND_PULSE, 4, 0);
     EXPECT(count[0x24], 0); /* IF = 0 */
     outb(0x20, 0x0a);       /* OCW3: read IRR */
@@ -42,7 +42,7 @@ static void lines(void)
     command(COMMAND_PULSE, 4, 0);
     open_interrupts();
     EXPECT(count[0x24], 1);
-    outb(0x21, (u8)~(1 << 4));
+    outb(0x21, (u8) ~(1 << 4));
     open_interrupts();
     EXPECT(count[0x24], 2);
 }
@@ -50,8 +50,8 @@ static void lines(void)
 static void priorities(void)
 {
     orders = 0;
-    outb(0x21, (u8)~(1 << 2 | 1 << 3 | 1 << 4));
-    outb(0xa1, (u8)~(1 << 3));
+    outb(0x21, (u8) ~(1 << 2 | 1 << 3 | 1 << 4));
+    outb(0xa1, (u8) ~(1 << 3));
     command(COMMAND_PULSE, 4, 0);
     command(COMMAND_PULSE, 3, 0);
     command(COMMAND_PULSE, 11, 0);

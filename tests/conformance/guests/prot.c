@@ -50,7 +50,7 @@ static void data_segments(void)
     EXPECT(read_fs(0x100), NONE);
     EXPECT(read_fs(0xfc), 13);
     EXPECT(read_fs(0xff), 13);
-    EXPECT(read_fs(0xfffffffd), 13); /* wraps */
+    EXPECT(read_fs(0xfffffffd), 13);                /* wraps */
     load_fs(DESCRIPTOR((word)area, 0xff, 0x9b, 4)); /* readable code */
     EXPECT(read_fs(0), NONE);
     EXPECT(write_fs(0), 13);

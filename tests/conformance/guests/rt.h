@@ -234,7 +234,7 @@ extern volatile u32 count[256];
 /* Waits until the condition holds, at most some seconds by the TSC: the host may be busy. */
 #define WAIT_UNTIL(condition)                                                                      \
     ({                                                                                             \
-        for (u64 start = rdtsc(); !(condition) && rdtsc() - start < 20000000000ull;)                \
+        for (u64 start = rdtsc(); !(condition) && rdtsc() - start < 20000000000ull;)               \
             asm volatile("pause");                                                                 \
         !!(condition);                                                                             \
     })

@@ -4,7 +4,8 @@
 void guest_main(void)
 {
     static u64 pair[2] __attribute__((aligned(16)));
-    static const u64 data[2] __attribute__((aligned(16))) = {0x0102030405060708, 0x1112131415161718};
+    static const u64 data[2]
+        __attribute__((aligned(16))) = {0x0102030405060708, 0x1112131415161718};
     u8 *page = (u8 *)(word)(MMIO_GPA + 0x300);
 
     write_cr0((read_cr0() & ~4ul) | 2);

@@ -37,9 +37,12 @@ asm("syscall_entry:\n"
 
 static void user_syscall(void)
 {
-    asm volatile("movq $0x123, %%rdi; stc; syscall; 8: seto %%bl; mov %%cs, %%r12d; mov %%ss, %%r13d;"
-                 "movq $8b, %%r14; int $0x80"
-                 : : : "rdi", "rbx", "rcx", "r11", "r12", "r13", "r14", "memory");
+    asm volatile(
+        "movq $0x123, %%rdi; stc; syscall; 8: seto %%bl; mov %%cs, %%r12d; mov %%ss, %%r13d;"
+        "movq $8b, %%r14; int $0x80"
+        :
+        :
+        : "rdi", "rbx", "rcx", "r11", "r12", "r13", "r14", "memory");
 }
 
 static void system_calls(void)
@@ -49,9 +52,9 @@ static void system_calls(void)
     wrmsr(0xc0000082, (u64)syscall_entry);
     wrmsr(0xc0000084, 0x201); /* clears IF and CF */
     EXPECT(user(user_syscall), 0x80);
-    EXPECT(seen[0], user_frame.r14);  /* RCX: the return address */
-    EXPECT(seen[1] & 1, 1);           /* R11: flags before */
-    EXPECT(seen[2] & 1, 0);           /* masked */
+    EXPECT(seen[0], user_frame.r14); /* RCX: the return address */
+    EXPECT(seen[1] & 1, 1);          /* R11: flags before */
+    EXPECT(seen[2] & 1, 0);          /* masked */
     EXPECT((u32)seen[3], SELECTOR_CODE);
     EXPECT((u32)seen[4], SELECTOR_CODE + 8);
     EXPECT(user_frame.bx & 0xff, 1);
@@ -94,7 +97,10 @@ static void sysenter(void)
 #define USER_CODE(name, text)                                                                      \
     static void name(void)                                                                         \
     {                                                                                              \
-        asm volatile(text "\n\tint $0x80" : : : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "memory"); \
+        asm volatile(text "\n\tint $0x80"                                                          \
+                     :                                                                             \
+                     :                                                                             \
+                     : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "memory");                        \
     }
 USER_CODE(user_hlt, "hlt")
 USER_CODE(user_cli, "cli")
@@ -205,7 +211,9 @@ static void user_mode_instruction_prevention(void)
 static void user_misaligned(void)
 {
     asm volatile("pushf; orq $0x40000, (%%rsp); popf; movl 1(%%rsp), %%eax; int $0x80"
-                 : : : "rax", "memory", "cc");
+                 :
+                 :
+                 : "rax", "memory", "cc");
 }
 
 static void alignment(void)
@@ -221,7 +229,7 @@ static void alignment(void)
 asm("compatibility_code:\n"
     "    .code32\n"
     "    mov $0x12345678, %eax\n"
-    "    inc %eax\n"             /* one byte, a REX prefix in 64-bit mode */
+    "    inc %eax\n" /* one byte, a REX prefix in 64-bit mode */
     "    push %eax\n"
     "    pop %ebx\n"
     "    mov %cs, %ecx\n"
