@@ -267,27 +267,27 @@ void lift_popa(struct x86_lift *l)
     lift_add_sp(l, 8 * (s64)size);
 }
 
-/* The image that PUSHF pushes, i64. */
-static ir_ref rflags_image(struct x86_lift *l)
+/* PUSHF and POPF in virtual-8086 mode need IOPL 3. */
+static bool vm86_without_iopl(const struct x86_lift *l)
 {
-    ir_ref df, other;
-
-    if (l->mode & X86_MODE_VM86)
-        return LIFT_CALL(l, IR_I64, read_rflags, ir_const(l->u, IR_I64, l->in->operand_size),
-                         IR_NONE, IR_NONE, IR_NONE);
-    /* DF is kept as 1 or -1. */
-    df = ir_get(l->u, IR_I64, X86_SLOT(df));
-    df = ir_and(l->u, df, ir_const(l->u, IR_I64, X86_FLAG_DF));
-    other = ir_get(l->u, IR_I64, X86_SLOT(eflags));
-    other = ir_and(l->u, other, ir_const(l->u, IR_I64, ~(X86_FLAG_RF | X86_FLAG_VM)));
-    other = ir_or(l->u, other, ir_const(l->u, IR_I64, 2));
-    return ir_or(l->u, lift_eflags_arith(l), ir_or(l->u, df, other));
+    return l->mode & X86_MODE_VM86 && !(l->mode & X86_MODE_IOPL_OK);
 }
 
 void lift_pushf(struct x86_lift *l)
 {
-    ir_ref image = rflags_image(l);
+    ir_ref df, image;
 
+    if (vm86_without_iopl(l)) {
+        lift_raise(l, X86_GP);
+        return;
+    }
+    /* DF is kept as 1 or -1. */
+    df = ir_get(l->u, IR_I64, X86_SLOT(df));
+    df = ir_and(l->u, df, ir_const(l->u, IR_I64, X86_FLAG_DF));
+    image = ir_get(l->u, IR_I64, X86_SLOT(eflags));
+    image = ir_and(l->u, image, ir_const(l->u, IR_I64, ~(X86_FLAG_RF | X86_FLAG_VM)));
+    image = ir_or(l->u, image, ir_const(l->u, IR_I64, 2));
+    image = ir_or(l->u, image, ir_or(l->u, lift_eflags_arith(l), df));
     if (l->in->operand_size != 8)
         image = ir_trunc(l->u, lift_int_type(l->in->operand_size), image);
     lift_stack_push(l, image);
@@ -296,19 +296,19 @@ void lift_pushf(struct x86_lift *l)
 void lift_popf(struct x86_lift *l)
 {
     unsigned size = l->in->operand_size;
-    ir_ref image = lift_stack_pop(l, lift_int_type(size)), look;
+    ir_ref image;
 
+    if (vm86_without_iopl(l)) {
+        lift_raise(l, X86_GP);
+        return;
+    }
+    image = lift_stack_pop(l, lift_int_type(size));
     if (size != 8)
         image = ir_zext(l->u, IR_I64, image);
-    look = LIFT_CALL(l, IR_I64, write_rflags, image, ir_const(l->u, IR_I64, size),
-                     ir_const(l->u, IR_I64, l->next - l->offset), IR_NONE);
-    lift_flags_changed(l);
     lift_add_sp(l, size);
-    if (!(l->mode & X86_MODE_TF)) {
-        ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
-        look = ir_ne(l->u, look, ir_const(l->u, IR_I64, 0));
-        ir_exit_if(l->u, look, X86_EXIT_HALT_CHECK);
-    }
+    ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
+    LIFT_CALL(l, IR_VOID, popf, image, ir_const(l->u, IR_I64, size), IR_NONE, IR_NONE);
+    lift_flags_changed(l);
     lift_end_state(l);
 }
 
