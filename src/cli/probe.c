@@ -37,7 +37,11 @@
 #define PLAUSIBLE_SHARE 4
 
 /* In probe_guest.S. */
-extern const u8 probe_guest[], probe_guest_end[], probe_guest_page_fault[], probe_guest_timer[];
+extern const u8 probe_guest[];
+extern const struct {
+    u32 bytes;
+    u32 page_fault, timer; /* offsets of the handlers */
+} probe_guest_layout;
 u64 probe_count_native(u64 rounds);
 
 static const char *const step_names[] = {
@@ -89,9 +93,9 @@ static double native_mips(void)
     return best;
 }
 
-static void put_gate(u8 *ram, unsigned vector, const u8 *handler)
+static void put_gate(u8 *ram, unsigned vector, u32 handler)
 {
-    u64 rip = CODE_GPA + (handler - probe_guest);
+    u64 rip = CODE_GPA + handler;
     u32 gate[4] = {
         PROBE_CODE_SELECTOR << 16 | (rip & 0xffff),
         (rip & 0xffff0000) | 0x8e00, /* present, 64-bit interrupt gate */
@@ -113,9 +117,9 @@ static void fill_ram(u8 *ram)
     for (u64 i = 0; i < 4 * 512; i++)
         pd[i] = i << 21 | 0x83; /* 2 MiB pages */
     memcpy(ram + GDT_GPA, gdt, sizeof gdt);
-    put_gate(ram, 14, probe_guest_page_fault);
-    put_gate(ram, PROBE_TIMER_VECTOR, probe_guest_timer);
-    memcpy(ram + CODE_GPA, probe_guest, probe_guest_end - probe_guest);
+    put_gate(ram, 14, probe_guest_layout.page_fault);
+    put_gate(ram, PROBE_TIMER_VECTOR, probe_guest_layout.timer);
+    memcpy(ram + CODE_GPA, probe_guest, probe_guest_layout.bytes);
 }
 
 static int enter_long_mode(struct probe *probe)

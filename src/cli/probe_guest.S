@@ -33,7 +33,7 @@
     ret
     .endm
 
-    .globl  probe_guest, probe_guest_end, probe_guest_page_fault, probe_guest_timer
+    .globl  probe_guest, probe_guest_layout
 probe_guest:
     /* Port I/O: what comes in goes out, complemented. */
     mov     edx, PROBE_PORT_ECHO
@@ -148,6 +148,12 @@ probe_guest_timer:
 probe_count:
     count_loop
 probe_guest_end:
+
+    .balign 4
+probe_guest_layout:
+    .long   probe_guest_end - probe_guest
+    .long   probe_guest_page_fault - probe_guest
+    .long   probe_guest_timer - probe_guest
 
     .text
     .globl  probe_count_native
