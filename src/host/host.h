@@ -69,10 +69,19 @@ struct host_abi {
     u64 direct_base;          /* HOST_MEMORY_DIRECT: host address of guest address 0 */
     bool direct_pages;        /* true: a goto to any offset may be chained; false: only in the page */
     bool count_insns;
-    /* Code addresses (in the executable mapping) of the thunks, made by host_make_thunks. */
+    /* Made by host_make_thunks: code addresses (in the executable mapping) of the thunks, and what
+     * the host CPU can do beyond the baseline. */
     u64 thunk_site;           /* call'ed by slow paths and side exits with a host_site behind */
-    u64 thunk_goto;           /* unchained goto or jump cache miss: pc slot is written */
+    u64 thunk_goto;           /* unchained goto: destination in rax, link in rdx */
+    u64 thunk_miss;           /* jump cache miss: destination in rax */
     u64 thunk_exit;           /* exit_code is written */
+    u32 features;             /* HOST_FEATURE_* */
+};
+
+enum {
+    HOST_FEATURE_BMI1 = 1 << 0,
+    HOST_FEATURE_BMI2 = 1 << 1,
+    HOST_FEATURE_LZCNT = 1 << 2,
 };
 
 /* C functions the thunks call. */
@@ -112,6 +121,19 @@ void host_restore(void *state, const struct host_frame *frame, const struct host
 
 /* Reads or writes a location named by a site, as raw bits. */
 u64 host_read_location(const struct host_frame *frame, u8 kind, s32 where);
+
+/* The same with the upper half of a vector; a scalar's bits above its type are undefined. */
+void host_read_operand(const struct host_frame *frame, u8 kind, s32 where, u64 value[2]);
+
+/* Puts the result of a load or atomic where @site wants it: zero-extended to 64 bits; a vector in
+ * two halves, f32 and f64 by their bits. */
+void host_write_result(struct host_frame *frame, const struct host_site *site, const u64 value[2]);
+
+/* HOST_MEMORY_DIRECT, where each memory access has a record but no slow path: the one of the access
+ * that faulted at @pc in the unit at @code_exec; NULL if none did. Only op, type and puts are
+ * filled; the caller makes a host_frame from the registers of the fault (its spill part is where
+ * rsp points) and restores. */
+const struct host_site *host_find_site(const u8 *code_exec, const struct host_code *code, u64 pc);
 
 /* Points the link's jump at @to (an executable address), or back when @to is 0. Atomic against CPUs
  * that execute it. @code_rw/@code_exec: the unit's code in its two mappings. */

@@ -1,0 +1,187 @@
+/*
+ * The code that all units share: the way in, the ways out, and the bridge from a unit's slow path
+ * to C. A unit runs with rsp at its struct host_frame, rbp at guest state and r12 at its page.
+ */
+#include <cpuid.h>
+
+#include "host/x64/lower.h"
+
+#define THUNK_BYTES 1024
+
+static const u8 pushed[] = {RBX, RBP, R12, R13, R14, R15};
+
+static void push(struct x64 *c, unsigned reg)
+{
+    if (reg >= 8)
+        x64_byte(c, 0x41);
+    x64_byte(c, 0x50 | (reg & 7));
+}
+
+static void pop(struct x64 *c, unsigned reg)
+{
+    if (reg >= 8)
+        x64_byte(c, 0x41);
+    x64_byte(c, 0x58 | (reg & 7));
+}
+
+static void ret(struct x64 *c)
+{
+    x64_byte(c, 0xc3);
+}
+
+static void call_c(struct x64 *c, u64 fn)
+{
+    x64_mov_ri(c, RAX, fn);
+    x64_rr(c, 0xff, 2, RAX);
+}
+
+/* What the entry stub takes off the stack: the frame, and 8 bytes that make it 16-byte aligned below
+ * the return address and six pushes. */
+#define ENTRY_BYTES ((s32)sizeof(struct host_frame) + 8)
+
+static void emit_enter(struct x64 *c)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(pushed); i++)
+        push(c, pushed[i]);
+    x64_alu_ri(c, ALU_SUB, 8, RSP, ENTRY_BYTES);
+    x64_mov_rr(c, 8, STATE_REG, RDI);
+    x64_mov_rr(c, 8, BASE_REG, RDX);
+    x64_rr(c, 0xff, 4, RSI);
+}
+
+/* Answers rax from enter. */
+static void emit_leave(struct x64 *c)
+{
+    x64_alu_ri(c, ALU_ADD, 8, RSP, ENTRY_BYTES);
+    for (unsigned i = ARRAY_SIZE(pushed); i--;)
+        pop(c, pushed[i]);
+    ret(c);
+}
+
+/* @extra: how far rsp is below the frame. */
+static void frame_registers(struct x64 *c, s32 extra, bool save)
+{
+    for (unsigned r = 0; r < 16; r++) {
+        struct x64_mem m = x64_at(RSP, extra + (s32)offsetof(struct host_frame, saved) + 8 * (s32)r);
+
+        if (r == RSP)
+            continue;
+        if (save)
+            x64_store(c, 8, m, r);
+        else
+            x64_load(c, 8, r, m);
+    }
+    for (unsigned r = 0; r < 16; r++) {
+        struct x64_mem m =
+            x64_at(RSP, extra + (s32)offsetof(struct host_frame, vector) + 16 * (s32)r);
+
+        x64_rm(c, save ? X64_MOVAPS_ST : X64_MOVAPS, r, m);
+    }
+}
+
+/*
+ * Called by a unit; behind the call is the distance to the site record. Goes on at the record's
+ * resume address by ret, so that the CPU's return predictor stays in step.
+ */
+static void emit_site(struct x64 *c, const struct host_callbacks *callbacks, u64 leave)
+{
+    u8 *left;
+
+    frame_registers(c, 8, true);
+    x64_load(c, 8, RAX, x64_at(RSP, 0));
+    x64_movsx_m(c, 4, 8, RBX, x64_at(RAX, 0));
+    x64_alu_rr(c, ALU_ADD, 8, RBX, RAX);
+    x64_mov_rr(c, 8, RDI, STATE_REG);
+    x64_lea(c, 8, RSI, x64_at(RSP, 8));
+    x64_mov_rr(c, 8, RDX, RBX);
+    x64_alu_ri(c, ALU_SUB, 8, RSP, 8);
+    call_c(c, (u64)callbacks->site);
+    x64_alu_ri(c, ALU_ADD, 8, RSP, 8);
+    x64_test_rr(c, 8, RAX, RAX);
+    left = x64_jcc_later(c, CC_NE);
+    x64_movsx_m(c, 4, 8, RAX, x64_at(RBX, offsetof(struct host_site, resume)));
+    x64_alu_rr(c, ALU_ADD, 8, RAX, RBX);
+    x64_store(c, 8, x64_at(RSP, 0), RAX);
+    frame_registers(c, 8, false);
+    ret(c);
+
+    x64_land(c, left);
+    x64_alu_ri(c, ALU_ADD, 8, RSP, 8);
+    x64_jmp(c, leave);
+}
+
+/* Destination in rax, link in rdx. */
+static void emit_goto(struct x64 *c, const struct host_abi *abi,
+                      const struct host_callbacks *callbacks, u64 leave)
+{
+    x64_store(c, 8, x64_at(STATE_REG, (s32)abi->pc_slot), RAX);
+    x64_mov_rr(c, 8, RDI, STATE_REG);
+    x64_mov_rr(c, 8, RSI, RDX);
+    call_c(c, (u64)callbacks->missed);
+    x64_test_rr(c, 8, RAX, RAX);
+    x64_jcc(c, CC_E, leave);
+    x64_load(c, 8, BASE_REG, x64_at(STATE_REG, (s32)abi->pc_slot));
+    x64_alu_ri(c, ALU_AND, 8, BASE_REG, -4096);
+    x64_rr(c, 0xff, 4, RAX);
+}
+
+static u32 detect_features(void)
+{
+    u32 a, b, c, d, features = 0;
+
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        features |= b & bit_BMI ? HOST_FEATURE_BMI1 : 0;
+        features |= b & bit_BMI2 ? HOST_FEATURE_BMI2 : 0;
+    }
+    if (__get_cpuid(0x80000001, &a, &b, &c, &d))
+        features |= c & bit_LZCNT ? HOST_FEATURE_LZCNT : 0;
+    return features;
+}
+
+static void align_code(struct x64 *c)
+{
+    while (x64_here(c) & 15)
+        x64_byte(c, 0xcc);
+}
+
+size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *abi,
+                        const struct host_callbacks *callbacks,
+                        u64 (**enter)(void *state, void *code, u64 base))
+{
+    struct x64 c = {.p = buf, .start = buf, .limit = buf + size, .exec = exec_addr};
+    u64 leave;
+
+    if (size < THUNK_BYTES)
+        return 0;
+    abi->features = detect_features();
+    align_code(&c);
+    *enter = (u64(*)(void *, void *, u64))x64_here(&c);
+    emit_enter(&c);
+
+    align_code(&c);
+    abi->thunk_exit = x64_here(&c);
+    x64_load(&c, 4, RAX, x64_at(STATE_REG, (s32)abi->exit_code));
+    leave = x64_here(&c);
+    emit_leave(&c);
+
+    align_code(&c);
+    abi->thunk_miss = x64_here(&c);
+    x64_alu_rr(&c, ALU_XOR, 4, RDX, RDX);
+    abi->thunk_goto = x64_here(&c);
+    emit_goto(&c, abi, callbacks, leave);
+
+    align_code(&c);
+    abi->thunk_site = x64_here(&c);
+    emit_site(&c, callbacks, leave);
+    return (size_t)(c.p - c.start);
+}
+
+void host_fp_enter(u32 mxcsr)
+{
+    __builtin_ia32_ldmxcsr(mxcsr);
+}
+
+u32 host_fp_leave(void)
+{
+    return __builtin_ia32_stmxcsr();
+}
