@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "guest/x86/sse_helpers.h"
+#include "guest/x86/helpers.h"
 #include "guest/x86/x86.h"
 #include "guest/x86/x86_internal.h"
 

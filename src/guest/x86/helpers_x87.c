@@ -1,0 +1,644 @@
+/* The x87 instructions on the guest's register stack. SDM vol. 1 chapter 8, vol. 2. */
+#include <string.h>
+
+#include "guest/x86/helpers.h"
+#include "guest/x86/x86.h"
+#include "guest/x86/x87.h"
+#include "guest/x86/x87_host.h"
+
+#define INDEFINITE ((struct x86_fpr){.mantissa = 0xc000000000000000ull, .sign_exponent = 0xffff})
+
+static unsigned physical(const struct x86_cpu *cpu, unsigned i)
+{
+    return (cpu->ftop + i) & 7;
+}
+
+static struct x86_fpr *st(struct x86_cpu *cpu, unsigned i)
+{
+    return &cpu->fpr[physical(cpu, i)];
+}
+
+static bool empty(const struct x86_cpu *cpu, unsigned i)
+{
+    return !(cpu->ftag >> physical(cpu, i) & 1);
+}
+
+static void write_st(struct x86_cpu *cpu, unsigned i, struct x86_fpr v)
+{
+    memset(v.pad, 0, sizeof(v.pad));
+    *st(cpu, i) = v;
+    cpu->ftag |= (u8)(1u << physical(cpu, i));
+}
+
+static void pop(struct x86_cpu *cpu)
+{
+    cpu->ftag &= (u8) ~(1u << physical(cpu, 0));
+    cpu->ftop = (cpu->ftop + 1) & 7;
+}
+
+static void push(struct x86_cpu *cpu, struct x86_fpr v)
+{
+    cpu->ftop = (cpu->ftop - 1) & 7;
+    write_st(cpu, 0, v);
+}
+
+/* ES and B follow the unmasked ones of the flags (SDM vol. 1 8.1.3.3). */
+static void summarize(struct x86_cpu *cpu)
+{
+    if (cpu->fsw & ~cpu->fcw & 0x3f)
+        cpu->fsw |= X87_ES | X87_B;
+    else
+        cpu->fsw &= (u16) ~(X87_ES | X87_B);
+}
+
+/* A waiting instruction meets a pending exception. */
+static void wait_for_exceptions(struct x86_cpu *cpu)
+{
+    if (cpu->fsw & X87_ES)
+        x86_raise(cpu, X86_MF);
+}
+
+static void begin(struct x86_cpu *cpu)
+{
+    wait_for_exceptions(cpu);
+    cpu->fip = x86_rip(cpu);
+    cpu->fcs = cpu->seg[X86_CS].selector;
+}
+
+/* Takes over an operation's flags; its condition bits in @mask replace the old ones. Answers the
+ * unmasked ones among its exceptions. */
+static unsigned finish(struct x86_cpu *cpu, u16 status, unsigned mask)
+{
+    cpu->fsw = (u16)((cpu->fsw & ~mask) | (status & (mask | 0x3f)));
+    summarize(cpu);
+    return status & ~cpu->fcw & 0x3f;
+}
+
+/* Stack fault: C1 says which kind. True if masked: the instruction goes on with the indefinite
+ * value (SDM vol. 1 8.5.1.1). */
+static bool stack_fault(struct x86_cpu *cpu, bool overflow)
+{
+    return !finish(cpu, (u16)(X87_IE | X87_SF | (overflow ? X87_C1 : 0)), X87_C1 | X87_SF);
+}
+
+static bool underflow(struct x86_cpu *cpu)
+{
+    return stack_fault(cpu, false);
+}
+
+static void push_checked(struct x86_cpu *cpu, struct x86_fpr v)
+{
+    if (!empty(cpu, 7)) {
+        if (!stack_fault(cpu, true))
+            return;
+        v = INDEFINITE;
+    }
+    push(cpu, v);
+}
+
+/* --- operands in memory ---------------------------------------------------------------------- */
+
+static struct x87_result load_memory(struct x86_cpu *cpu, u64 kind, u64 address)
+{
+    const struct guest_memory *memory = cpu->common.memory;
+    struct x87_result r = {0};
+    struct x86_fpr v = {0};
+
+    switch (kind) {
+    case X87_M32:
+        memory->load(&cpu->common, address, &v, 4);
+        r = x87_load_m32(cpu->fcw, (u32 *)&v);
+        break;
+    case X87_M64:
+        memory->load(&cpu->common, address, &v, 8);
+        r = x87_load_m64(cpu->fcw, (u64 *)&v);
+        break;
+    case X87_M80:
+        memory->load(&cpu->common, address, &v, 10);
+        r.value[0] = v;
+        break;
+    case X87_I16:
+        memory->load(&cpu->common, address, &v, 2);
+        r = x87_load_i16(cpu->fcw, (u16 *)&v);
+        break;
+    case X87_I32:
+        memory->load(&cpu->common, address, &v, 4);
+        r = x87_load_i32(cpu->fcw, (u32 *)&v);
+        break;
+    case X87_I64:
+        memory->load(&cpu->common, address, &v, 8);
+        r = x87_load_i64(cpu->fcw, (u64 *)&v);
+        break;
+    default:
+        memory->load(&cpu->common, address, &v, 10);
+        r = x87_load_bcd(cpu->fcw, &v);
+        break;
+    }
+    cpu->fdp = address;
+    cpu->fds = cpu->seg[X86_DS].selector;
+    return r;
+}
+
+u64 x86_helper_x87_load(struct x86_cpu *cpu, u64 from, u64 address)
+{
+    struct x87_result r = {0};
+
+    begin(cpu);
+    if (from < 8) {
+        if (!empty(cpu, (unsigned)from))
+            r.value[0] = *st(cpu, (unsigned)from);
+        else if (underflow(cpu))
+            r.value[0] = INDEFINITE;
+        else
+            return 0;
+    } else {
+        r = load_memory(cpu, from, address);
+        if (finish(cpu, r.status, X87_C1) & (X87_IE | X87_DE))
+            return 0;
+    }
+    if (empty(cpu, 7))
+        cpu->fsw &= (u16)~X87_C1;
+    push_checked(cpu, r.value[0]);
+    return 0;
+}
+
+u64 x86_helper_x87_constant(struct x86_cpu *cpu, u64 number)
+{
+    u16 cw = cpu->fcw | 0x3f;
+    struct x86_fpr v;
+
+    begin(cpu);
+    switch (number) {
+    case 0: v = x87_fld1(cw); break;
+    case 1: v = x87_fldl2t(cw); break;
+    case 2: v = x87_fldl2e(cw); break;
+    case 3: v = x87_fldpi(cw); break;
+    case 4: v = x87_fldlg2(cw); break;
+    case 5: v = x87_fldln2(cw); break;
+    default: v = x87_fldz(cw); break;
+    }
+    cpu->fsw &= (u16)~X87_C1;
+    push_checked(cpu, v);
+    return 0;
+}
+
+static unsigned store_bytes(u64 to)
+{
+    switch (to) {
+    case X87_I16: case X87_I16_TRUNCATED: return 2;
+    case X87_M32: case X87_I32: case X87_I32_TRUNCATED: return 4;
+    case X87_M64: case X87_I64: case X87_I64_TRUNCATED: return 8;
+    default: return 10;
+    }
+}
+
+static u16 convert(u16 cw, const struct x86_fpr *v, u64 to, struct x86_fpr *out)
+{
+    switch (to) {
+    case X87_M32: return x87_store_m32(cw, v, (u32 *)out);
+    case X87_M64: return x87_store_m64(cw, v, (u64 *)out);
+    case X87_I16: return x87_store_i16(cw, v, (u16 *)out);
+    case X87_I32: return x87_store_i32(cw, v, (u32 *)out);
+    case X87_I64: return x87_store_i64(cw, v, (u64 *)out);
+    case X87_I16_TRUNCATED: return x87_store_i16_truncated(cw, v, (u16 *)out);
+    case X87_I32_TRUNCATED: return x87_store_i32_truncated(cw, v, (u32 *)out);
+    case X87_I64_TRUNCATED: return x87_store_i64_truncated(cw, v, (u64 *)out);
+    case X87_BCD: return x87_store_bcd(cw, v, out);
+    }
+    *out = *v;
+    return 0;
+}
+
+u64 x86_helper_x87_store(struct x86_cpu *cpu, u64 to, u64 address, u64 pops)
+{
+    struct x86_fpr v = *st(cpu, 0), out = {0};
+    u16 status = 0;
+
+    begin(cpu);
+    if (empty(cpu, 0)) {
+        /* Masked, the indefinite of the destination's format is stored. Memory first: it may fault. */
+        if (cpu->fcw & X87_IE && to >= 8) {
+            v = INDEFINITE;
+            convert(X87_HOST_DEFAULT, &v, to, &out);
+            cpu->common.memory->store(&cpu->common, address, &out, store_bytes(to));
+        }
+        if (!underflow(cpu))
+            return 0;
+        if (to < 8)
+            write_st(cpu, (unsigned)to, INDEFINITE);
+    } else if (to < 8) {
+        cpu->fsw &= (u16)~X87_C1;
+        write_st(cpu, (unsigned)to, v);
+    } else {
+        status = convert(cpu->fcw, &v, to, &out);
+        /* Unmasked invalid, overflow, underflow: memory and stack stay as they are. */
+        if (!(status & ~cpu->fcw & (X87_IE | X87_OE | X87_UE)))
+            cpu->common.memory->store(&cpu->common, address, &out, store_bytes(to));
+        cpu->fdp = address;
+        cpu->fds = cpu->seg[X86_DS].selector;
+        if (finish(cpu, status, X87_C1) & (X87_IE | X87_OE | X87_UE))
+            return 0;
+    }
+    if (pops)
+        pop(cpu);
+    return 0;
+}
+
+/* --- arithmetic ------------------------------------------------------------------------------ */
+
+/* Operand 2 of a two-operand instruction: false if the instruction ends here. */
+static bool second_operand(struct x86_cpu *cpu, u64 other, u64 address, struct x86_fpr *b)
+{
+    if (other < 8) {
+        *b = *st(cpu, (unsigned)other);
+        return true;
+    }
+    struct x87_result r = load_memory(cpu, other, address);
+
+    *b = r.value[0];
+    return !(finish(cpu, r.status, X87_C1) & (X87_IE | X87_DE));
+}
+
+static struct x87_result run_arith(u16 cw, u64 operation, const struct x86_fpr *a,
+                                   const struct x86_fpr *b)
+{
+    switch (operation & 0xff) {
+    case X87_ADD: return x87_run_add(cw, a, b);
+    case X87_MUL: return x87_run_mul(cw, a, b);
+    case X87_SUB: return x87_run_sub(cw, a, b);
+    case X87_SUBR: return x87_run_subr(cw, a, b);
+    case X87_DIV: return x87_run_div(cw, a, b);
+    default: return x87_run_divr(cw, a, b);
+    }
+}
+
+u64 x86_helper_x87_arith(struct x86_cpu *cpu, u64 operation, u64 other, u64 address)
+{
+    unsigned to = operation & X87_TO_STI ? (unsigned)other : 0;
+    struct x86_fpr a, b;
+    struct x87_result r;
+
+    begin(cpu);
+    if (!second_operand(cpu, other, address, &b))
+        return 0;
+    a = *st(cpu, 0);
+    if (empty(cpu, 0) || (other < 8 && empty(cpu, (unsigned)other))) {
+        if (!underflow(cpu))
+            return 0;
+        write_st(cpu, to, INDEFINITE);
+    } else {
+        /* The reversed forms are named for their destination: FSUB ST(i), ST(0) = ST(i) - ST(0). */
+        r = operation & X87_TO_STI ? run_arith(cpu->fcw, operation, &b, &a)
+                                   : run_arith(cpu->fcw, operation, &a, &b);
+        if (finish(cpu, r.status, X87_C1) & (X87_IE | X87_DE | X87_ZE))
+            return 0;
+        write_st(cpu, to, r.value[0]);
+    }
+    if (operation & X87_POP)
+        pop(cpu);
+    return 0;
+}
+
+static u64 eflags_of(u16 fsw)
+{
+    return (fsw & X87_C0 ? X86_FLAG_CF : 0) | (fsw & X87_C2 ? X86_FLAG_PF : 0) |
+           (fsw & X87_C3 ? X86_FLAG_ZF : 0);
+}
+
+u64 x86_helper_x87_compare(struct x86_cpu *cpu, u64 flags, u64 other, u64 address)
+{
+    const unsigned conditions = X87_C0 | X87_C2 | X87_C3 | X87_C1;
+    struct x86_fpr a, b = {0};
+    u16 saved;
+    u64 eflags;
+
+    begin(cpu);
+    saved = cpu->fsw & X87_CONDITIONS;
+    if (!(flags & X87_WITH_ZERO) && !second_operand(cpu, other, address, &b))
+        return x86_rflags(cpu);
+    a = *st(cpu, 0);
+    if (empty(cpu, 0) || (!(flags & X87_WITH_ZERO) && other < 8 && empty(cpu, (unsigned)other))) {
+        if (!underflow(cpu))
+            return x86_rflags(cpu);
+        cpu->fsw |= X87_C0 | X87_C2 | X87_C3;
+    } else {
+        struct x87_result r = flags & X87_QUIET ? x87_run_ucom(cpu->fcw, &a, &b)
+                                                : x87_run_com(cpu->fcw, &a, &b);
+
+        if (finish(cpu, r.status, conditions) & (X87_IE | X87_DE))
+            return x86_rflags(cpu);
+    }
+    eflags = eflags_of(cpu->fsw);
+    if (flags & X87_EFLAGS) /* the condition bits stay, but for C1 */
+        cpu->fsw = (u16)((cpu->fsw & ~(X87_C0 | X87_C2 | X87_C3)) | (saved & ~X87_C1));
+    for (u64 i = 0; i < (flags & X87_POPS); i++)
+        pop(cpu);
+    return eflags;
+}
+
+/* --- one operand ------------------------------------------------------------------------------ */
+
+/* Operations on ST(0) and ST(1): 1 result in place, -1 result in ST(1) and a pop, 2 a push. */
+static struct x87_result run_unary(u16 cw, u64 code, const struct x86_fpr *a,
+                                   const struct x86_fpr *b, int *shape)
+{
+    *shape = 1;
+    switch (code) {
+    case X87_FCHS: return x87_run_fchs(cw, a, NULL);
+    case X87_FABS: return x87_run_fabs(cw, a, NULL);
+    case X87_F2XM1: return x87_run_f2xm1(cw, a, NULL);
+    case X87_FSQRT: return x87_run_fsqrt(cw, a, NULL);
+    case X87_FRNDINT: return x87_run_frndint(cw, a, NULL);
+    case X87_FSIN: return x87_run_fsin(cw, a, NULL);
+    case X87_FCOS: return x87_run_fcos(cw, a, NULL);
+    case X87_FSCALE: return x87_run_fscale(cw, a, b);
+    case X87_FPREM: return x87_run_fprem(cw, a, b);
+    case X87_FPREM1: return x87_run_fprem1(cw, a, b);
+    case X87_FYL2X: *shape = -1; return x87_run_fyl2x(cw, a, b);
+    case X87_FYL2XP1: *shape = -1; return x87_run_fyl2xp1(cw, a, b);
+    case X87_FPATAN: *shape = -1; return x87_run_fpatan(cw, a, b);
+    case X87_FPTAN: *shape = 2; return x87_run_fptan(cw, a, NULL);
+    case X87_FSINCOS: *shape = 2; return x87_run_fsincos(cw, a, NULL);
+    default: *shape = 2; return x87_run_fxtract(cw, a, NULL);
+    }
+}
+
+static bool needs_st1(u64 code)
+{
+    return code == X87_FSCALE || code == X87_FPREM || code == X87_FPREM1 || code == X87_FYL2X ||
+           code == X87_FYL2XP1 || code == X87_FPATAN;
+}
+
+/* FXAM looks at empty registers too. */
+static void examine(struct x86_cpu *cpu)
+{
+    u16 sign = st(cpu, 0)->sign_exponent >> 15 ? X87_C1 : 0;
+    u16 class = empty(cpu, 0) ? X87_C3 | X87_C0
+                              : x87_run_fxam(cpu->fcw, st(cpu, 0), NULL).status;
+
+    cpu->fsw = (u16)((cpu->fsw & ~X87_CONDITIONS) | (class & (X87_C0 | X87_C2 | X87_C3)) | sign);
+}
+
+static void missing_operand(struct x86_cpu *cpu, u64 code)
+{
+    bool pushes = code == X87_FPTAN || code == X87_FSINCOS || code == X87_FXTRACT;
+
+    if (!underflow(cpu))
+        return;
+    if (code == X87_FYL2X || code == X87_FYL2XP1 || code == X87_FPATAN) {
+        write_st(cpu, 1, INDEFINITE);
+        pop(cpu);
+        return;
+    }
+    write_st(cpu, 0, INDEFINITE);
+    if (pushes)
+        push(cpu, INDEFINITE);
+}
+
+u64 x86_helper_x87_unary(struct x86_cpu *cpu, u64 code)
+{
+    unsigned mask = X87_C1, stop = X87_IE | X87_DE | X87_ZE;
+    struct x87_result r;
+    int shape;
+
+    begin(cpu);
+    switch (code) {
+    case X87_FNOP:
+        return 0;
+    case X87_FXAM:
+        examine(cpu);
+        return 0;
+    case X87_FINCSTP:
+    case X87_FDECSTP:
+        cpu->ftop = (cpu->ftop + (code == X87_FINCSTP ? 1 : 7)) & 7;
+        cpu->fsw &= (u16)~X87_C1;
+        return 0;
+    }
+    if (empty(cpu, 0) || (needs_st1(code) && empty(cpu, 1))) {
+        missing_operand(cpu, code);
+        return 0;
+    }
+    if (code == X87_FPREM || code == X87_FPREM1)
+        mask |= X87_C0 | X87_C2 | X87_C3;
+    else if (code == X87_FSIN || code == X87_FCOS || code == X87_FPTAN || code == X87_FSINCOS)
+        mask |= X87_C2;
+    r = run_unary(cpu->fcw, code, st(cpu, 0), st(cpu, 1), &shape);
+    if (finish(cpu, r.status, mask) & stop)
+        return 0;
+    if (shape == 2 && r.status & X87_C2 && code != X87_FXTRACT)
+        return 0; /* out of range: nothing changes */
+    if (shape == 2) {
+        if (!empty(cpu, 7)) {
+            if (!stack_fault(cpu, true))
+                return 0;
+            r.value[0] = r.value[1] = INDEFINITE;
+        }
+        write_st(cpu, 0, r.value[1]);
+        push(cpu, r.value[0]);
+    } else if (shape == -1) {
+        write_st(cpu, 1, r.value[0]);
+        pop(cpu);
+    } else {
+        write_st(cpu, 0, r.value[0]);
+    }
+    return 0;
+}
+
+u64 x86_helper_x87_cmov(struct x86_cpu *cpu, u64 holds, u64 i)
+{
+    struct x86_fpr v = *st(cpu, (unsigned)i);
+
+    begin(cpu);
+    if (empty(cpu, 0) || empty(cpu, (unsigned)i)) {
+        if (!underflow(cpu))
+            return 0;
+        v = INDEFINITE;
+    }
+    if (holds)
+        write_st(cpu, 0, v);
+    return 0;
+}
+
+static void exchange(struct x86_cpu *cpu, unsigned i)
+{
+    struct x86_fpr a, b;
+
+    if ((empty(cpu, 0) || empty(cpu, i)) && !underflow(cpu))
+        return;
+    a = empty(cpu, 0) ? INDEFINITE : *st(cpu, 0);
+    b = empty(cpu, i) ? INDEFINITE : *st(cpu, i);
+    write_st(cpu, 0, b);
+    write_st(cpu, i, a);
+}
+
+/* --- control ------------------------------------------------------------------------------------ */
+
+static void init(struct x86_cpu *cpu)
+{
+    cpu->fcw = 0x37f;
+    cpu->fsw = 0;
+    cpu->ftop = 0;
+    cpu->ftag = 0;
+    cpu->fip = cpu->fdp = 0;
+    cpu->fcs = cpu->fds = cpu->fop = 0;
+}
+
+u64 x86_helper_x87_control(struct x86_cpu *cpu, u64 code, u64 operand)
+{
+    switch (code) {
+    case X87_FLDCW:
+        wait_for_exceptions(cpu);
+        cpu->fcw = (u16)((operand & 0x1f3f) | 0x40);
+        summarize(cpu);
+        return 0;
+    case X87_FNSTCW:
+        return cpu->fcw;
+    case X87_FNSTSW:
+        return cpu->fsw | (u64)cpu->ftop << X87_TOP_SHIFT;
+    case X87_FNCLEX:
+        cpu->fsw &= X87_CONDITIONS;
+        return 0;
+    case X87_FNINIT:
+        init(cpu);
+        return 0;
+    case X87_FWAIT:
+        if ((cpu->cr0 & (X86_CR0_MP | X86_CR0_TS)) == (X86_CR0_MP | X86_CR0_TS))
+            x86_raise(cpu, X86_NM);
+        wait_for_exceptions(cpu);
+        return 0;
+    }
+    begin(cpu);
+    if (code == X87_FXCH) {
+        cpu->fsw &= (u16)~X87_C1;
+        exchange(cpu, (unsigned)operand);
+        return 0;
+    }
+    cpu->ftag &= (u8) ~(1u << physical(cpu, (unsigned)operand));
+    if (code == X87_FFREEP)
+        pop(cpu);
+    return 0;
+}
+
+/* The two-bit tags of the environment image: 0 valid, 1 zero, 2 special, 3 empty. */
+static u16 full_tags(const struct x86_cpu *cpu)
+{
+    u16 tags = 0;
+
+    for (unsigned i = 0; i < 8; i++) {
+        const struct x86_fpr *v = &cpu->fpr[i];
+        unsigned exponent = v->sign_exponent & 0x7fff, tag = 0;
+
+        if (!(cpu->ftag >> i & 1))
+            tag = 3;
+        else if (!exponent && !v->mantissa)
+            tag = 1;
+        else if (!exponent || exponent == 0x7fff || !(v->mantissa >> 63))
+            tag = 2;
+        tags |= (u16)(tag << (2 * i));
+    }
+    return tags;
+}
+
+/* SDM vol. 1 figures 8-9 to 8-12: seven words or doublewords, in protected and 64-bit mode. */
+static unsigned make_image(struct x86_cpu *cpu, unsigned size, u8 *image)
+{
+    bool real = !(cpu->cr0 & X86_CR0_PE) || cpu->eflags & X86_FLAG_VM;
+    u32 linear_ip = (u32)(cpu->fip + ((u64)cpu->fcs << 4));
+    u32 linear_dp = (u32)(cpu->fdp + ((u64)cpu->fds << 4));
+    u32 field[7] = {cpu->fcw, cpu->fsw | (u32)cpu->ftop << X87_TOP_SHIFT, full_tags(cpu)};
+
+    if (real) {
+        field[3] = linear_ip & 0xffff;
+        field[4] = cpu->fop | (linear_ip >> 16) << 12;
+        field[5] = linear_dp & 0xffff;
+        field[6] = (linear_dp >> 16) << 12;
+    } else {
+        field[3] = (u32)cpu->fip;
+        field[4] = cpu->fcs | (size == 4 ? (u32)cpu->fop << 16 : 0);
+        field[5] = (u32)cpu->fdp;
+        field[6] = cpu->fds;
+    }
+    for (unsigned i = 0; i < 7; i++) {
+        if (size == 4 && (i < 3 || i == 6))
+            field[i] |= 0xffff0000;
+        memcpy(image + i * size, &field[i], size);
+    }
+    return 7 * size;
+}
+
+static void take_image(struct x86_cpu *cpu, unsigned size, const u8 *image)
+{
+    u32 field[7] = {0};
+
+    for (unsigned i = 0; i < 7; i++)
+        memcpy(&field[i], image + i * size, size);
+    cpu->fcw = (u16)((field[0] & 0x1f3f) | 0x40);
+    cpu->ftop = field[1] >> X87_TOP_SHIFT & 7;
+    cpu->fsw = (u16)(field[1] & 0xc7ff);
+    cpu->ftag = 0;
+    for (unsigned i = 0; i < 8; i++)
+        if ((field[2] >> (2 * i) & 3) != 3)
+            cpu->ftag |= (u8)(1u << i);
+    cpu->fip = field[3];
+    cpu->fcs = (u16)field[4];
+    cpu->fop = size == 4 ? field[4] >> 16 & 0x7ff : cpu->fop;
+    cpu->fdp = field[5];
+    cpu->fds = (u16)field[6];
+    summarize(cpu);
+}
+
+static void move_bytes(struct x86_cpu *cpu, u64 address, u8 *bytes, unsigned n, bool store)
+{
+    for (unsigned at = 0; at < n; at += 2) { /* all sizes here are even */
+        if (store)
+            cpu->common.memory->store(&cpu->common, address + at, bytes + at, 2);
+        else
+            cpu->common.memory->load(&cpu->common, address + at, bytes + at, 2);
+    }
+}
+
+u64 x86_helper_x87_environment(struct x86_cpu *cpu, u64 address, u64 operand_size, u64 what)
+{
+    unsigned size = operand_size == 2 ? 2 : 4, bytes = 7 * size;
+    bool store = what & 1, registers = what & 2;
+    u8 image[28 + 80];
+
+    if (!store)
+        wait_for_exceptions(cpu);
+    else
+        make_image(cpu, size, image);
+    if (registers && store)
+        for (unsigned i = 0; i < 8; i++)
+            memcpy(image + bytes + 10 * i, st(cpu, i), 10);
+    move_bytes(cpu, address, image, bytes + (registers ? 80 : 0), store);
+    if (store) {
+        if (registers)
+            init(cpu);
+        else
+            cpu->fcw |= 0x3f;
+        summarize(cpu);
+        return 0;
+    }
+    take_image(cpu, size, image);
+    for (unsigned i = 0; registers && i < 8; i++) {
+        memset(st(cpu, i), 0, sizeof(struct x86_fpr));
+        memcpy(st(cpu, i), image + bytes + 10 * i, 10);
+    }
+    return 0;
+}
+
+/* SDM vol. 1 9.5.1: any MMX instruction but EMMS sets TOP to 0 and all tags to valid. */
+u64 x86_helper_mmx_enter(struct x86_cpu *cpu)
+{
+    wait_for_exceptions(cpu);
+    cpu->ftop = 0;
+    cpu->ftag = 0xff;
+    return 0;
+}
+
+u64 x86_helper_emms(struct x86_cpu *cpu)
+{
+    wait_for_exceptions(cpu);
+    cpu->ftag = 0;
+    return 0;
+}
