@@ -103,15 +103,28 @@ struct x86_cpu {
     u64 msr_tsc_aux, msr_pat;
 
     /* SDM vol. 3 24.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
-     * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). */
+     * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). Bits 0 and 1 hold only while lip is shadow_lip:
+     * nothing has to clear them when the instruction in the shadow is done. Read them through
+     * x86_interruptibility. */
     u32 interruptibility;
     u32 activity;
+    u64 shadow_lip;
+    /* Set by the engine while no interrupt or NMI waits for leave to come in: STI, POPF, IRET ...
+     * then go on without X86_EXIT_HALT_CHECK. (What arrives later sets a request bit.) */
+    bool quiet;
 
     struct x86_event pending;  /* raised, not yet delivered or intercepted */
     struct x86_vmexit vmexit;  /* valid with exit code X86_EXIT_VMEXIT */
     u64 tsc_offset, tsc_scale; /* guest TSC = host TSC * scale / 2^48 + offset */
     u64 monitor_addr;
     bool monitor_armed;
+    u64 pdpte[4];              /* PAE paging: the PDPTE registers, loaded with CR3 (SDM vol. 3 4.4.1) */
+    u64 space_key;             /* what memory->switch_space was last told, */
+    u32 space_priv;            /* valid while common.tlb is not NULL */
+    u32 features;              /* X86_FEATURE_*, from CPUID by x86_update_features; 0: not yet */
+    bool pkey_used;            /* a walk met a protection key other than 0: WRPKRU must flush */
+    u8 random_left;            /* unused bytes at the end of random[], for RDRAND and RDSEED */
+    u8 random[128];
     u64 phys_mask;             /* addresses at or above are reserved: 1 << MAXPHYADDR, minus 1 */
     const struct x86_hooks *hooks;
     void *engine;              /* the soft vCPU behind the hooks */

@@ -63,6 +63,16 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *event);
 bool x86_interrupt_allowed(const struct x86_cpu *cpu);
 bool x86_nmi_allowed(const struct x86_cpu *cpu);
 
+/* Interruptibility state with the STI and MOV SS bits true to the current instruction. Whoever finds
+ * them set with an event waiting runs one instruction (insn_limit 1) and then calls
+ * x86_clear_shadow: an instruction that jumps to itself never leaves its own address. */
+u32 x86_interruptibility(const struct x86_cpu *cpu);
+void x86_clear_shadow(struct x86_cpu *cpu);
+
+/* Reads the feature bits that the CPU itself acts on from hooks->cpuid. Whoever changes what CPUID
+ * answers calls it again; x86_reset does. */
+void x86_update_features(struct x86_cpu *cpu);
+
 /* Control and segment registers with all checks of MOV CR (SDM vol. 3 2.5) and effects on TLBs and
  * mode; answer false for #GP(0). Used by instructions, VM entry/exit (with @check false) and state
  * setters. */
@@ -80,6 +90,14 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
 /* FPU/SSE images for FXSAVE/XSAVE instructions and for the engine's get/set of fpu and xsave. */
 void x86_fxsave(const struct x86_cpu *cpu, u8 image[512], bool rex_w);
 void x86_fxrstor(struct x86_cpu *cpu, const u8 image[512], bool rex_w);
+
+/* XSAVE area in the standard (not compacted) form, for the engine's get and set: components of XCR0
+ * kept by this CPU (x87, SSE, PKRU). x86_xsave writes X86_XSAVE_BYTES; x86_xrstor answers false for
+ * an image that XRSTOR would refuse with #GP. */
+#define X86_XSAVE_PKRU_OFFSET 2688
+#define X86_XSAVE_BYTES (X86_XSAVE_PKRU_OFFSET + 8)
+void x86_xsave(const struct x86_cpu *cpu, u8 *image);
+bool x86_xrstor(struct x86_cpu *cpu, const u8 *image);
 
 /* gva -> gpa without effects, for debuggers and get_translation; -EFAULT. */
 int x86_translate(struct x86_cpu *cpu, u64 gva, struct guest_page *page);

@@ -1,0 +1,404 @@
+/* Exceptions and interrupts: raising them, and delivery through the IDT (SDM vol. 3 chapter 6). */
+#include "guest/x86/x86_internal.h"
+
+static bool has_error_code(unsigned vector)
+{
+    return BIT(vector) & (BIT(X86_DF) | BIT(X86_TS) | BIT(X86_NP) | BIT(X86_SS_FAULT) |
+                          BIT(X86_GP) | BIT(X86_PF) | BIT(X86_AC) | BIT(X86_CP));
+}
+
+void x86_raise_error(struct x86_cpu *cpu, u8 vector, u32 error)
+{
+    cpu->pending = (struct x86_event){
+        .valid = true,
+        .vector = vector,
+        .type = X86_EVENT_HARDWARE,
+        .has_error = has_error_code(vector),
+        .error = error,
+    };
+    guest_leave(&cpu->common, X86_EXIT_EVENT);
+}
+
+void x86_raise(struct x86_cpu *cpu, u8 vector)
+{
+    x86_raise_error(cpu, vector, 0);
+}
+
+void x86_raise_pf(struct x86_cpu *cpu, u64 address, u32 error)
+{
+    cpu->pending = (struct x86_event){
+        .valid = true,
+        .vector = X86_PF,
+        .type = X86_EVENT_HARDWARE,
+        .has_error = true,
+        .error = error,
+        .payload = address,
+        .has_payload = true,
+    };
+    guest_leave(&cpu->common, X86_EXIT_EVENT);
+}
+
+/* What delivery works with. */
+struct delivery {
+    struct x86_cpu *cpu;
+    const struct x86_event *event;
+    u32 ext;          /* EXT bit of error codes for faults on the way */
+    u64 rip;          /* to push */
+    u64 flags;        /* to push */
+    bool trap;        /* trap gate: IF stays */
+    unsigned ist;
+    u16 selector;
+    u64 offset;
+    unsigned width;   /* of the gate */
+    struct x86_seg cs;
+    u64 cs_raw;
+    u8 cpl;           /* new */
+};
+
+static bool software(const struct x86_event *event)
+{
+    return event->type == X86_EVENT_SOFT_INT || event->type == X86_EVENT_SOFT_EXCEPTION;
+}
+
+/* #GP(vector * 8 + 2 + EXT): the error code names the IDT entry. */
+static void gate_fault(struct delivery *d, u8 vector)
+{
+    x86_raise_error(d->cpu, vector, d->event->vector * 8u + 2 + d->ext);
+}
+
+static void read_gate(struct delivery *d)
+{
+    struct x86_cpu *cpu = d->cpu;
+    bool wide = x86_long_mode(cpu);
+    u32 size = wide ? 16 : 8, offset = d->event->vector * size;
+    u64 raw[2] = {0, 0}, gva = cpu->idtr.base + offset;
+    unsigned type;
+
+    if (offset + size - 1 > cpu->idtr.limit)
+        gate_fault(d, X86_GP);
+    x86_load_implicit(cpu, wide ? gva : (u32)gva, raw, size);
+    type = bits(raw[0], 44, 40);
+    if (wide ? (type & ~1u) != 14 || bits(raw[1], 44, 40)
+             : type != 5 && (type & ~1u) != 6 && (type & ~1u) != 14)
+        gate_fault(d, X86_GP);
+    if (software(d->event) && bits(raw[0], 46, 45) < cpu->cpl)
+        gate_fault(d, X86_GP);
+    if (!(raw[0] & BIT(47)))
+        gate_fault(d, X86_NP);
+    d->selector = (u16)(raw[0] >> 16);
+    if (type == 5)
+        x86_task_switch(cpu, d->selector, 3, d->event->insn_len);
+    d->width = wide ? 8 : type & 8 ? 4 : 2;
+    d->trap = type & 1;
+    d->ist = wide ? bits(raw[0], 34, 32) : 0;
+    d->offset = (raw[0] & 0xffff) | (d->width > 2 ? bits(raw[0], 63, 48) << 16 : 0);
+    d->offset |= wide ? raw[1] << 32 : 0;
+}
+
+/* The handler's code segment, and with it the new privilege level. */
+static void read_target(struct delivery *d)
+{
+    struct x86_cpu *cpu = d->cpu;
+    u32 error = (d->selector & 0xfffc) | d->ext;
+    struct x86_descriptor desc;
+    unsigned dpl;
+
+    if (!(d->selector & 0xfffc))
+        x86_raise_error(cpu, X86_GP, d->ext);
+    if (!x86_read_descriptor(cpu, d->selector, false, &desc))
+        x86_raise_error(cpu, X86_GP, error);
+    d->cs = x86_unpack_descriptor(d->selector, desc.raw);
+    d->cs_raw = desc.raw;
+    dpl = X86_SEG_DPL(d->cs.access);
+    if ((d->cs.access & (X86_SEG_S | 8)) != (X86_SEG_S | 8) || dpl > cpu->cpl)
+        x86_raise_error(cpu, X86_GP, error);
+    if (x86_long_mode(cpu) && (d->cs.access & (X86_SEG_L | X86_SEG_DB)) != X86_SEG_L)
+        x86_raise_error(cpu, X86_GP, error);
+    if (!(d->cs.access & X86_SEG_P))
+        x86_raise_error(cpu, X86_NP, error);
+    d->cpl = d->cs.access & 4 ? cpu->cpl : (u8)dpl; /* conforming code runs at the old level */
+    if (x86_vm86(cpu) && d->cpl)
+        x86_raise_error(cpu, X86_GP, error);
+}
+
+static void check_offset(struct delivery *d)
+{
+    struct x86_cpu *cpu = d->cpu;
+
+    if (x86_long_mode(cpu) ? !x86_canonical(cpu, d->offset) : d->offset > d->cs.limit)
+        x86_raise_error(cpu, X86_GP, d->ext);
+}
+
+static void push_vm86_segments(struct x86_stack *s)
+{
+    static const u8 order[] = {X86_GS, X86_FS, X86_DS, X86_ES};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(order); i++)
+        x86_push(s, s->cpu->seg[order[i]].selector);
+}
+
+static void drop_vm86_segments(struct x86_cpu *cpu)
+{
+    static const u8 regs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(regs); i++)
+        cpu->seg[regs[i]] = (struct x86_seg){.access = X86_SEG_UNUSABLE};
+}
+
+/* All that follows the last check. */
+static void enter_handler(struct delivery *d, const struct x86_stack *s)
+{
+    struct x86_cpu *cpu = d->cpu;
+    bool vm86 = x86_vm86(cpu);
+
+    x86_set_accessed(cpu, d->selector, &d->cs_raw);
+    d->cs.access |= 1;
+    d->cs.selector = (u16)((d->selector & 0xfffc) | d->cpl);
+    cpu->cpl = d->cpl;
+    cpu->seg[X86_CS] = d->cs;
+    cpu->seg[X86_SS] = s->ss;
+    x86_stack_commit(s);
+    if (vm86)
+        drop_vm86_segments(cpu);
+    cpu->eflags &= ~(X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_VM);
+    if (!d->trap)
+        cpu->eflags &= ~X86_FLAG_IF;
+    x86_set_rip(cpu, d->offset);
+}
+
+static void deliver_protected(struct delivery *d)
+{
+    struct x86_cpu *cpu = d->cpu;
+    struct x86_stack s;
+    bool inner;
+
+    read_gate(d);
+    read_target(d);
+    inner = d->cpl < cpu->cpl;
+    if (inner || d->ist)
+        x86_stack_from_tss(&s, cpu, d->cpl, d->ist, d->ext);
+    else
+        x86_stack_init(&s, cpu, d->width);
+    if (!inner)
+        s.ss = cpu->seg[X86_SS];
+    s.width = d->width;
+    s.system = d->cpl < 3;
+    if (!inner)
+        s.error = d->ext;
+    if (x86_long_mode(cpu)) {
+        s.code64 = true;
+        s.mask = ~0ull;
+        if (!inner && !d->ist && !x86_code64(cpu))
+            s.sp = (u32)s.sp;
+        s.sp &= ~15ull;
+    }
+    if (x86_vm86(cpu))
+        push_vm86_segments(&s);
+    if (inner || x86_long_mode(cpu)) {
+        x86_push(&s, cpu->seg[X86_SS].selector);
+        x86_push(&s, cpu->gpr[X86_RSP]);
+    }
+    x86_push(&s, d->flags);
+    x86_push(&s, cpu->seg[X86_CS].selector);
+    x86_push(&s, d->rip);
+    if (d->event->has_error)
+        x86_push(&s, d->event->error);
+    check_offset(d);
+    enter_handler(d, &s);
+}
+
+/* Real mode, and virtual-8086 mode by redirection (SDM vol. 3 20.1.4, 20.3.3): @flags to push. */
+static void deliver_real(struct delivery *d, u64 base, u32 limit, u64 flags)
+{
+    struct x86_cpu *cpu = d->cpu;
+    u32 offset = d->event->vector * 4u;
+    struct x86_stack s;
+    u16 vector[2];
+
+    if (offset + 3 > limit)
+        gate_fault(d, X86_GP);
+    x86_load_implicit(cpu, (u32)(base + offset), vector, 4);
+    x86_stack_init(&s, cpu, 2);
+    x86_push(&s, flags);
+    x86_push(&s, cpu->seg[X86_CS].selector);
+    x86_push(&s, d->rip);
+    x86_stack_commit(&s);
+    x86_load_segment_real(cpu, X86_CS, vector[1]);
+    if (!x86_vm86(cpu)) {
+        cpu->seg[X86_CS].access = (cpu->seg[X86_CS].access & ~15u) | 0xb;
+        cpu->eflags &= ~(X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_RF | X86_FLAG_AC);
+    }
+    x86_set_rip(cpu, vector[0]);
+}
+
+/* Does INT n in virtual-8086 mode go to the 8086 program's own handler? (SDM vol. 3 table 20-2) */
+static bool redirected(struct delivery *d)
+{
+    struct x86_cpu *cpu = d->cpu;
+    const struct x86_seg *tr = &cpu->seg[X86_TR];
+    u32 byte = d->event->vector / 8u;
+    u16 io_map = 0;
+    u8 map = 0xff;
+
+    if (!x86_vm86(cpu) || d->event->type != X86_EVENT_SOFT_INT || !(cpu->cr4 & X86_CR4_VME))
+        return false;
+    if (tr->limit < 103)
+        x86_raise_error(cpu, X86_GP, 0);
+    x86_load_implicit(cpu, (u32)(tr->base + 102), &io_map, 2);
+    if (io_map < 32 || io_map - 32u + byte > tr->limit)
+        x86_raise_error(cpu, X86_GP, 0);
+    x86_load_implicit(cpu, (u32)(tr->base + io_map - 32 + byte), &map, 1);
+    return !(map >> d->event->vector % 8 & 1);
+}
+
+static void deliver_redirected(struct delivery *d)
+{
+    struct x86_cpu *cpu = d->cpu;
+    u64 flags = d->flags;
+
+    if (x86_iopl(cpu) == 3) {
+        deliver_real(d, 0, 0x3ff, flags);
+        cpu->eflags &= ~(X86_FLAG_IF | X86_FLAG_TF);
+        return;
+    }
+    flags = (flags & ~X86_FLAG_IF) | X86_FLAG_IOPL;
+    if (flags & X86_FLAG_VIF)
+        flags |= X86_FLAG_IF;
+    deliver_real(d, 0, 0x3ff, flags);
+    cpu->eflags &= ~(X86_FLAG_VIF | X86_FLAG_TF);
+}
+
+/* RF in the pushed image (SDM vol. 3 17.3.1.1): set for faults, so that an instruction breakpoint
+ * does not hit again. */
+static u64 flags_to_push(const struct x86_cpu *cpu, const struct x86_event *event)
+{
+    u64 flags = x86_rflags(cpu);
+
+    if (event->type == X86_EVENT_HARDWARE && event->vector != X86_DB &&
+        event->vector != X86_DF && event->vector != X86_MC)
+        flags |= X86_FLAG_RF;
+    else if (software(event) || event->type == X86_EVENT_ICEBP)
+        flags &= ~X86_FLAG_RF;
+    return flags;
+}
+
+static void deliver(struct x86_cpu *cpu, const struct x86_event *event)
+{
+    struct delivery d = {.cpu = cpu, .event = event, .ext = !software(event)};
+
+    d.rip = x86_rip(cpu);
+    if (software(event) || event->type == X86_EVENT_ICEBP)
+        d.rip += event->insn_len;
+    if (!x86_code64(cpu))
+        d.rip = (u32)d.rip;
+    d.flags = flags_to_push(cpu, event);
+    if (!x86_protected(cpu))
+        deliver_real(&d, cpu->idtr.base, cpu->idtr.limit, d.flags & ~X86_FLAG_RF);
+    else if (redirected(&d))
+        deliver_redirected(&d);
+    else if (x86_vm86(cpu) && event->type == X86_EVENT_SOFT_INT && x86_iopl(cpu) < 3)
+        x86_raise_error(cpu, X86_GP, 0);
+    else
+        deliver_protected(&d);
+}
+
+/* Effects outside the stack frame: CR2, DR6, NMI blocking. */
+static void note_payload(struct x86_cpu *cpu, const struct x86_event *event)
+{
+    if (!event->has_payload || event->type != X86_EVENT_HARDWARE)
+        return;
+    if (event->vector == X86_PF) {
+        cpu->cr2 = event->payload;
+    } else if (event->vector == X86_DB) {
+        cpu->dr[6] = (cpu->dr[6] & ~0xfull) | event->payload;
+        cpu->dr[7] &= ~BIT(13); /* GD */
+    }
+}
+
+/* SDM vol. 3 table 6-4. */
+static enum { BENIGN, CONTRIBUTORY, PAGE_FAULT } class_of(const struct x86_event *event)
+{
+    if (event->type != X86_EVENT_HARDWARE)
+        return BENIGN;
+    switch (event->vector) {
+    case X86_PF:
+    case X86_VE:
+        return PAGE_FAULT;
+    case X86_DE:
+    case X86_TS:
+    case X86_NP:
+    case X86_SS_FAULT:
+    case X86_GP:
+    case X86_CP:
+        return CONTRIBUTORY;
+    }
+    return BENIGN;
+}
+
+/* Delivery of @first faulted with cpu->pending (SDM vol. 3 table 6-5). */
+static int combine(struct x86_cpu *cpu, const struct x86_event *first)
+{
+    unsigned was = class_of(first), is = class_of(&cpu->pending);
+
+    if (first->type == X86_EVENT_HARDWARE && first->vector == X86_DF && is != BENIGN) {
+        cpu->pending.valid = false;
+        return -ESHUTDOWN;
+    }
+    if ((was == CONTRIBUTORY && is == CONTRIBUTORY) || (was == PAGE_FAULT && is != BENIGN)) {
+        note_payload(cpu, &cpu->pending); /* CR2 is that of the second page fault */
+        cpu->pending = (struct x86_event){
+            .valid = true, .vector = X86_DF, .type = X86_EVENT_HARDWARE, .has_error = true};
+    }
+    return -EAGAIN;
+}
+
+int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
+{
+    const struct x86_event event = *wanted; /* it may be cpu->pending, which a fault overwrites */
+    jmp_buf *outer = cpu->common.leave;
+    jmp_buf here;
+
+    cpu->common.leave = &here;
+    if (setjmp(here)) {
+        cpu->common.leave = outer;
+        if (cpu->common.exit_code != X86_EXIT_EVENT)
+            guest_leave(&cpu->common, cpu->common.exit_code);
+        return combine(cpu, &event);
+    }
+    note_payload(cpu, &event);
+    deliver(cpu, &event);
+    cpu->common.leave = outer;
+    cpu->pending.valid = false;
+    x86_clear_shadow(cpu);
+    if (event.type == X86_EVENT_NMI)
+        cpu->interruptibility |= X86_BLOCKED_BY_NMI;
+    cpu->activity = 0;
+    x86_update(cpu);
+    return 0;
+}
+
+u64 x86_helper_soft_interrupt(struct x86_cpu *cpu, u64 vector, u64 type, u64 length)
+{
+    cpu->pending = (struct x86_event){
+        .valid = true,
+        .vector = (u8)vector,
+        .type = (u8)type,
+        .insn_len = (u32)length,
+    };
+    guest_leave(&cpu->common, X86_EXIT_EVENT);
+}
+
+u64 x86_helper_single_step(struct x86_cpu *cpu)
+{
+    /* A load of SS holds the trap back until the next instruction is done (SDM vol. 3 6.8.3). */
+    if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
+        return 0;
+    cpu->pending = (struct x86_event){
+        .valid = true,
+        .vector = X86_DB,
+        .type = X86_EVENT_HARDWARE,
+        .payload = BIT(14), /* DR6.BS */
+        .has_payload = true,
+    };
+    guest_leave(&cpu->common, X86_EXIT_EVENT);
+}

@@ -1,0 +1,836 @@
+/*
+ * System instructions. Most are a call of the helper that does the work on the state; what is left
+ * here is operands, and whether the block can go on.
+ */
+#include "guest/x86/driver.h"
+#include "guest/x86/lift.h"
+#include "guest/x86/x86_internal.h"
+
+static ir_ref imm(struct x86_lift *l, u64 value)
+{
+    return ir_const(l->u, IR_I64, value);
+}
+
+static u64 length(const struct x86_lift *l)
+{
+    return l->next - l->offset;
+}
+
+static ir_ref zext64(struct x86_lift *l, ir_ref value)
+{
+    return ir_typeof(l->u, value) == IR_I64 ? value : ir_zext(l->u, IR_I64, value);
+}
+
+#define CALL0(l, name) LIFT_CALL(l, IR_VOID, name, IR_NONE, IR_NONE, IR_NONE, IR_NONE)
+#define CALL1(l, name, a) LIFT_CALL(l, IR_VOID, name, a, IR_NONE, IR_NONE, IR_NONE)
+#define CALL2(l, name, a, b) LIFT_CALL(l, IR_VOID, name, a, b, IR_NONE, IR_NONE)
+#define CALL3(l, name, a, b, c) LIFT_CALL(l, IR_VOID, name, a, b, c, IR_NONE)
+#define VALUE0(l, name) LIFT_CALL(l, IR_I64, name, IR_NONE, IR_NONE, IR_NONE, IR_NONE)
+#define VALUE1(l, name, a) LIFT_CALL(l, IR_I64, name, a, IR_NONE, IR_NONE, IR_NONE)
+#define VALUE2(l, name, a, b) LIFT_CALL(l, IR_I64, name, a, b, IR_NONE, IR_NONE)
+
+/* Ends the block at the linear address that a far transfer's helper answered. */
+static void go_to(struct x86_lift *l, ir_ref lip)
+{
+    if (l->mode & X86_MODE_TF) {
+        CALL0(l, single_step);
+        ir_exit(l->u, X86_EXIT_STATE);
+    } else {
+        ir_goto_ind(l->u, lip);
+    }
+    l->ended = true;
+}
+
+/* If @look (i64) is not 0, to the run loop for events before the next instruction. */
+static void check_events_if(struct x86_lift *l, ir_ref look)
+{
+    if (l->mode & X86_MODE_TF)
+        return; /* the run loop comes next anyway */
+    ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
+    ir_exit_if(l->u, ir_ne(l->u, look, imm(l, 0)), X86_EXIT_HALT_CHECK);
+}
+
+/* VM-exit instruction information of the memory operand (SDM vol. 3 tables 27-9 to 27-14), or of the
+ * register in ModRM.rm; @reg2: the register in ModRM.reg. */
+static u64 exit_info(const struct x86_insn *in)
+{
+    u64 info = (u64)(in->address_size >> 2) << 7 | (u64)in->reg << 28;
+
+    if (in->mod == 3)
+        return info | (u64)in->rm << 3 | BIT(10);
+    info |= in->scale | (u64)in->segment << 15;
+    info |= in->index >= 0 ? (u64)in->index << 18 : BIT(22);
+    info |= in->base >= 0 ? (u64)in->base << 23 : BIT(27);
+    return info;
+}
+
+/* --- Segment registers --- */
+
+static u32 selector_slot(unsigned reg)
+{
+    return X86_SLOT(seg) + reg * (u32)sizeof(struct x86_seg) +
+           (u32)offsetof(struct x86_seg, selector);
+}
+
+/* Loads @reg; the mode word may follow (stack size, flatness) outside 64-bit mode. */
+static void load_segment(struct x86_lift *l, unsigned reg, ir_ref selector, bool shadow)
+{
+    CALL3(l, load_segment, imm(l, reg), zext64(l, selector), imm(l, shadow ? length(l) : 0));
+}
+
+static void end_after_load(struct x86_lift *l, unsigned reg)
+{
+    if (!lift_is64(l) && reg != X86_FS && reg != X86_GS)
+        lift_end_state(l);
+}
+
+/* A register destination takes the operand size, memory 16 bits. */
+static void store_selector(struct x86_lift *l, ir_ref value)
+{
+    const struct x86_insn *in = l->in;
+
+    if (in->mod != 3) {
+        ir_st(l->u, lift_linear(l, 2, true), 0, value);
+        return;
+    }
+    if (in->operand_size > 2)
+        value = ir_zext(l->u, lift_int_type(in->operand_size), value);
+    lift_set_reg(l, in->rm, in->operand_size, false, value);
+}
+
+void lift_mov_from_seg(struct x86_lift *l)
+{
+    if (l->in->op[1].reg > X86_GS)
+        lift_raise(l, X86_UD);
+    else
+        store_selector(l, ir_get(l->u, IR_I16, selector_slot(l->in->op[1].reg)));
+}
+
+void lift_mov_to_seg(struct x86_lift *l)
+{
+    unsigned reg = l->in->op[0].reg;
+
+    if (reg > X86_GS || reg == X86_CS) {
+        lift_raise(l, X86_UD);
+        return;
+    }
+    load_segment(l, reg, lift_read(l, 1), true);
+    end_after_load(l, reg);
+}
+
+void lift_push_seg(struct x86_lift *l)
+{
+    ir_ref value = ir_get(l->u, IR_I16, selector_slot(l->in->op[0].reg));
+
+    if (l->in->operand_size > 2)
+        value = ir_zext(l->u, lift_int_type(l->in->operand_size), value);
+    lift_stack_push(l, value);
+}
+
+void lift_pop_seg(struct x86_lift *l)
+{
+    unsigned size = l->in->operand_size;
+    ir_ref value = lift_stack_pop(l, lift_int_type(size));
+
+    if (size > 2)
+        value = ir_trunc(l->u, IR_I16, value);
+    load_segment(l, l->in->op[0].reg, value, true);
+    lift_add_sp(l, size);
+    end_after_load(l, l->in->op[0].reg);
+}
+
+static void load_far_pointer(struct x86_lift *l, unsigned reg)
+{
+    unsigned size = l->in->operand_size;
+    ir_ref at = lift_linear(l, size + 2, false);
+    ir_ref offset = ir_ld(l->u, lift_int_type(size), at, 0);
+
+    load_segment(l, reg, ir_ld(l->u, IR_I16, at, size), false);
+    lift_write(l, 0, offset);
+    end_after_load(l, reg);
+}
+
+void lift_les(struct x86_lift *l)
+{
+    load_far_pointer(l, X86_ES);
+}
+
+void lift_lds(struct x86_lift *l)
+{
+    load_far_pointer(l, X86_DS);
+}
+
+void lift_lss(struct x86_lift *l)
+{
+    load_far_pointer(l, X86_SS);
+}
+
+void lift_lfs(struct x86_lift *l)
+{
+    load_far_pointer(l, X86_FS);
+}
+
+void lift_lgs(struct x86_lift *l)
+{
+    load_far_pointer(l, X86_GS);
+}
+
+/* --- Far transfers --- */
+
+static void far_operand(struct x86_lift *l, ir_ref *selector, ir_ref *offset)
+{
+    const struct x86_operand *op = &l->in->op[0];
+    unsigned size = l->in->operand_size;
+    ir_ref at;
+
+    if (op->kind == X86_OP_FAR) {
+        *selector = imm(l, op->selector);
+        *offset = imm(l, op->value & mask_low(size * 8));
+        return;
+    }
+    at = lift_linear(l, size + 2, false);
+    *offset = zext64(l, ir_ld(l->u, lift_int_type(size), at, 0));
+    *selector = zext64(l, ir_ld(l->u, IR_I16, at, size));
+}
+
+void lift_jmp_far(struct x86_lift *l)
+{
+    ir_ref selector, offset;
+
+    far_operand(l, &selector, &offset);
+    go_to(l, LIFT_CALL(l, IR_I64, far_jmp, selector, offset, imm(l, l->in->operand_size),
+                       imm(l, length(l))));
+}
+
+void lift_call_far(struct x86_lift *l)
+{
+    ir_ref selector, offset;
+
+    far_operand(l, &selector, &offset);
+    go_to(l, LIFT_CALL(l, IR_I64, far_call, selector, offset, imm(l, l->in->operand_size),
+                       imm(l, length(l))));
+}
+
+void lift_retf(struct x86_lift *l)
+{
+    u64 release = l->in->op[0].kind == X86_OP_IMM ? l->in->op[0].value & 0xffff : 0;
+
+    go_to(l, VALUE2(l, far_ret, imm(l, l->in->operand_size), imm(l, release)));
+}
+
+void lift_iret(struct x86_lift *l)
+{
+    go_to(l, VALUE2(l, iret, imm(l, l->in->operand_size), imm(l, length(l))));
+}
+
+void lift_syscall(struct x86_lift *l)
+{
+    go_to(l, VALUE1(l, syscall, imm(l, length(l))));
+}
+
+void lift_sysret(struct x86_lift *l)
+{
+    go_to(l, VALUE1(l, sysret, imm(l, l->in->operand_size)));
+}
+
+void lift_sysenter(struct x86_lift *l)
+{
+    go_to(l, VALUE0(l, sysenter));
+}
+
+void lift_sysexit(struct x86_lift *l)
+{
+    go_to(l, VALUE1(l, sysexit, imm(l, l->in->operand_size)));
+}
+
+/* --- Descriptor tables and descriptors --- */
+
+/* UMIP, privilege and VM exits; @identity as in the exit's instruction information. */
+static void descriptor_table(struct x86_lift *l, u64 reason, u64 identity)
+{
+    u64 info = (exit_info(l->in) & mask_low(28)) | identity << 28;
+
+    if (l->in->operand_size != 2)
+        info |= BIT(11) * (reason == X86_REASON_GDTR_IDTR);
+    CALL3(l, descriptor_table, imm(l, reason | length(l) << 32), imm(l, info),
+          imm(l, (u64)l->in->disp));
+}
+
+void lift_sldt(struct x86_lift *l)
+{
+    descriptor_table(l, X86_REASON_LDTR_TR, 0);
+    store_selector(l, ir_get(l->u, IR_I16, selector_slot(X86_LDTR)));
+}
+
+void lift_str(struct x86_lift *l)
+{
+    descriptor_table(l, X86_REASON_LDTR_TR, 1);
+    store_selector(l, ir_get(l->u, IR_I16, selector_slot(X86_TR)));
+}
+
+void lift_lldt(struct x86_lift *l)
+{
+    ir_ref selector;
+
+    descriptor_table(l, X86_REASON_LDTR_TR, 2);
+    selector = lift_read(l, 0);
+    CALL1(l, lldt, zext64(l, selector));
+}
+
+void lift_ltr(struct x86_lift *l)
+{
+    ir_ref selector;
+
+    descriptor_table(l, X86_REASON_LDTR_TR, 3);
+    selector = lift_read(l, 0);
+    CALL1(l, ltr, zext64(l, selector));
+}
+
+static void set_zf(struct x86_lift *l, ir_ref zf)
+{
+    ir_ref flags = ir_and(l->u, lift_eflags_arith(l), imm(l, ~X86_FLAG_ZF));
+    ir_ref bit = ir_shl(l->u, ir_zext(l->u, IR_I64, zf), ir_const(l->u, IR_I8, 6));
+
+    lift_set_eflags_arith(l, ir_or(l->u, flags, bit));
+}
+
+void lift_verr(struct x86_lift *l)
+{
+    set_zf(l, ir_ne(l->u, VALUE1(l, verr, zext64(l, lift_read(l, 0))), imm(l, 0)));
+}
+
+void lift_verw(struct x86_lift *l)
+{
+    set_zf(l, ir_ne(l->u, VALUE1(l, verw, zext64(l, lift_read(l, 0))), imm(l, 0)));
+}
+
+/* LAR and LSL: bit 63 of @result says whether there is a value to write. */
+static void inspected(struct x86_lift *l, ir_ref result)
+{
+    unsigned size = l->in->operand_size;
+    ir_ref ok = ir_slt(l->u, result, imm(l, 0));
+    ir_ref value = size == 8 ? ir_and(l->u, result, imm(l, ~BIT(63)))
+                             : ir_trunc(l->u, lift_int_type(size), result);
+
+    lift_write(l, 0, ir_sel(l->u, ok, value, lift_read(l, 0)));
+    set_zf(l, ok);
+}
+
+void lift_lar(struct x86_lift *l)
+{
+    inspected(l, VALUE1(l, lar, zext64(l, lift_read(l, 1))));
+}
+
+void lift_lsl(struct x86_lift *l)
+{
+    inspected(l, VALUE1(l, lsl, zext64(l, lift_read(l, 1))));
+}
+
+void lift_arpl(struct x86_lift *l)
+{
+    bool memory = l->in->op[0].kind == X86_OP_MEM;
+    ir_ref at = memory ? lift_address(l, 0, true) : IR_NONE;
+    ir_ref old = memory ? ir_ld(l->u, IR_I16, at, 0) : lift_read(l, 0);
+    ir_ref rpl_mask = ir_const(l->u, IR_I16, 3);
+    ir_ref rpl = ir_and(l->u, lift_read(l, 1), rpl_mask);
+    ir_ref less = ir_ult(l->u, ir_and(l->u, old, rpl_mask), rpl);
+    ir_ref raised = ir_or(l->u, ir_and(l->u, old, ir_const(l->u, IR_I16, 0xfffc)), rpl);
+    ir_ref value = ir_sel(l->u, less, raised, old);
+
+    if (memory)
+        ir_st(l->u, at, 0, value);
+    else
+        lift_write(l, 0, value);
+    set_zf(l, less);
+}
+
+static void store_table(struct x86_lift *l, u64 identity, u32 base, u32 limit)
+{
+    unsigned size = lift_is64(l) ? 8 : 4;
+    ir_ref at, value;
+
+    descriptor_table(l, X86_REASON_GDTR_IDTR, identity);
+    at = lift_linear(l, size + 2, true);
+    value = ir_get(l->u, IR_I64, base);
+    ir_st(l->u, at, 0, ir_trunc(l->u, IR_I16, ir_get(l->u, IR_I32, limit)));
+    ir_st(l->u, at, 2, size == 8 ? value : ir_trunc(l->u, IR_I32, value));
+}
+
+void lift_sgdt(struct x86_lift *l)
+{
+    store_table(l, 0, X86_SLOT(gdtr.base), X86_SLOT(gdtr.limit));
+}
+
+void lift_sidt(struct x86_lift *l)
+{
+    store_table(l, 1, X86_SLOT(idtr.base), X86_SLOT(idtr.limit));
+}
+
+static void load_table(struct x86_lift *l, u64 identity, u64 which)
+{
+    unsigned size = lift_is64(l) ? 8 : 4;
+    ir_ref at, limit, base;
+
+    descriptor_table(l, X86_REASON_GDTR_IDTR, identity);
+    at = lift_linear(l, size + 2, false);
+    limit = zext64(l, ir_ld(l->u, IR_I16, at, 0));
+    base = zext64(l, ir_ld(l->u, lift_int_type(size), at, 2));
+    if (l->in->operand_size == 2 && size == 4)
+        base = ir_and(l->u, base, imm(l, 0xffffff)); /* as the 80286 had it */
+    CALL3(l, load_table, imm(l, which), base, limit);
+}
+
+void lift_lgdt(struct x86_lift *l)
+{
+    load_table(l, 2, 0);
+}
+
+void lift_lidt(struct x86_lift *l)
+{
+    load_table(l, 3, 1);
+}
+
+/* --- Control and debug registers --- */
+
+static bool valid_cr(struct x86_lift *l)
+{
+    if (BIT(l->in->reg) & (BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(8)))
+        return true;
+    lift_raise(l, X86_UD);
+    return false;
+}
+
+/* The register numbers as the helpers want them. */
+static ir_ref cr_regs(struct x86_lift *l)
+{
+    return imm(l, l->in->reg | (u64)l->in->rm << 8);
+}
+
+static void write_system(struct x86_lift *l, ir_ref value)
+{
+    unsigned size = l->in->op[0].size;
+
+    if (size < 8)
+        value = ir_trunc(l->u, lift_int_type(size), value);
+    lift_set_reg(l, l->in->rm, size, false, value);
+}
+
+void lift_mov_from_cr(struct x86_lift *l)
+{
+    static const u32 slots[] = {[0] = X86_SLOT(cr0), [2] = X86_SLOT(cr2), [3] = X86_SLOT(cr3),
+                                [4] = X86_SLOT(cr4)};
+
+    if (!valid_cr(l))
+        return;
+    /* Only a guest's own VMCS has read shadows or intercepts reads of CR3. */
+    if (l->in->reg != 8 && !(l->mode & X86_MODE_NONROOT))
+        write_system(l, ir_get(l->u, IR_I64, slots[l->in->reg]));
+    else
+        write_system(l, VALUE2(l, read_cr, cr_regs(l), imm(l, length(l))));
+}
+
+void lift_mov_to_cr(struct x86_lift *l)
+{
+    if (!valid_cr(l))
+        return;
+    CALL3(l, write_cr, cr_regs(l), zext64(l, lift_read(l, 1)), imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_mov_from_dr(struct x86_lift *l)
+{
+    write_system(l, VALUE2(l, read_dr, cr_regs(l), imm(l, length(l))));
+}
+
+void lift_mov_to_dr(struct x86_lift *l)
+{
+    CALL3(l, write_dr, cr_regs(l), zext64(l, lift_read(l, 1)), imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_smsw(struct x86_lift *l)
+{
+    const struct x86_insn *in = l->in;
+    ir_ref value = VALUE0(l, smsw);
+
+    if (in->mod != 3)
+        ir_st(l->u, lift_linear(l, 2, true), 0, ir_trunc(l->u, IR_I16, value));
+    else
+        lift_set_reg(l, in->rm, in->operand_size, false,
+                     in->operand_size == 8
+                         ? value
+                         : ir_trunc(l->u, lift_int_type(in->operand_size), value));
+}
+
+void lift_lmsw(struct x86_lift *l)
+{
+    bool memory = l->in->op[0].kind == X86_OP_MEM;
+    ir_ref at = memory ? lift_address(l, 0, false) : imm(l, 0);
+    ir_ref value = memory ? ir_ld(l->u, IR_I16, at, 0) : lift_read(l, 0);
+
+    LIFT_CALL(l, IR_VOID, lmsw, zext64(l, value), imm(l, length(l)), at, imm(l, memory));
+    lift_end_state(l);
+}
+
+void lift_clts(struct x86_lift *l)
+{
+    CALL1(l, clts, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_invlpg(struct x86_lift *l)
+{
+    /* The address is not an access: no segment checks. */
+    ir_ref offset = lift_ea(l);
+    unsigned segment = l->in->segment;
+
+    if (!lift_is64(l) || segment == X86_FS || segment == X86_GS) {
+        u32 slot = X86_SLOT(seg) + segment * (u32)sizeof(struct x86_seg);
+
+        offset = ir_add(l->u, offset,
+                        ir_get(l->u, IR_I64, slot + (u32)offsetof(struct x86_seg, base)));
+        if (!lift_is64(l))
+            offset = ir_and(l->u, offset, imm(l, 0xffffffff));
+    }
+    CALL2(l, invlpg, offset, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_invpcid(struct x86_lift *l)
+{
+    ir_ref type = lift_reg(l, l->in->reg, lift_is64(l) ? 8 : 4, false);
+
+    LIFT_CALL(l, IR_VOID, invpcid, zext64(l, type), lift_linear(l, 16, false),
+              imm(l, exit_info(l->in)), imm(l, length(l) | (u64)l->in->disp << 32));
+    lift_end_state(l);
+}
+
+/* The soft TLB in use changes, the mode word does not: the block goes on. */
+void lift_clac(struct x86_lift *l)
+{
+    CALL1(l, stac, imm(l, 0));
+}
+
+void lift_stac(struct x86_lift *l)
+{
+    CALL1(l, stac, imm(l, 1));
+}
+
+/* --- Interrupt flag, halt, I/O --- */
+
+void lift_cli(struct x86_lift *l)
+{
+    ir_ref flags;
+
+    if (!(l->mode & X86_MODE_IOPL_OK)) {
+        CALL0(l, cli);
+        return;
+    }
+    flags = ir_get(l->u, IR_I64, X86_SLOT(eflags));
+    ir_put(l->u, X86_SLOT(eflags), ir_and(l->u, flags, imm(l, ~X86_FLAG_IF)));
+}
+
+void lift_sti(struct x86_lift *l)
+{
+    check_events_if(l, VALUE1(l, sti, imm(l, length(l))));
+}
+
+void lift_hlt(struct x86_lift *l)
+{
+    CALL1(l, hlt, imm(l, length(l)));
+    ir_exit(l->u, X86_EXIT_STATE);
+    l->ended = true;
+}
+
+static void port_io(struct x86_lift *l, bool in)
+{
+    const struct x86_operand *data = &l->in->op[in ? 0 : 1], *port = &l->in->op[in ? 1 : 0];
+    bool immediate = port->kind == X86_OP_IMM;
+    ir_ref number = immediate ? imm(l, port->value & 0xff)
+                              : zext64(l, lift_reg(l, X86_RDX, 2, false));
+    ir_ref what = imm(l, data->size | (immediate ? 256u : 0));
+
+    if (in)
+        CALL3(l, in, number, what, imm(l, length(l)));
+    else
+        CALL3(l, out, number, what, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_in(struct x86_lift *l)
+{
+    port_io(l, true);
+}
+
+void lift_out(struct x86_lift *l)
+{
+    port_io(l, false);
+}
+
+static ir_ref string_io(struct x86_lift *l, unsigned bytes, unsigned segment)
+{
+    bool repeated = l->in->rep || l->in->repne;
+
+    return imm(l, bytes | (u64)l->in->address_size << 8 | (u64)segment << 16 |
+                      (u64)repeated << 24);
+}
+
+void lift_ins(struct x86_lift *l)
+{
+    CALL2(l, ins, string_io(l, l->in->op[0].size, X86_ES), imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_outs(struct x86_lift *l)
+{
+    CALL2(l, outs, string_io(l, l->in->op[1].size, l->in->segment), imm(l, length(l)));
+    lift_end_state(l);
+}
+
+/* --- Processor --- */
+
+void lift_cpuid(struct x86_lift *l)
+{
+    CALL1(l, cpuid, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_rdtsc(struct x86_lift *l)
+{
+    CALL1(l, rdtsc, imm(l, length(l)));
+}
+
+void lift_rdtscp(struct x86_lift *l)
+{
+    CALL1(l, rdtscp, imm(l, length(l)));
+}
+
+void lift_rdpmc(struct x86_lift *l)
+{
+    CALL1(l, rdpmc, imm(l, length(l)));
+}
+
+void lift_rdmsr(struct x86_lift *l)
+{
+    CALL1(l, rdmsr, imm(l, length(l)));
+}
+
+void lift_wrmsr(struct x86_lift *l)
+{
+    CALL1(l, wrmsr, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_invd(struct x86_lift *l)
+{
+    CALL2(l, intercept, imm(l, X86_REASON_INVD), imm(l, length(l)));
+}
+
+void lift_wbinvd(struct x86_lift *l)
+{
+    CALL2(l, intercept, imm(l, X86_REASON_WBINVD), imm(l, length(l)));
+}
+
+void lift_monitor(struct x86_lift *l)
+{
+    ir_ref at = lift_reg(l, X86_RAX, l->in->address_size, false);
+
+    at = lift_segment(l, l->in->segment, zext64(l, at), 1, false);
+    CALL2(l, monitor, at, imm(l, length(l)));
+}
+
+void lift_mwait(struct x86_lift *l)
+{
+    CALL1(l, mwait, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+static void random_number(struct x86_lift *l, u64 reason)
+{
+    unsigned size = l->in->operand_size;
+    u64 info = (u64)l->in->rm << 3 | (u64)(size >> 2) << 11;
+    ir_ref value = LIFT_CALL(l, IR_I64, random, imm(l, reason), imm(l, info),
+                             imm(l, length(l)), IR_NONE);
+
+    if (size < 8)
+        value = ir_trunc(l->u, lift_int_type(size), value);
+    lift_set_reg(l, l->in->rm, size, false, value);
+    lift_set_eflags_arith(l, imm(l, X86_FLAG_CF));
+}
+
+void lift_rdrand(struct x86_lift *l)
+{
+    if (l->in->rep || l->in->repne)
+        lift_raise(l, X86_UD);
+    else
+        random_number(l, X86_REASON_RDRAND);
+}
+
+void lift_rdseed(struct x86_lift *l)
+{
+    if (l->in->rep || l->in->repne)
+        lift_raise(l, X86_UD); /* RDPID is not offered */
+    else
+        random_number(l, X86_REASON_RDSEED);
+}
+
+void lift_swapgs(struct x86_lift *l)
+{
+    u32 base = X86_SLOT(seg[X86_GS].base), kernel = X86_SLOT(msr_kernel_gs_base);
+    ir_ref old = ir_get(l->u, IR_I64, base);
+
+    ir_put(l->u, base, ir_get(l->u, IR_I64, kernel));
+    ir_put(l->u, kernel, old);
+}
+
+static void read_base(struct x86_lift *l, u32 slot)
+{
+    unsigned size = l->in->op[0].size;
+    ir_ref value;
+
+    CALL0(l, fsgsbase);
+    value = ir_get(l->u, IR_I64, slot);
+    lift_set_reg(l, l->in->rm, size, false, size == 8 ? value : ir_trunc(l->u, IR_I32, value));
+}
+
+void lift_rdfsbase(struct x86_lift *l)
+{
+    read_base(l, X86_SLOT(seg[X86_FS].base));
+}
+
+void lift_rdgsbase(struct x86_lift *l)
+{
+    read_base(l, X86_SLOT(seg[X86_GS].base));
+}
+
+void lift_wrfsbase(struct x86_lift *l)
+{
+    CALL2(l, write_fsgsbase, imm(l, X86_FS), zext64(l, lift_read(l, 0)));
+}
+
+void lift_wrgsbase(struct x86_lift *l)
+{
+    CALL2(l, write_fsgsbase, imm(l, X86_GS), zext64(l, lift_read(l, 0)));
+}
+
+void lift_rsm(struct x86_lift *l)
+{
+    lift_raise(l, X86_UD); /* never in system-management mode */
+}
+
+/* --- FPU and extended state --- */
+
+static bool rex_w(const struct x86_lift *l)
+{
+    return l->in->rex & 8;
+}
+
+void lift_fxsave(struct x86_lift *l)
+{
+    CALL2(l, fxsave, lift_linear(l, 512, true), imm(l, rex_w(l)));
+}
+
+void lift_fxrstor(struct x86_lift *l)
+{
+    CALL2(l, fxrstor, lift_linear(l, 512, false), imm(l, rex_w(l)));
+    lift_end_state(l);
+}
+
+/* Form: 0 XSAVE, 1 XSAVEOPT, 2 XSAVEC, 3 XSAVES; + 16 with REX.W. */
+static void xsave(struct x86_lift *l, u64 form)
+{
+    CALL3(l, xsave, lift_linear(l, 576, true), imm(l, form + (rex_w(l) ? 16 : 0)),
+          imm(l, length(l)));
+}
+
+void lift_xsave(struct x86_lift *l)
+{
+    xsave(l, 0);
+}
+
+void lift_xsaveopt(struct x86_lift *l)
+{
+    xsave(l, 1);
+}
+
+void lift_xsavec(struct x86_lift *l)
+{
+    xsave(l, 2);
+}
+
+void lift_xsaves(struct x86_lift *l)
+{
+    xsave(l, 3);
+}
+
+static void xrstor(struct x86_lift *l, u64 form)
+{
+    CALL3(l, xrstor, lift_linear(l, 576, false), imm(l, form + (rex_w(l) ? 16 : 0)),
+          imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_xrstor(struct x86_lift *l)
+{
+    xrstor(l, 0);
+}
+
+void lift_xrstors(struct x86_lift *l)
+{
+    xrstor(l, 3);
+}
+
+void lift_xgetbv(struct x86_lift *l)
+{
+    CALL0(l, xgetbv);
+}
+
+void lift_xsetbv(struct x86_lift *l)
+{
+    CALL1(l, xsetbv, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_rdpkru(struct x86_lift *l)
+{
+    CALL0(l, rdpkru);
+}
+
+void lift_wrpkru(struct x86_lift *l)
+{
+    CALL0(l, wrpkru);
+    lift_end_state(l);
+}
+
+/* --- VMX --- */
+
+static void vmx(struct x86_lift *l, u64 reason)
+{
+    LIFT_CALL(l, IR_VOID, vmx, imm(l, reason), imm(l, exit_info(l->in)),
+              imm(l, (u64)l->in->disp), imm(l, length(l)));
+    lift_end_state(l);
+}
+
+void lift_vmcall(struct x86_lift *l)
+{
+    CALL1(l, vmcall, imm(l, length(l)));
+    lift_end_state(l);
+}
+
+#define VMX_INSTRUCTION(name, REASON)                                                              \
+    void lift_##name(struct x86_lift *l)                                                           \
+    {                                                                                              \
+        vmx(l, X86_REASON_##REASON);                                                               \
+    }
+VMX_INSTRUCTION(vmlaunch, VMLAUNCH)
+VMX_INSTRUCTION(vmresume, VMRESUME)
+VMX_INSTRUCTION(vmxoff, VMXOFF)
+VMX_INSTRUCTION(vmfunc, VMFUNC)
+VMX_INSTRUCTION(vmread, VMREAD)
+VMX_INSTRUCTION(vmwrite, VMWRITE)
+VMX_INSTRUCTION(vmptrld, VMPTRLD)
+VMX_INSTRUCTION(vmclear, VMCLEAR)
+VMX_INSTRUCTION(vmxon, VMXON)
+VMX_INSTRUCTION(vmptrst, VMPTRST)
+VMX_INSTRUCTION(invept, INVEPT)
+VMX_INSTRUCTION(invvpid, INVVPID)

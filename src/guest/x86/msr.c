@@ -1,0 +1,168 @@
+/* MSRs that the CPU itself works with (SDM vol. 4); the others are the engine's. */
+#include "guest/x86/x86_internal.h"
+
+enum {
+    MSR_TSC = 0x10,
+    MSR_SYSENTER_CS = 0x174,
+    MSR_SYSENTER_ESP = 0x175,
+    MSR_SYSENTER_EIP = 0x176,
+    MSR_PAT = 0x277,
+    MSR_XSS = 0xda0,
+    MSR_EFER = 0xc0000080,
+    MSR_STAR = 0xc0000081,
+    MSR_LSTAR = 0xc0000082,
+    MSR_CSTAR = 0xc0000083,
+    MSR_FMASK = 0xc0000084,
+    MSR_FS_BASE = 0xc0000100,
+    MSR_GS_BASE = 0xc0000101,
+    MSR_KERNEL_GS_BASE = 0xc0000102,
+    MSR_TSC_AUX = 0xc0000103,
+};
+
+u64 x86_tsc(struct x86_cpu *cpu)
+{
+    u128 scaled;
+
+    if (cpu->hooks && cpu->hooks->tsc)
+        return cpu->hooks->tsc(cpu);
+    scaled = (u128)__builtin_ia32_rdtsc() * cpu->tsc_scale;
+    return (u64)(scaled >> 48) + cpu->tsc_offset;
+}
+
+bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
+{
+    switch (msr) {
+    case MSR_TSC: *value = x86_tsc(cpu); return true;
+    case MSR_SYSENTER_CS: *value = cpu->msr_sysenter_cs; return true;
+    case MSR_SYSENTER_ESP: *value = cpu->msr_sysenter_esp; return true;
+    case MSR_SYSENTER_EIP: *value = cpu->msr_sysenter_eip; return true;
+    case MSR_PAT: *value = cpu->msr_pat; return true;
+    case MSR_EFER: *value = cpu->efer; return true;
+    case MSR_STAR: *value = cpu->msr_star; return true;
+    case MSR_LSTAR: *value = cpu->msr_lstar; return true;
+    case MSR_CSTAR: *value = cpu->msr_cstar; return true;
+    case MSR_FMASK: *value = cpu->msr_fmask; return true;
+    case MSR_FS_BASE: *value = cpu->seg[X86_FS].base; return true;
+    case MSR_GS_BASE: *value = cpu->seg[X86_GS].base; return true;
+    case MSR_KERNEL_GS_BASE: *value = cpu->msr_kernel_gs_base; return true;
+    case MSR_TSC_AUX:
+        *value = cpu->msr_tsc_aux;
+        return x86_has(cpu, X86_FEATURE_RDTSCP);
+    case MSR_XSS:
+        *value = cpu->xss;
+        return x86_has(cpu, X86_FEATURE_XSAVES);
+    }
+    return cpu->hooks && cpu->hooks->msr_read && cpu->hooks->msr_read(cpu, msr, value);
+}
+
+/* Memory types in IA32_PAT: 0 1 4 5 6 7 (SDM vol. 3 11.12.2). */
+static bool pat_valid(u64 value)
+{
+    for (unsigned i = 0; i < 8; i++)
+        if (!(0xf3 >> (value >> 8 * i & 7) & 1) || value >> 8 * i & 0xf8)
+            return false;
+    return true;
+}
+
+static bool write_address(struct x86_cpu *cpu, u64 *field, u64 value)
+{
+    if (!x86_canonical_any(cpu, value))
+        return false;
+    *field = value;
+    return true;
+}
+
+bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
+{
+    switch (msr) {
+    case MSR_TSC:
+        cpu->tsc_offset += value - x86_tsc(cpu);
+        return true;
+    case MSR_SYSENTER_CS: cpu->msr_sysenter_cs = (u32)value; return true;
+    case MSR_SYSENTER_ESP: return write_address(cpu, &cpu->msr_sysenter_esp, value);
+    case MSR_SYSENTER_EIP: return write_address(cpu, &cpu->msr_sysenter_eip, value);
+    case MSR_PAT:
+        if (!pat_valid(value))
+            return false;
+        cpu->msr_pat = value;
+        return true;
+    case MSR_EFER: return x86_write_efer(cpu, value, true);
+    case MSR_STAR: cpu->msr_star = value; return true;
+    case MSR_LSTAR: return write_address(cpu, &cpu->msr_lstar, value);
+    case MSR_CSTAR: return write_address(cpu, &cpu->msr_cstar, value);
+    case MSR_FMASK:
+        if (value >> 32)
+            return false;
+        cpu->msr_fmask = value;
+        return true;
+    case MSR_FS_BASE: return write_address(cpu, &cpu->seg[X86_FS].base, value);
+    case MSR_GS_BASE: return write_address(cpu, &cpu->seg[X86_GS].base, value);
+    case MSR_KERNEL_GS_BASE: return write_address(cpu, &cpu->msr_kernel_gs_base, value);
+    case MSR_TSC_AUX:
+        if (!x86_has(cpu, X86_FEATURE_RDTSCP) || value >> 32)
+            return false;
+        cpu->msr_tsc_aux = value;
+        return true;
+    case MSR_XSS: /* no supervisor component is offered */
+        return x86_has(cpu, X86_FEATURE_XSAVES) && !value;
+    }
+    return cpu->hooks && cpu->hooks->msr_write && cpu->hooks->msr_write(cpu, msr, value);
+}
+
+static u64 split(struct x86_cpu *cpu, u64 value)
+{
+    cpu->gpr[X86_RAX] = (u32)value;
+    cpu->gpr[X86_RDX] = value >> 32;
+    return 0;
+}
+
+static u64 edx_eax(const struct x86_cpu *cpu)
+{
+    return (u32)cpu->gpr[X86_RAX] | cpu->gpr[X86_RDX] << 32;
+}
+
+u64 x86_helper_rdmsr(struct x86_cpu *cpu, u64 length)
+{
+    u64 value;
+
+    x86_intercept(cpu, X86_REASON_RDMSR, 0, (u32)length, 0, 0);
+    if (!x86_msr_read(cpu, (u32)cpu->gpr[X86_RCX], &value))
+        x86_raise_error(cpu, X86_GP, 0);
+    return split(cpu, value);
+}
+
+u64 x86_helper_wrmsr(struct x86_cpu *cpu, u64 length)
+{
+    x86_intercept(cpu, X86_REASON_WRMSR, 0, (u32)length, 0, 0);
+    if (!x86_msr_write(cpu, (u32)cpu->gpr[X86_RCX], edx_eax(cpu)))
+        x86_raise_error(cpu, X86_GP, 0);
+    return 0;
+}
+
+u64 x86_helper_rdtsc(struct x86_cpu *cpu, u64 length)
+{
+    if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
+        x86_raise_error(cpu, X86_GP, 0);
+    x86_intercept(cpu, X86_REASON_RDTSC, 0, (u32)length, 0, 0);
+    return split(cpu, x86_tsc(cpu));
+}
+
+u64 x86_helper_rdtscp(struct x86_cpu *cpu, u64 length)
+{
+    if (!x86_has(cpu, X86_FEATURE_RDTSCP))
+        x86_raise(cpu, X86_UD);
+    if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
+        x86_raise_error(cpu, X86_GP, 0);
+    x86_intercept(cpu, X86_REASON_RDTSCP, 0, (u32)length, 0, 0);
+    cpu->gpr[X86_RCX] = (u32)cpu->msr_tsc_aux;
+    return split(cpu, x86_tsc(cpu));
+}
+
+u64 x86_helper_rdpmc(struct x86_cpu *cpu, u64 length)
+{
+    if (!(cpu->cr4 & X86_CR4_PCE) && cpu->cpl)
+        x86_raise_error(cpu, X86_GP, 0);
+    x86_intercept(cpu, X86_REASON_RDPMC, 0, (u32)length, 0, 0);
+    /* There are no performance counters: any index is out of range. */
+    x86_raise_error(cpu, X86_GP, 0);
+}

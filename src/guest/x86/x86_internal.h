@@ -1,0 +1,286 @@
+/*
+ * What the parts of guest/x86 that hold the system side (paging, events, segments, control
+ * registers) offer each other and guest_x86.c.
+ */
+#ifndef TRIODE_X86_INTERNAL_H
+#define TRIODE_X86_INTERNAL_H
+
+#include <errno.h>
+#include <string.h>
+
+#include "guest/x86/helpers.h"
+#include "guest/x86/insn.h"
+#include "guest/x86/x86.h"
+
+/* Functions of struct guest_ops. */
+int x86_walk(struct guest_cpu *cpu, u64 gva, enum guest_access access, bool implicit, bool probe,
+             struct guest_page *page);
+u64 x86_pc(const struct guest_cpu *cpu);
+void x86_mmio_read(struct guest_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
+void x86_mmio_write(struct guest_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
+
+/* Features that change what the CPU does (struct x86_cpu.features). */
+enum {
+    X86_FEATURE_VALID = 1 << 0,
+    X86_FEATURE_VME = 1 << 1,
+    X86_FEATURE_MONITOR = 1 << 2,
+    X86_FEATURE_VMX = 1 << 3,
+    X86_FEATURE_PCID = 1 << 4,
+    X86_FEATURE_XSAVE = 1 << 5,
+    X86_FEATURE_RDRAND = 1 << 6,
+    X86_FEATURE_FSGSBASE = 1 << 7,
+    X86_FEATURE_SMEP = 1 << 8,
+    X86_FEATURE_INVPCID = 1 << 9,
+    X86_FEATURE_RDSEED = 1 << 10,
+    X86_FEATURE_SMAP = 1 << 11,
+    X86_FEATURE_UMIP = 1 << 12,
+    X86_FEATURE_PKU = 1 << 13,
+    X86_FEATURE_LA57 = 1 << 14,
+    X86_FEATURE_XSAVEOPT = 1 << 15,
+    X86_FEATURE_XSAVEC = 1 << 16,
+    X86_FEATURE_XSAVES = 1 << 17,
+    X86_FEATURE_NX = 1 << 18,
+    X86_FEATURE_PAGE1GB = 1 << 19,
+    X86_FEATURE_RDTSCP = 1 << 20,
+    X86_FEATURE_LM = 1 << 21,
+    X86_FEATURE_SYSCALL = 1 << 22,
+    X86_FEATURE_SEP = 1 << 23,
+    X86_FEATURE_PSE = 1 << 24,
+    X86_FEATURE_PAE = 1 << 25,
+    X86_FEATURE_PGE = 1 << 26,
+    X86_FEATURE_FXSR = 1 << 27,
+};
+
+static inline bool x86_has(struct x86_cpu *cpu, u32 feature)
+{
+    if (unlikely(!cpu->features))
+        x86_update_features(cpu);
+    return cpu->features & feature;
+}
+
+/* Event types (SDM vol. 3 24.8.3). */
+enum {
+    X86_EVENT_EXTERNAL = 0,
+    X86_EVENT_NMI = 2,
+    X86_EVENT_HARDWARE = 3,
+    X86_EVENT_SOFT_INT = 4,
+    X86_EVENT_ICEBP = 5,
+    X86_EVENT_SOFT_EXCEPTION = 6,
+};
+
+/* Basic exit reasons (SDM vol. 3 appendix C) of the instructions here. */
+enum {
+    X86_REASON_TASK_SWITCH = 9,
+    X86_REASON_CPUID = 10,
+    X86_REASON_HLT = 12,
+    X86_REASON_INVD = 13,
+    X86_REASON_INVLPG = 14,
+    X86_REASON_RDPMC = 15,
+    X86_REASON_RDTSC = 16,
+    X86_REASON_VMCALL = 18,
+    X86_REASON_VMCLEAR = 19,
+    X86_REASON_VMLAUNCH = 20,
+    X86_REASON_VMPTRLD = 21,
+    X86_REASON_VMPTRST = 22,
+    X86_REASON_VMREAD = 23,
+    X86_REASON_VMRESUME = 24,
+    X86_REASON_VMWRITE = 25,
+    X86_REASON_VMXOFF = 26,
+    X86_REASON_VMXON = 27,
+    X86_REASON_CR = 28,
+    X86_REASON_DR = 29,
+    X86_REASON_IO = 30,
+    X86_REASON_RDMSR = 31,
+    X86_REASON_WRMSR = 32,
+    X86_REASON_MWAIT = 36,
+    X86_REASON_MONITOR = 39,
+    X86_REASON_PAUSE = 40,
+    X86_REASON_GDTR_IDTR = 46,
+    X86_REASON_LDTR_TR = 47,
+    X86_REASON_INVEPT = 50,
+    X86_REASON_RDTSCP = 51,
+    X86_REASON_INVVPID = 53,
+    X86_REASON_WBINVD = 54,
+    X86_REASON_XSETBV = 55,
+    X86_REASON_RDRAND = 57,
+    X86_REASON_INVPCID = 58,
+    X86_REASON_VMFUNC = 59,
+    X86_REASON_RDSEED = 61,
+    X86_REASON_XSAVES = 63,
+    X86_REASON_XRSTORS = 64,
+};
+
+enum {
+    X86_SHADOW_STI = 1 << 0,
+    X86_SHADOW_MOV_SS = 1 << 1,
+    X86_BLOCKED_BY_NMI = 1 << 3,
+};
+
+static inline void x86_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len,
+                                 u64 linear, u64 insn_info)
+{
+    if (cpu->hooks && cpu->hooks->intercept)
+        cpu->hooks->intercept(cpu, reason, qualification, insn_len, linear, insn_info);
+}
+
+static inline bool x86_long_mode(const struct x86_cpu *cpu)
+{
+    return cpu->efer & X86_EFER_LMA;
+}
+
+static inline bool x86_code64(const struct x86_cpu *cpu)
+{
+    return x86_long_mode(cpu) && cpu->seg[X86_CS].access & X86_SEG_L;
+}
+
+static inline bool x86_protected(const struct x86_cpu *cpu)
+{
+    return cpu->cr0 & X86_CR0_PE;
+}
+
+static inline bool x86_vm86(const struct x86_cpu *cpu)
+{
+    return cpu->eflags & X86_FLAG_VM;
+}
+
+static inline unsigned x86_iopl(const struct x86_cpu *cpu)
+{
+    return cpu->eflags >> 12 & 3;
+}
+
+/* @address is canonical for the width of linear addresses in force (SDM vol. 1 3.3.7.1). */
+static inline bool x86_canonical(const struct x86_cpu *cpu, u64 address)
+{
+    return (u64)sign_extend(address, cpu->cr4 & X86_CR4_LA57 ? 57 : 48) == address;
+}
+
+/* Canonical for 57 bits if the CPU has 5-level paging at all: what WRMSR and the like check. */
+static inline bool x86_canonical_any(struct x86_cpu *cpu, u64 address)
+{
+    return (u64)sign_extend(address, x86_has(cpu, X86_FEATURE_LA57) ? 57 : 48) == address;
+}
+
+/* A linear address cut to 32 bits where it has no more. */
+static inline u64 x86_linear_mask(const struct x86_cpu *cpu)
+{
+    return x86_code64(cpu) ? ~0ull : 0xffffffffull;
+}
+
+static inline void x86_load_implicit(struct x86_cpu *cpu, u64 gva, void *buf, unsigned bytes)
+{
+    cpu->common.memory->load_implicit(&cpu->common, gva, buf, bytes);
+}
+
+static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *buf,
+                                      unsigned bytes)
+{
+    cpu->common.memory->store_implicit(&cpu->common, gva, buf, bytes);
+}
+
+/* At the end of an instruction that may have let interrupts or NMIs in, state complete: leaves for
+ * the run loop to look, unless the engine says that nothing waits. */
+static inline void x86_check_events(struct x86_cpu *cpu)
+{
+    if (!cpu->quiet)
+        guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
+}
+
+/* Full x86_update_mode and x86_update_mmu after a change of CPL, CS, SS or flags. */
+static inline void x86_update(struct x86_cpu *cpu)
+{
+    x86_update_mode(cpu);
+    x86_update_mmu(cpu);
+}
+
+/* stack.c: pushes and pops whose effect on RSP and SS is the caller's to commit, so that a fault in
+ * the middle leaves the state as it was. */
+struct x86_stack {
+    struct x86_cpu *cpu;
+    struct x86_seg ss;
+    u64 sp, mask;
+    unsigned width; /* bytes of each push or pop: 2, 4, 8 */
+    bool code64;    /* no segmentation */
+    bool system;    /* with supervisor rights whatever the current privilege */
+    u32 error;      /* error code of #SS */
+};
+
+/* The current stack, for pushes and pops of @width bytes. */
+void x86_stack_init(struct x86_stack *s, struct x86_cpu *cpu, unsigned width);
+void x86_push(struct x86_stack *s, u64 value);
+u64 x86_pop(struct x86_stack *s);
+/* Makes s->sp the CPU's. */
+void x86_stack_commit(const struct x86_stack *s);
+
+/* seg.c */
+
+/* A descriptor as it stands in GDT or LDT, with the upper half of the 16-byte ones. */
+struct x86_descriptor {
+    u64 raw, high;
+};
+
+/* Reads the descriptor of @selector; false when it lies beyond its table's limit (or the LDT is
+ * unusable). @wide: 16 bytes, as system descriptors in long mode. Page faults raise. */
+bool x86_read_descriptor(struct x86_cpu *cpu, u16 selector, bool wide, struct x86_descriptor *d);
+
+/* Segment register contents of a descriptor (base 32 bits). */
+struct x86_seg x86_unpack_descriptor(u16 selector, u64 raw);
+
+/* Sets the accessed bit in memory and in @raw if it is not set. */
+void x86_set_accessed(struct x86_cpu *cpu, u16 selector, u64 *raw);
+
+/* MOV/POP/LxS to a segment register other than CS, with all checks; raises. Mode is updated. */
+void x86_load_segment(struct x86_cpu *cpu, unsigned reg, u16 selector);
+
+/* Sets @reg as real and virtual-8086 mode do. */
+void x86_load_segment_real(struct x86_cpu *cpu, unsigned reg, u16 selector);
+
+/* Stack for a transfer to an inner level @dpl from the TSS: SS:ESP/SP, checked, or in long mode RSP
+ * and a null SS; with @ist 1..7 from the interrupt stack table. @ext is or-ed into error codes.
+ * Widths and whose rights are the caller's to set. */
+void x86_stack_from_tss(struct x86_stack *s, struct x86_cpu *cpu, unsigned dpl, unsigned ist,
+                        u32 ext);
+
+/* The null selector @selector in SS at privilege @cpl: unusable, but its DPL is the CPL. */
+struct x86_seg x86_null_ss(u16 selector, unsigned cpl);
+
+/* Task switches always are VM exits (SDM vol. 3 25.2); @source: 0 CALL, 1 IRET, 2 JMP, 3 gate. */
+void x86_task_switch(struct x86_cpu *cpu, u16 selector, unsigned source, u32 insn_len) NORETURN;
+
+/* Linear address of @bytes at @offset in segment @reg with limit, type and canonical checks; raises
+ * #GP(0) or #SS(0). */
+u64 x86_segment_linear(struct x86_cpu *cpu, unsigned reg, u64 offset, unsigned bytes, bool write);
+
+/* True if [@offset, @offset + @bytes) is within @seg's limit (expand-down too). */
+bool x86_within_limit(const struct x86_seg *seg, u32 offset, unsigned bytes);
+
+static inline u64 x86_stack_mask(const struct x86_cpu *cpu)
+{
+    if (x86_code64(cpu))
+        return ~0ull;
+    return cpu->seg[X86_SS].access & X86_SEG_DB ? 0xffffffffull : 0xffffull;
+}
+
+/* cr.c: the reserved bits of CR4, and loading PDPTEs: false if one is malformed (#GP). */
+u64 x86_cr4_valid(struct x86_cpu *cpu);
+bool x86_load_pdptes(struct x86_cpu *cpu, u64 cr3);
+
+/* The space key for x86_update_mmu and for flushes, were CR3 @cr3. */
+u64 x86_space_key(const struct x86_cpu *cpu, u64 cr3);
+
+/* mmu.c: true if the instruction at lip would access the stack segment at @gva; decides between #SS
+ * and #GP for non-canonical addresses. */
+bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva);
+
+/* fpu_state.c: components this CPU can have in XCR0. */
+u64 x86_xcr0_supported(struct x86_cpu *cpu);
+/* After a load of MXCSR: host environment and mode bit. */
+void x86_mxcsr_loaded(struct x86_cpu *cpu);
+
+/* The guest's TSC now. */
+u64 x86_tsc(struct x86_cpu *cpu);
+
+/* rflags.c: what POPF and IRET may change at the current privilege with operands of @width bytes
+ * (VM, VIF and VIP aside). */
+u64 x86_flags_writable(const struct x86_cpu *cpu, unsigned width);
+
+#endif
