@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Boots without a terminal and in every form a kernel and an initrd may have: scripted.py TRIODE"""
 import gzip
+import json
 import os
 import sys
 import tempfile
@@ -32,6 +33,9 @@ def main():
     print("the kernel's own messages come without quiet")
     check(run(triode, linux("triode.poweroff")), 0, "Command line: ", "reboot: Power down")
 
+    print("the bzImage unpacks itself")
+    check(run(triode, linux("quiet triode.poweroff", "--unpack", "off")), 0, "Triode guest ready")
+
     print("compressed initrd, kernel as ELF by PVH")
     with tempfile.TemporaryDirectory() as folder:
         packed = os.path.join(folder, "initramfs.cpio.gz")
@@ -43,6 +47,18 @@ def main():
         images.extract_vmlinux(KERNEL, vmlinux)
         check(run(triode, linux("quiet triode.poweroff", "--kernel", vmlinux)), 0,
               "Triode guest ready")
+
+    print("the default guest, a trace and statistics")
+    with tempfile.TemporaryDirectory() as folder:
+        trace = os.path.join(folder, "trace.jsonl")
+        result = run(triode, ["run", "--engine", "soft", "--append",
+                              "console=ttyS0 quiet triode.poweroff", "--stats",
+                              "--trace", f"exits,irq,msr:{trace}"])
+        check(result, 0, "Triode guest ready")
+        with open(trace, encoding="utf-8") as lines:
+            seen = {json.loads(line)["event"] for line in lines}
+        if not {"exits", "msr"} <= seen <= {"exits", "irq", "msr"}:
+            sys.exit(f"FAILED: the trace has {seen}")
 
     generic = os.path.join(GUESTS, "vmlinuz")
     if os.path.exists(generic):
