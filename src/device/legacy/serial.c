@@ -179,6 +179,14 @@ static void rx_put(struct serial *serial, u8 byte, u8 errors)
         s->line_errors |= errors;
 }
 
+static void tell_room(struct serial *serial)
+{
+    if (!serial->state.refused || !serial->dev.stream)
+        return;
+    serial->state.refused = 0;
+    serial->dev.stream->room(serial->dev.stream->backend);
+}
+
 static u8 rx_get(struct serial *serial)
 {
     struct serial_state *s = &serial->state;
@@ -193,10 +201,7 @@ static u8 rx_get(struct serial *serial)
         s->line_errors |= s->rx_errors[0];
     s->timeout_pending = 0;
     arm_timeout(serial);
-    if (s->refused && serial->dev.stream) {
-        s->refused = 0;
-        serial->dev.stream->room(serial->dev.stream->backend);
-    }
+    tell_room(serial);
     return byte;
 }
 
@@ -208,10 +213,7 @@ static void rx_clear(struct serial *serial)
     s->timeout_pending = 0;
     s->line_errors &= LSR_OE;
     arm_timeout(serial);
-    if (s->refused && serial->dev.stream) {
-        s->refused = 0;
-        serial->dev.stream->room(serial->dev.stream->backend);
-    }
+    tell_room(serial);
 }
 
 /* Moves what it can from the transmit FIFO to the back end. */
@@ -363,6 +365,8 @@ static void write_port(struct device *dev, u64 offset, unsigned size, u64 wide)
     case MCR:
         s->mcr = value & MCR_ALL;
         update_modem(s);
+        if (s->mcr & MCR_RTS)
+            tell_room(serial);
         break;
     case SCR:
         s->scr = value;
@@ -371,6 +375,10 @@ static void write_port(struct device *dev, u64 offset, unsigned size, u64 wide)
     update_irq(serial);
 }
 
+/*
+ * The other side honours RTS: input given before a driver has the port open waits for it, instead
+ * of being cleared away when the driver sets the port up.
+ */
 static size_t receive(void *device, const u8 *data, size_t len)
 {
     struct serial *serial = device;
@@ -380,6 +388,8 @@ static size_t receive(void *device, const u8 *data, size_t len)
     mutex_lock(&serial->dev.lock);
     if (s->mcr & MCR_LOOP) {
         taken = len; /* the line is cut off */
+    } else if (!(s->mcr & MCR_RTS)) {
+        s->refused = 1;
     } else {
         while (taken < len && rx_room(s))
             rx_put(serial, data[taken++], 0);
