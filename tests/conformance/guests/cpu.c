@@ -19,17 +19,17 @@ static void basics(void)
     EXPECT(regs[0] >= 0x80000008, 1);
     cpuid(0x80000008, 0, regs);
     EXPECT((regs[0] & 0xff) >= 36, 1);
-    EXPECT(regs[0] >> 8 & 0xff, 48);
-    EXPECT(has(1, 3, 0), 1);           /* FPU */
-    EXPECT(has(1, 3, 4), 1);           /* TSC */
-    EXPECT(has(1, 3, 5), 1);           /* MSR */
-    EXPECT(has(1, 3, 6), 1);           /* PAE */
-    EXPECT(has(1, 3, 9), 1);           /* APIC */
-    EXPECT(has(1, 3, 25), 1);          /* SSE */
-    EXPECT(has(1, 3, 26), 1);          /* SSE2 */
-    EXPECT(has(0x80000001, 3, 29), 1); /* long mode */
-    EXPECT(has(0x80000001, 3, 20), 1); /* NX */
-    EXPECT(has(0x80000001, 3, 11), 1); /* SYSCALL */
+    EXPECT((regs[0] >> 8 & 0xff) == (has(7, 2, 16) ? 57 : 48), 1); /* LA57 */
+    EXPECT(has(1, 3, 0), 1);                                       /* FPU */
+    EXPECT(has(1, 3, 4), 1);                                       /* TSC */
+    EXPECT(has(1, 3, 5), 1);                                       /* MSR */
+    EXPECT(has(1, 3, 6), 1);                                       /* PAE */
+    EXPECT(has(1, 3, 9), 1);                                       /* APIC */
+    EXPECT(has(1, 3, 25), 1);                                      /* SSE */
+    EXPECT(has(1, 3, 26), 1);                                      /* SSE2 */
+    EXPECT(has(0x80000001, 3, 29), 1);                             /* long mode */
+    EXPECT(has(0x80000001, 3, 20), 1);                             /* NX */
+    EXPECT(has(0x80000001, 3, 11), 1);                             /* SYSCALL */
     cpuid(1, 0, regs);
     cpuid(1, 0, again);
     EXPECT(regs[0], again[0]);

@@ -57,8 +57,13 @@ static void protection(void)
     EXPECT(fault.error, 0x48 | 4);
     EXPECT(TRAPS("mov %w0, %%es", : : "r"(0x1000)), 13); /* beyond the GDT */
     EXPECT(fault.error, 0x1000);
+#ifdef __x86_64__
+    EXPECT(TRAPS("mov %w0, %%ss", : : "r"(0)), NO_FAULT); /* 64-bit code needs no stack segment */
+    asm volatile("mov %w0, %%ss" : : "r"(SELECTOR_DATA));
+#else
     EXPECT(TRAPS("mov %w0, %%ss", : : "r"(0)), 13);
     EXPECT(fault.error, 0);
+#endif
     EXPECT(TRAPS("mov %w0, %%ss", : : "r"(SELECTOR_CODE)), 13);
     EXPECT(fault.error, SELECTOR_CODE);
     EXPECT(TRAPS("mov %w0, %%ss", : : "r"(SELECTOR_USER_DATA)), 13);

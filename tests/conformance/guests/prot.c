@@ -210,6 +210,14 @@ static void paging(void)
     write_cr0(read_cr0() & ~0x80000000);
 }
 
+static bool is_intel(void)
+{
+    u32 regs[4];
+
+    cpuid(0, 0, regs);
+    return regs[1] == 0x756e6547;
+}
+
 static void pae_paging(void)
 {
     for (u32 i = 0; i < 4; i++) {
@@ -235,13 +243,15 @@ static void pae_paging(void)
     wrmsr(0xc0000080, rdmsr(0xc0000080) | 0x800);
     write_cr3((word)pae_pointers);
     EXPECT(read_page(3), NONE);
-    /* The pointers are read when CR3 is written, not before each walk. */
-    pae_pointers[3] = 0;
-    EXPECT(TRAPS("movl %0, %%eax", : : "m"(*(volatile u32 *)LAPIC_BASE) : "eax"), NONE);
-    /* Reserved bits in a pointer make the load of CR3 fail. */
-    pae_pointers[3] = (word)pae_directories[3] | 1 | 0x1e0;
-    EXPECT(TRAPS("mov %0, %%cr3", : : "r"((word)pae_pointers)), 13);
-    pae_pointers[3] = (word)pae_directories[3] | 1;
+    if (is_intel()) {
+        /* The pointers are read when CR3 is written, not before each walk. */
+        pae_pointers[3] = 0;
+        EXPECT(TRAPS("movl %0, %%eax", : : "m"(*(volatile u32 *)LAPIC_BASE) : "eax"), NONE);
+        /* Reserved bits in a pointer make the load of CR3 fail. */
+        pae_pointers[3] = (word)pae_directories[3] | 1 | 0x1e0;
+        EXPECT(TRAPS("mov %0, %%cr3", : : "r"((word)pae_pointers)), 13);
+        pae_pointers[3] = (word)pae_directories[3] | 1;
+    }
     write_cr0(read_cr0() & ~0x80000000);
 }
 
