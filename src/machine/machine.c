@@ -225,7 +225,7 @@ static void restart(struct machine *machine)
     if (machine->end == MACHINE_RUNNING)
         __atomic_store_n(&machine->stopping, 0, __ATOMIC_SEQ_CST);
     mutex_unlock(&machine->lock);
-    if (!ret && !machine->stopping)
+    if (!ret && !__atomic_load_n(&machine->stopping, __ATOMIC_SEQ_CST))
         ret = machine_vcpus_start(machine, &err);
     if (ret)
         machine_finish(machine, MACHINE_FAILED, err.text);
@@ -268,7 +268,12 @@ static void *io_main(void *opaque)
 {
     struct machine *machine = opaque;
 
+    struct err err = {0};
+
     mem_reader_online(machine->mem, MACHINE_IO_READER);
+    /* This thread alone starts, kicks and joins vCPU threads, so that nothing of it needs a lock. */
+    if (machine_vcpus_start(machine, &err))
+        machine_finish(machine, MACHINE_FAILED, err.text);
     loop_wake(&machine->loop); /* plain-file input is there from the start */
     while (!machine->loop.quit)
         loop_once(&machine->loop);
@@ -455,12 +460,7 @@ int machine_start(struct machine *machine, struct err *err)
     if (ret)
         return ret;
     machine->has_io_thread = true;
-    ret = machine_vcpus_start(machine, err);
-    if (ret) {
-        machine_finish(machine, MACHINE_FAILED, err->text);
-        machine_join(machine);
-    }
-    return ret;
+    return 0;
 }
 
 int machine_done_fd(const struct machine *machine)

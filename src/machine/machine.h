@@ -64,7 +64,7 @@ const struct machine_board_info *machine_board_at(size_t index);
  * a user can get wrong is found here: -EINVAL and the like with @err set. */
 int machine_create(struct machine **machine, const struct machine_config *config, struct err *err);
 
-/* Starts the I/O thread and the vCPUs. */
+/* Starts the I/O thread, and that the vCPUs. */
 int machine_start(struct machine *machine, struct err *err);
 
 /* Readable (poll) once the run has ended. Owned by the machine. */
