@@ -144,7 +144,9 @@ extern char test_doubt[640]; /* why failures are no news on this engine; empty w
     X(software_breakpoint)                                                                         \
     X(hardware_breakpoint)                                                                         \
     X(injected_exception)                                                                          \
-    X(state_moves_to_another_vm)
+    X(state_moves_to_another_vm)                                                                   \
+    X(mmio_completes_before_a_kick)                                                                \
+    X(statistics)
 
 #define X(name) void name(void **state);
 STATE_TESTS(X)

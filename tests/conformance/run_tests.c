@@ -585,3 +585,61 @@ void state_moves_to_another_vm(void **state)
     }
     host_destroy(host);
 }
+
+/* A read-modify-write at MMIO: a kick after the read's exit comes only when the write is out too. */
+void mmio_completes_before_a_kick(void **state)
+{
+    static const u8 code[] = {
+        0xbb, 0x00, 0x00, 0x00, 0xd0, /* mov $0xd0000000, %ebx */
+        0xff, 0x03,                   /* incl (%rbx) */
+        0x8b, 0x43, 0x08,             /* mov 8(%rbx), %eax */
+        0xe7, 0x98,                   /* out %eax, $0x98 */
+    };
+    struct host *host = start(code, sizeof code, MODE_LONG64);
+    struct vcpu *vcpu = host->cpu[0].vcpu;
+    int ret;
+
+    (void)state;
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(vcpu->run->exit_reason, KVM_EXIT_MMIO);
+    CHECK_EQUAL(vcpu->run->mmio.is_write, 0);
+    memset(vcpu->run->mmio.data, 0, 8);
+    vcpu->run->mmio.data[0] = 41;
+    OPS(kick)(vcpu);
+    ret = OPS(vcpu_run)(vcpu);
+    CHECK_EQUAL(ret, 0);
+    CHECK_EQUAL(vcpu->run->exit_reason, KVM_EXIT_MMIO);
+    CHECK_EQUAL(vcpu->run->mmio.is_write, 1);
+    CHECK_EQUAL(vcpu->run->mmio.data[0], 42);
+    CHECK_EQUAL(OPS(vcpu_run)(vcpu), (u64)-EINTR);
+    CHECK_EQUAL(get_rip(host), LOAD_GPA + 7);
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(vcpu->run->exit_reason, KVM_EXIT_MMIO);
+    CHECK_EQUAL(vcpu->run->mmio.phys_addr, MMIO_GPA + 8);
+    memset(vcpu->run->mmio.data, 7, 8);
+    OPS(kick)(vcpu);
+    CHECK_EQUAL(OPS(vcpu_run)(vcpu), (u64)-EINTR);
+    CHECK_EQUAL(get_rip(host), LOAD_GPA + 10);
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(*(u32 *)io_data(vcpu->run), 0x07070707);
+    host_destroy(host);
+}
+
+void statistics(void **state)
+{
+    static const u8 code[] = {0xe6, 0x98, 0xeb, 0xfc}; /* out; again */
+    struct host *host = start(code, sizeof code, MODE_LONG64);
+    struct engine_stat stats[128];
+    int count;
+
+    (void)state;
+    for (unsigned i = 0; i < 5; i++)
+        CHECK_EQUAL(host_run_once(host), 0);
+    count = OPS(vcpu_stats)(host->cpu[0].vcpu, stats, ARRAY_SIZE(stats));
+    CHECK(count > 0 && count <= (int)ARRAY_SIZE(stats));
+    for (int i = 0; i < count; i++)
+        CHECK(stats[i].name && stats[i].name[0]);
+    CHECK_EQUAL(OPS(vcpu_stats)(host->cpu[0].vcpu, stats, 1), 1);
+    CHECK(OPS(vm_stats)(host->vm, stats, ARRAY_SIZE(stats)) >= 0);
+    host_destroy(host);
+}
