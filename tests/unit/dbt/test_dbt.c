@@ -1,0 +1,320 @@
+/*
+ * The run time with a real guest CPU (x86, 32-bit flat mode, no paging) on real memory: chaining,
+ * invalidation, self-modifying code, code over page ends, MMIO, a full code cache. Each program runs
+ * compiled and interpreted, and ends with HLT.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "dbt/dbt.h"
+#include "guest/x86/x86.h"
+
+#define RAM_BYTES (4 * MiB)
+#define START 0x1000u
+#define STACK 0x80000u
+#define MMIO 0xd0000000u
+#define REASON_HLT 12
+
+#define PROGRAM(name, text)                                                                        \
+    extern const u8 name[], name##_end[];                                                          \
+    __asm__(".pushsection .rodata\n.code32\n" #name ":\n" text "\n" #name                          \
+            "_end:\n.code64\n.popsection\n");
+
+PROGRAM(sum, "xor %eax, %eax\n mov $1000, %ecx\n"
+             "1: add %ecx, %eax\n dec %ecx\n jnz 1b\n hlt")
+
+PROGRAM(calls, "xor %eax, %eax\n mov $10, %ebx\n"
+               "1: push %ebx\n call 2f\n add $4, %esp\n dec %ebx\n jnz 1b\n hlt\n"
+               "2: mov 4(%esp), %ecx\n imul %ecx, %ecx\n add %ecx, %eax\n ret")
+
+/* Patches the immediate of an instruction in its own block, then runs it. */
+PROGRAM(patch_own, "movl $0x1234, 1f+1-patch_own+0x1000\n"
+                   "1: mov $0, %eax\n hlt")
+
+/* Runs a function, patches it from another block, runs it again. */
+PROGRAM(patch_other, "xor %eax, %eax\n call 2f\n call 2f\n movb $7, 2f+1-patch_other+0x1000\n"
+                     "jmp 1f\n1: call 2f\n hlt\n"
+                     "2: mov $1, %ecx\n add %ecx, %eax\n ret")
+
+/* Rewrites, with REP MOVSB, the instructions right behind it. */
+PROGRAM(patch_rep, "mov $2f-patch_rep+0x1000, %esi\n mov $1f-patch_rep+0x1000, %edi\n"
+                   "mov $5, %ecx\n cld\n rep movsb\n"
+                   "1: mov $1, %eax\n hlt\n"
+                   "2: mov $2, %eax")
+
+PROGRAM(mmio, "mov $0xd0000000, %ebx\n mov 4(%ebx), %eax\n mov %ax, 8(%ebx)\n"
+              "movzbl 1(%ebx), %ecx\n hlt")
+
+/* Atomics over a page end, and at the end of memory that is plain. */
+PROGRAM(split_lock, "mov $0x20ffe, %ebx\n movl $0xffffffff, (%ebx)\n lock incl (%ebx)\n"
+                    "mov (%ebx), %eax\n movl $5, (%ebx)\n mov $7, %ecx\n lock xadd %ecx, (%ebx)\n"
+                    "mov (%ebx), %edx\n hlt")
+
+struct machine {
+    struct mem *mem;
+    struct mem_ram ram;
+    struct dbt *dbt;
+    struct x86_cpu *cpu;
+    bool ended;
+    u64 mmio_address, mmio_value;
+    unsigned mmio_bytes;
+};
+
+static void intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
+                      u64 insn_info)
+{
+    (void)qualification, (void)insn_len, (void)linear, (void)insn_info;
+    if (reason == REASON_HLT) {
+        ((struct machine *)cpu->engine)->ended = true;
+        guest_leave(&cpu->common, X86_EXIT_VMEXIT);
+    }
+}
+
+static void mmio_read(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes)
+{
+    u64 v = gpa * 0x0101 + bytes;
+
+    (void)cpu;
+    memcpy(buf, &v, bytes);
+}
+
+static void mmio_write(struct x86_cpu *cpu, u64 gpa, const void *buf, unsigned bytes)
+{
+    struct machine *m = cpu->engine;
+
+    m->mmio_address = gpa;
+    m->mmio_bytes = bytes;
+    m->mmio_value = 0;
+    memcpy(&m->mmio_value, buf, bytes);
+}
+
+static const struct x86_hooks hooks = {
+    .intercept = intercept, .mmio_read = mmio_read, .mmio_write = mmio_write};
+
+static void flat_mode(struct x86_cpu *cpu)
+{
+    x86_reset(cpu, false);
+    cpu->cr0 |= X86_CR0_PE;
+    for (unsigned i = X86_ES; i <= X86_GS; i++)
+        cpu->seg[i] = (struct x86_seg){.limit = ~0u,
+                                       .access = X86_SEG_P | X86_SEG_S | X86_SEG_DB | X86_SEG_G |
+                                                 (i == X86_CS ? 0xb : 3)};
+    cpu->lip = START;
+    cpu->gpr[X86_RSP] = STACK;
+    x86_update_mode(cpu);
+    x86_update_mmu(cpu);
+}
+
+static void start(struct machine *m, bool jit, u64 cache)
+{
+    struct dbt_config config = {.guest = &x86_guest_ops, .jit = jit, .code_cache_bytes = cache};
+    struct err err;
+
+    memset(m, 0, sizeof(*m));
+    m->mem = mem_create();
+    assert_non_null(m->mem);
+    assert_int_equal(mem_ram_alloc(&m->ram, RAM_BYTES, &err), 0);
+    assert_int_equal(mem_set_slot(m->mem, 0, 0, 0, RAM_BYTES, m->ram.hva), 0);
+    config.mem = m->mem;
+    assert_int_equal(dbt_create(&m->dbt, &config, &err), 0);
+    m->cpu = aligned_alloc(64, (sizeof(*m->cpu) + 63) & ~63ul);
+    assert_non_null(m->cpu);
+    memset(m->cpu, 0, sizeof(*m->cpu));
+    m->cpu->common.ops = &x86_guest_ops;
+    m->cpu->common.mem = m->mem;
+    m->cpu->phys_mask = (1ull << 39) - 1;
+    m->cpu->hooks = &hooks;
+    m->cpu->engine = m;
+    assert_int_equal(dbt_attach(m->dbt, &m->cpu->common), 0);
+    flat_mode(m->cpu);
+}
+
+static void stop(struct machine *m)
+{
+    dbt_detach(&m->cpu->common);
+    dbt_destroy(m->dbt);
+    mem_destroy(m->mem);
+    mem_ram_free(&m->ram);
+    free(m->cpu);
+}
+
+static void run(struct machine *m)
+{
+    m->ended = false;
+    while (!m->ended) {
+        u32 code = dbt_run(&m->cpu->common);
+
+        if (!m->ended && code != X86_EXIT_STATE && code != X86_EXIT_HALT_CHECK &&
+            code != IR_EXIT_REQUEST)
+            fail_msg("exit code %u at %#lx", code, (unsigned long)m->cpu->lip);
+    }
+}
+
+static void load(struct machine *m, u32 at, const u8 *code, const u8 *end)
+{
+    assert_int_equal(mem_write(m->mem, at, code, (u64)(end - code)), 0);
+}
+
+static void program(struct machine *m, bool jit, const u8 *code, const u8 *end)
+{
+    start(m, jit, 0);
+    load(m, START, code, end);
+    run(m);
+}
+
+#define EAX(m) ((u32)(m)->cpu->gpr[X86_RAX])
+
+static void test_loop(void **state)
+{
+    for (int jit = 0; jit < 2; jit++) {
+        struct machine m;
+        struct dbt_stats stats;
+
+        (void)state;
+        program(&m, jit, sum, sum_end);
+        assert_int_equal(EAX(&m), 500500);
+        dbt_get_stats(m.dbt, &stats);
+        if (jit)
+            assert_true(stats.chained >= 1);
+        stop(&m);
+    }
+}
+
+static void test_calls(void **state)
+{
+    for (int jit = 0; jit < 2; jit++) {
+        struct machine m;
+
+        (void)state;
+        program(&m, jit, calls, calls_end);
+        assert_int_equal(EAX(&m), 385);
+        assert_int_equal(m.cpu->gpr[X86_RSP], STACK);
+        stop(&m);
+    }
+}
+
+static void test_self_modifying(void **state)
+{
+    static const struct {
+        const u8 *code, *end;
+        u32 eax;
+    } cases[] = {{patch_own, patch_own_end, 0x1234},
+                 {patch_other, patch_other_end, 9},
+                 {patch_rep, patch_rep_end, 2}};
+
+    (void)state;
+    for (int jit = 0; jit < 2; jit++)
+        for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+            struct machine m;
+
+            program(&m, jit, cases[i].code, cases[i].end);
+            assert_int_equal(EAX(&m), cases[i].eax);
+            stop(&m);
+        }
+}
+
+/* The same program at every place around a page end, run twice each with a change by a device. */
+static void test_page_end(void **state)
+{
+    (void)state;
+    for (int jit = 0; jit < 2; jit++) {
+        struct machine m;
+        u8 immediate = 0xe7; /* 1000 = 0x3e8 becomes 999 */
+
+        start(&m, jit, 0);
+        for (u32 at = 0x3000 - 24; at <= 0x3000; at++) {
+            load(&m, at, sum, sum_end);
+            m.cpu->lip = at;
+            run(&m);
+            assert_int_equal(EAX(&m), 500500);
+            assert_int_equal(mem_write(m.mem, at + 3, &immediate, 1), 0);
+            m.cpu->lip = at;
+            run(&m);
+            assert_int_equal(EAX(&m), 499500);
+        }
+        stop(&m);
+    }
+}
+
+static void test_mmio(void **state)
+{
+    (void)state;
+    for (int jit = 0; jit < 2; jit++) {
+        struct machine m;
+
+        program(&m, jit, mmio, mmio_end);
+        assert_int_equal(EAX(&m), (u32)((MMIO + 4ull) * 0x0101 + 4));
+        assert_int_equal(m.cpu->gpr[X86_RCX], (u8)((MMIO + 1ull) * 0x0101 + 1));
+        assert_int_equal(m.mmio_address, MMIO + 8);
+        assert_int_equal(m.mmio_bytes, 2);
+        assert_int_equal(m.mmio_value, (u16)EAX(&m));
+        stop(&m);
+    }
+}
+
+static void test_split_lock(void **state)
+{
+    (void)state;
+    for (int jit = 0; jit < 2; jit++) {
+        struct machine m;
+
+        program(&m, jit, split_lock, split_lock_end);
+        assert_int_equal(EAX(&m), 0);
+        assert_int_equal(m.cpu->gpr[X86_RCX], 5);
+        assert_int_equal(m.cpu->gpr[X86_RDX], 12);
+        stop(&m);
+    }
+}
+
+/* More code than the smallest cache holds: 60,000 blocks of "inc eax; jmp next". */
+static void test_full_cache(void **state)
+{
+    struct machine m;
+    struct dbt_stats stats;
+    const u32 first = 0x100000, blocks = 60000;
+
+    (void)state;
+    start(&m, true, MiB);
+    for (u32 i = 0; i < blocks; i++) {
+        static const u8 block[] = {0x40, 0xe9, 0x0a, 0, 0, 0};
+
+        memcpy(m.ram.hva + first + i * 16, block, sizeof(block));
+    }
+    m.ram.hva[first + blocks * 16] = 0xf4;
+    m.cpu->lip = first;
+    run(&m);
+    assert_int_equal(EAX(&m), blocks);
+    dbt_get_stats(m.dbt, &stats);
+    assert_true(stats.flushes >= 1);
+    stop(&m);
+}
+
+static void test_cache_size(void **state)
+{
+    struct dbt_config config = {.guest = &x86_guest_ops, .jit = true, .code_cache_bytes = 4096};
+    struct dbt *dbt;
+    struct err err;
+
+    (void)state;
+    config.mem = mem_create();
+    assert_int_equal(dbt_create(&dbt, &config, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "1M to 1G"));
+    mem_destroy(config.mem);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loop),       cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_self_modifying), cmocka_unit_test(test_page_end),
+        cmocka_unit_test(test_mmio),       cmocka_unit_test(test_split_lock),
+        cmocka_unit_test(test_full_cache), cmocka_unit_test(test_cache_size),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
