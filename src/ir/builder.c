@@ -11,7 +11,7 @@
 enum {
     FIRST_INSTS = 128,
     FIRST_BLOCKS = 8,
-    SHARES = 512,  /* entries of the table of shared values */
+    SHARES = 512,   /* entries of the table of shared values */
     GRANULES = 256, /* chains of known slots, by slot / GRANULE */
     GRANULE = 8,
     KNOWN = 255,
@@ -238,7 +238,7 @@ static void emit_put(struct ir_unit *unit, const struct ir_inst *inst)
     unsigned bytes = ir_type_bytes(ir_typeof(unit, inst->a));
     struct known_slot *known = find_slot(unit->forward, slot, bytes);
 
-    if (known && known->slot == slot && known->bytes == bytes && known->value == inst->a)
+    if (known && known->slot == slot && known->value == inst->a)
         return;
     forget_overlapping(unit->forward, slot, bytes);
     if (ir_append(unit, inst))

@@ -20,6 +20,36 @@ static void raise_inexact(void)
     sum = sum + tiny;
 }
 
+/* A signalling comparison is a quiet one and, for any NaN, the flag. */
+#define SIGNALLING(type)                                                                           \
+    static void signal_nan_##type(type a, type b)                                                  \
+    {                                                                                              \
+        if (isunordered(a, b))                                                                     \
+            raise_invalid();                                                                       \
+    }                                                                                              \
+    type ir_fmin_##type(type a, type b)                                                            \
+    {                                                                                              \
+        signal_nan_##type(a, b);                                                                   \
+        return isless(a, b) ? a : b;                                                               \
+    }                                                                                              \
+    type ir_fmax_##type(type a, type b)                                                            \
+    {                                                                                              \
+        signal_nan_##type(a, b);                                                                   \
+        return isgreater(a, b) ? a : b;                                                            \
+    }                                                                                              \
+    bool ir_fless_##type(type a, type b)                                                           \
+    {                                                                                              \
+        signal_nan_##type(a, b);                                                                   \
+        return isless(a, b);                                                                       \
+    }                                                                                              \
+    bool ir_fless_equal_##type(type a, type b)                                                     \
+    {                                                                                              \
+        signal_nan_##type(a, b);                                                                   \
+        return islessequal(a, b);                                                                  \
+    }
+SIGNALLING(f32)
+SIGNALLING(f64)
+
 enum { ROUND_EVEN, ROUND_DOWN, ROUND_UP, ROUND_ZERO, ROUND_CURRENT, ROUND_QUIET = 8 };
 
 f64 ir_fround_f64(f64 value, u64 mode)

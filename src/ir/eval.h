@@ -89,12 +89,18 @@ static inline u64 value_insert(u64 a, u64 b, u64 bit, unsigned width)
     return (a & ~mask) | (b << bit & mask);
 }
 
+#define value_fmin(a, b) _Generic((a), float : ir_fmin_f32, double : ir_fmin_f64)(a, b)
+#define value_fmax(a, b) _Generic((a), float : ir_fmax_f32, double : ir_fmax_f64)(a, b)
+#define value_fless(a, b) _Generic((a), float : ir_fless_f32, double : ir_fless_f64)(a, b)
+#define value_fless_equal(a, b)                                                                    \
+    _Generic((a), float : ir_fless_equal_f32, double : ir_fless_equal_f64)(a, b)
+
 /* Rounds to an integral value as fround's imm says; exact about which flags are raised. */
 f32 ir_fround_f32(f32 value, u64 mode);
 f64 ir_fround_f64(f64 value, u64 mode);
-#define value_fround(value, mode)                                                                     \
-    _Generic((value), float: ir_fround_f32, double: ir_fround_f64)(value, mode)
-#define value_fsqrt(value) _Generic((value), float: sqrtf, double: sqrt)(value)
+#define value_fround(value, mode)                                                                  \
+    _Generic((value), float : ir_fround_f32, double : ir_fround_f64)(value, mode)
+#define value_fsqrt(value) _Generic((value), float : sqrtf, double : sqrt)(value)
 
 /* @value, of type @from, to a signed integer of type @to; current rounding mode or towards zero. */
 u64 ir_float_to_int(enum ir_type to, enum ir_type from, u64 value, bool to_zero);

@@ -42,20 +42,14 @@ const struct ir_op_shape ir_op_shape[IR_OPS] = {
 };
 
 const u8 ir_bits_of[IR_TYPES] = {
-    [IR_I1] = 1,   [IR_I8] = 8,   [IR_I16] = 16, [IR_I32] = 32,   [IR_I64] = 64,
+    [IR_I1] = 1,   [IR_I8] = 8,   [IR_I16] = 16,   [IR_I32] = 32, [IR_I64] = 64,
     [IR_F32] = 32, [IR_F64] = 64, [IR_V128] = 128, [IR_V256] = 0,
 };
 
 const u64 ir_mask_of[IR_TYPES] = {
-    [IR_I1] = 1,
-    [IR_I8] = 0xff,
-    [IR_I16] = 0xffff,
-    [IR_I32] = 0xffffffff,
-    [IR_I64] = ~0ull,
-    [IR_F32] = 0xffffffff,
-    [IR_F64] = ~0ull,
-    [IR_V128] = ~0ull,
-    [IR_V256] = ~0ull,
+    [IR_I1] = 1,           [IR_I8] = 0xff,    [IR_I16] = 0xffff,
+    [IR_I32] = 0xffffffff, [IR_I64] = ~0ull,  [IR_F32] = 0xffffffff,
+    [IR_F64] = ~0ull,      [IR_V128] = ~0ull, [IR_V256] = ~0ull,
 };
 
 static const char *const type_names[IR_TYPES] = {"void", "i1",  "i8",  "i16",  "i32",

@@ -12,8 +12,8 @@
 struct machine {
     const struct ir_unit *unit;
     const struct ir_run *run;
-    union ir_value *value;   /* by reference */
-    union ir_value *next;    /* what phis will be after the jump; by reference */
+    union ir_value *value; /* by reference */
+    union ir_value *next;  /* what phis will be after the jump; by reference */
     struct ir_outcome outcome;
 };
 
@@ -129,8 +129,7 @@ EXEC(scvtf)
     u64 a = scalar(m, in->a);
     s64 number = type_of(m, in->a) == IR_I32 ? (s32)a : (s64)a;
 
-    result(m, in)->q[0] =
-        in->type == IR_F32 ? ir_bits_f32((f32)number) : ir_bits_f64((f64)number);
+    result(m, in)->q[0] = in->type == IR_F32 ? ir_bits_f32((f32)number) : ir_bits_f64((f64)number);
     return in + 1;
 }
 
@@ -182,10 +181,9 @@ EXEC(st)
 
 static inline const struct ir_inst *atomic(struct machine *m, const struct ir_inst *in, u64 desired)
 {
-    result(m, in)->q[0] =
-        m->run->memory->atomic(m->run->state, scalar(m, in->a) + in->imm, in->op,
-                               bytes_of(in->type), scalar(m, in->b), desired) &
-        ir_mask_of[in->type];
+    result(m, in)->q[0] = m->run->memory->atomic(m->run->state, scalar(m, in->a) + in->imm, in->op,
+                                                 bytes_of(in->type), scalar(m, in->b), desired) &
+                          ir_mask_of[in->type];
     return in + 1;
 }
 
@@ -337,8 +335,8 @@ struct ir_outcome ir_interpret(const struct ir_unit *unit, const struct ir_run *
     goto *labels[in->op];
 #define RUN_0(name)                                                                                \
     run_##name : values[in - unit->insts].q[0] =                                                   \
-        eval_##name(in->type, unit->insts[in->a].type, unit->insts[in->b].type, values[in->a].q[0], \
-                    values[in->b].q[0], values[in->c].q[0], in->imm) &                             \
+        eval_##name(in->type, unit->insts[in->a].type, unit->insts[in->b].type,                    \
+                    values[in->a].q[0], values[in->b].q[0], values[in->c].q[0], in->imm) &         \
         ir_mask_of[in->type];                                                                      \
     NEXT
 #define IR_OP(name, sig, types, flags, expr, doc) IR_PASTE(RUN_, IR_IS_FUNC(expr))(name)
@@ -347,7 +345,7 @@ struct ir_outcome ir_interpret(const struct ir_unit *unit, const struct ir_run *
 
 #define IR_OP(name, sig, types, flags, expr, doc)                                                  \
     run_##name : values[in - unit->insts] =                                                        \
-        eval_##name(&values[in->a], &values[in->b], &values[in->c], in->imm);                      \
+                     eval_##name(&values[in->a], &values[in->b], &values[in->c], in->imm);         \
     NEXT
 #include "ir/ops_vector.def"
 #undef IR_OP

@@ -141,7 +141,8 @@ static u32 next_block(const struct ir_unit *unit, u32 first)
 
 void ir_print(const struct ir_unit *unit, FILE *out)
 {
-    for (u32 b = next_block(unit, 0); b < unit->nblocks; b = next_block(unit, unit->blocks[b].first)) {
+    for (u32 b = next_block(unit, 0); b < unit->nblocks;
+         b = next_block(unit, unit->blocks[b].first)) {
         const struct ir_block *block = &unit->blocks[b];
 
         fprintf(out, "block %u:\n", b);

@@ -213,7 +213,7 @@ static ir_ref rule_funnel(struct ir_unit *unit, struct ir_inst *inst)
     u64 c;
 
     return const_value(unit, inst->c, &c) && !(c & (ir_bits_of[inst->type] - 1)) ? inst->a
-                                                                                  : IR_NONE;
+                                                                                 : IR_NONE;
 }
 
 /* A comparison of zext x with a constant that its type cannot or can hold. */
@@ -439,15 +439,6 @@ static ir_ref rule_address(struct ir_unit *unit, struct ir_inst *inst)
     return CHANGED;
 }
 
-static ir_ref rule_branch(struct ir_unit *unit, struct ir_inst *inst)
-{
-    u64 c;
-
-    if (!const_value(unit, inst->a, &c))
-        return IR_NONE;
-    return become(inst, IR_jump, 0, 0, c ? (u32)inst->imm : inst->imm >> 32);
-}
-
 /* goto_if, exit_if that never leave. */
 static ir_ref rule_leave_if(struct ir_unit *unit, struct ir_inst *inst)
 {
@@ -511,7 +502,6 @@ static rule *const rules[IR_OPS] = {
     [IR_aand] = rule_address,
     [IR_aor] = rule_address,
     [IR_axor] = rule_address,
-    [IR_branch] = rule_branch,
     [IR_goto_if] = rule_leave_if,
     [IR_exit_if] = rule_leave_if,
     [IR_goto_ind] = rule_goto_ind,

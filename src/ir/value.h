@@ -49,7 +49,7 @@ static inline u64 ir_bits_int(u64 value)
 
 /* The bits of a C value by its C type; integers become u64. */
 #define IR_BITS(e)                                                                                 \
-    _Generic((e), float: ir_bits_f32, double: ir_bits_f64, default: ir_bits_int)(e)
+    _Generic((e), float : ir_bits_f32, double : ir_bits_f64, default : ir_bits_int)(e)
 
 /*
  * The result @r of arithmetic on @a and @b when it is a NaN: operand a's NaN made quiet, else b's,
@@ -79,6 +79,17 @@ static inline f64 ir_fnan_f64(f64 r, f64 a, f64 b)
     return (bb & magnitude) > infinity ? ir_f64(bb | quiet) : r;
 }
 
-#define ir_fnan(r, a, b) _Generic((r), float: ir_fnan_f32, double: ir_fnan_f64)(r, a, b)
+#define ir_fnan(r, a, b) _Generic((r), float : ir_fnan_f32, double : ir_fnan_f64)(r, a, b)
+
+/* What C leaves to the compiler: which comparison a conditional expression uses, and so whether a
+ * quiet NaN raises the invalid flag. */
+f32 ir_fmin_f32(f32 a, f32 b);
+f64 ir_fmin_f64(f64 a, f64 b);
+f32 ir_fmax_f32(f32 a, f32 b);
+f64 ir_fmax_f64(f64 a, f64 b);
+bool ir_fless_f32(f32 a, f32 b);
+bool ir_fless_f64(f64 a, f64 b);
+bool ir_fless_equal_f32(f32 a, f32 b);
+bool ir_fless_equal_f64(f64 a, f64 b);
 
 #endif

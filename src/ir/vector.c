@@ -173,8 +173,8 @@ GET(get64, q, 2)
         EACH(i, n) {                                                                               \
             f##bits x = a->f##bits[i], y = b->f##bits[i];                                          \
             bool hold = (imm & 3) == 0   ? x == y                                                  \
-                        : (imm & 3) == 1 ? x < y                                                   \
-                        : (imm & 3) == 2 ? x <= y                                                  \
+                        : (imm & 3) == 1 ? value_fless(x, y)                                                 \
+                        : (imm & 3) == 2 ? value_fless_equal(x, y)                                                 \
                                          : isunordered(x, y);                                      \
                                                                                                    \
             r.s##bits[i] = hold != (imm >> 2 & 1) ? -1 : 0;                                        \

@@ -14,9 +14,9 @@
 struct verifier {
     const struct ir_unit *unit;
     struct err *err;
-    u32 *block_of; /* by reference; UNKNOWN outside of blocks */
+    u32 *block_of;   /* by reference; UNKNOWN outside of blocks */
     u64 *dominators; /* a bit set of blocks for each block */
-    u32 words;      /* of a bit set */
+    u32 words;       /* of a bit set */
 };
 
 PRINTF_LIKE(3, 4)
