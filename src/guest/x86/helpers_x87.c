@@ -642,3 +642,13 @@ u64 x86_helper_emms(struct x86_cpu *cpu)
     cpu->ftag = 0;
     return 0;
 }
+
+u64 x86_helper_mmx_maskmov(struct x86_cpu *cpu, u64 address, u64 data)
+{
+    const u8 *from = (const u8 *)&cpu->fpr[data].mantissa, *mask = (const u8 *)cpu->common.scratch;
+
+    for (unsigned i = 0; i < 8; i++)
+        if (mask[i] & 0x80)
+            cpu->common.memory->store(&cpu->common, address + i, &from[i], 1);
+    return x86_helper_mmx_enter(cpu);
+}

@@ -3,7 +3,6 @@
 #include "guest/x86/lift.h"
 #include "guest/x86/x86_internal.h"
 
-enum { X86_REASON_PAUSE = 40 };
 
 static ir_ref zext64(struct x86_lift *l, ir_ref v)
 {
