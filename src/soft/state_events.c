@@ -1,0 +1,238 @@
+/* Get and set of what waits to happen to a vCPU: events, run state, interrupts, a debugger. */
+#include <errno.h>
+#include <string.h>
+
+#include "soft/private.h"
+
+int soft_get_lapic(struct vcpu *vcpu, struct kvm_lapic_state *lapic)
+{
+    lapic_get_state(&soft_vcpu(vcpu)->parts.lapic, lapic);
+    return 0;
+}
+
+int soft_set_lapic(struct vcpu *vcpu, const struct kvm_lapic_state *lapic)
+{
+    lapic_set_state(&soft_vcpu(vcpu)->parts.lapic, lapic);
+    return 0;
+}
+
+/* An event in the VM-entry fields is "injected" in KVM's words: on its way, not to be asked again. */
+static void get_injected(const struct soft_vcpu *soft, struct kvm_vcpu_events *events)
+{
+    const struct vmcs *vmcs = &soft->vmx.root.vmcs;
+    u32 info = vmcs->vm_entry_interruption_information;
+
+    if (!(info & VMX_INTR_VALID))
+        return;
+    switch (VMX_INTR_TYPE(info)) {
+    case 0:
+    case 4:
+        events->interrupt.injected = 1;
+        events->interrupt.nr = (u8)info;
+        events->interrupt.soft = VMX_INTR_TYPE(info) == 4;
+        break;
+    case 2:
+        events->nmi.injected = 1;
+        break;
+    default:
+        events->exception.injected = 1;
+        events->exception.nr = (u8)info;
+        events->exception.has_error_code = !!(info & VMX_INTR_ERROR);
+        events->exception.error_code = vmcs->vm_entry_exception_error_code;
+        break;
+    }
+}
+
+/* An exception not yet delivered counts as injected; its address or DR6 bits take effect now, because
+ * the struct has no room for them unless the user asked for payloads. */
+static void get_pending(struct x86_cpu *cpu, struct kvm_vcpu_events *events)
+{
+    struct x86_event *pending = &cpu->pending;
+
+    if (!pending->valid)
+        return;
+    if (pending->has_payload && pending->vector == X86_PF)
+        cpu->cr2 = pending->payload;
+    else if (pending->has_payload && pending->vector == X86_DB)
+        cpu->dr[6] = (cpu->dr[6] & ~0xfull) | pending->payload;
+    pending->has_payload = false;
+    events->exception.injected = 1;
+    events->exception.nr = pending->vector;
+    events->exception.has_error_code = pending->has_error;
+    events->exception.error_code = pending->error;
+}
+
+int soft_get_vcpu_events(struct vcpu *vcpu, struct kvm_vcpu_events *events)
+{
+    struct soft_vcpu *soft = soft_vcpu(vcpu);
+    u32 signals = __atomic_load_n(&soft->run.signals, __ATOMIC_SEQ_CST);
+    u32 shadow = x86_interruptibility(&soft->cpu);
+
+    memset(events, 0, sizeof *events);
+    get_pending(&soft->cpu, events);
+    get_injected(soft, events);
+    events->interrupt.shadow = (shadow & 1 ? KVM_X86_SHADOW_INT_STI : 0) |
+                               (shadow & 2 ? KVM_X86_SHADOW_INT_MOV_SS : 0);
+    events->nmi.pending = !!(signals & SOFT_SIGNAL_NMI);
+    events->nmi.masked = !!(shadow & 8);
+    events->sipi_vector = signals & 0xff;
+    events->smi.latched_init = !!(signals & SOFT_SIGNAL_INIT);
+    events->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+    return 0;
+}
+
+static void set_signal(struct soft_vcpu *soft, u32 signal, bool on)
+{
+    if (on)
+        soft_signal(soft, signal);
+    else
+        __atomic_fetch_and(&soft->run.signals, ~signal, __ATOMIC_SEQ_CST);
+}
+
+static void set_injected(struct soft_vcpu *soft, const struct kvm_vcpu_events *events)
+{
+    struct x86_event event = {.valid = true};
+
+    soft->vmx.root.vmcs.vm_entry_interruption_information = 0;
+    if (events->nmi.injected) {
+        event.vector = X86_NMI;
+        event.type = 2;
+    } else if (events->interrupt.injected) {
+        event.vector = events->interrupt.nr;
+        event.type = events->interrupt.soft ? 4 : 0;
+    } else {
+        return;
+    }
+    vmx_inject(&soft->vmx, &event);
+}
+
+int soft_set_vcpu_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events)
+{
+    struct soft_vcpu *soft = soft_vcpu(vcpu);
+    struct x86_cpu *cpu = &soft->cpu;
+
+    if (events->flags & ~(KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
+                          KVM_VCPUEVENT_VALID_SHADOW) ||
+        (events->exception.injected && (events->exception.nr > 31 || events->exception.nr == 2)))
+        return -EINVAL;
+    cpu->pending = (struct x86_event){
+        .valid = events->exception.injected || events->exception.pending,
+        .vector = events->exception.nr,
+        .type = events->exception.nr == X86_BP || events->exception.nr == X86_OF ? 6 : 3,
+        .has_error = events->exception.has_error_code,
+        .error = events->exception.error_code,
+        .insn_len = events->exception.nr == X86_BP || events->exception.nr == X86_OF ? 1 : 0,
+    };
+    set_injected(soft, events);
+    if (events->flags & KVM_VCPUEVENT_VALID_SHADOW) {
+        x86_clear_shadow(cpu);
+        if (events->interrupt.shadow & KVM_X86_SHADOW_INT_STI)
+            cpu->interruptibility |= 1;
+        if (events->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS)
+            cpu->interruptibility |= 2;
+        cpu->shadow_lip = cpu->lip;
+    }
+    cpu->interruptibility = (cpu->interruptibility & ~8u) | (events->nmi.masked ? 8 : 0);
+    if (events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
+        set_signal(soft, SOFT_SIGNAL_NMI, events->nmi.pending);
+    soft->priv.events_due = true;
+    return 0;
+}
+
+int soft_get_mp_state(struct vcpu *vcpu, struct kvm_mp_state *state)
+{
+    switch (soft_vcpu(vcpu)->run.state) {
+    case SOFT_HALTED:
+        state->mp_state = KVM_MP_STATE_HALTED;
+        break;
+    case SOFT_WAIT_SIPI:
+        state->mp_state = KVM_MP_STATE_UNINITIALIZED;
+        break;
+    case SOFT_PAUSED:
+    case SOFT_UNPLUGGED:
+        state->mp_state = KVM_MP_STATE_STOPPED;
+        break;
+    default:
+        state->mp_state = KVM_MP_STATE_RUNNABLE;
+        break;
+    }
+    return 0;
+}
+
+int soft_set_mp_state(struct vcpu *vcpu, const struct kvm_mp_state *state)
+{
+    struct soft_vcpu *soft = soft_vcpu(vcpu);
+    enum soft_state to;
+
+    switch (state->mp_state) {
+    case KVM_MP_STATE_RUNNABLE:
+    case KVM_MP_STATE_SIPI_RECEIVED:
+        to = SOFT_RUNNABLE;
+        break;
+    case KVM_MP_STATE_HALTED:
+        to = SOFT_HALTED;
+        break;
+    case KVM_MP_STATE_UNINITIALIZED:
+    case KVM_MP_STATE_INIT_RECEIVED:
+        to = SOFT_WAIT_SIPI;
+        break;
+    case KVM_MP_STATE_STOPPED:
+        to = SOFT_PAUSED;
+        break;
+    default:
+        return -EINVAL;
+    }
+    if (soft->run.state == SOFT_UNPLUGGED || soft->run.state == SOFT_RUNNING)
+        return -EBUSY;
+    soft_set_state(soft, to);
+    return 0;
+}
+
+/* For a VM without interrupt controllers; ours always has them. */
+int soft_interrupt(struct vcpu *vcpu, u32 vector)
+{
+    (void)vcpu;
+    (void)vector;
+    return -ENXIO;
+}
+
+int soft_nmi(struct vcpu *vcpu)
+{
+    soft_signal(soft_vcpu(vcpu), SOFT_SIGNAL_NMI);
+    return 0;
+}
+
+/* Instruction breakpoints by looking at each instruction; data breakpoints are refused. */
+int soft_set_guest_debug(struct vcpu *vcpu, const struct kvm_guest_debug *debug)
+{
+    struct soft_vcpu *soft = soft_vcpu(vcpu);
+    struct vmcs *vmcs = &soft->vmx.root.vmcs;
+    const u32 known = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
+                      KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_BLOCKIRQ | KVM_GUESTDBG_INJECT_DB |
+                      KVM_GUESTDBG_INJECT_BP;
+
+    if (debug->control & ~known)
+        return -EINVAL;
+    if (debug->control & KVM_GUESTDBG_USE_HW_BP)
+        for (unsigned i = 0; i < 4; i++)
+            if (debug->arch.debugreg[7] >> (2 * i) & 3 &&
+                debug->arch.debugreg[7] >> (16 + 4 * i) & 3)
+                return -EOPNOTSUPP;
+    if (debug->control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)) {
+        bool bp = debug->control & KVM_GUESTDBG_INJECT_BP;
+
+        if (soft->cpu.pending.valid)
+            return -EBUSY;
+        soft_raise(soft, bp ? X86_BP : X86_DB, 0);
+        if (bp) {
+            soft->cpu.pending.type = 6;
+            soft->cpu.pending.insn_len = 1;
+        }
+    }
+    soft->priv.debug = *debug;
+    if (!(debug->control & KVM_GUESTDBG_ENABLE))
+        soft->priv.debug.control = 0;
+    vmcs->exception_bitmap = soft->priv.debug.control & KVM_GUESTDBG_USE_SW_BP ? BIT(X86_BP) : 0;
+    soft->priv.events_due = true;
+    return 0;
+}

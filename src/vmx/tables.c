@@ -1,0 +1,197 @@
+/* The tables made from fields.def, controls.def and reasons.def, and look-ups in them. */
+#include <string.h>
+
+#include "vmx/vmx.h"
+
+const struct vmx_field vmx_fields[] = {
+#define F(encoding, width, area, access, name)                                                     \
+    {encoding, VMX_##width, VMX_##area, VMX_##access, offsetof(struct vmcs, name), #name},
+#include "vmx/fields.def"
+#undef F
+};
+const unsigned vmx_nfields = ARRAY_SIZE(vmx_fields);
+
+const struct vmx_control vmx_controls[] = {
+#define C(word, bit, name, allowed) {VMX_##word, bit, VMX_##allowed, #name},
+#include "vmx/controls.def"
+#undef C
+};
+const unsigned vmx_ncontrols = ARRAY_SIZE(vmx_controls);
+
+const struct vmx_field *vmx_field_find(u32 encoding)
+{
+    u32 key = (encoding >> 13 & 3) == VMX_W64 ? encoding & ~1u : encoding;
+    unsigned low = 0, high = ARRAY_SIZE(vmx_fields);
+
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+
+        if (vmx_fields[middle].encoding == key)
+            return &vmx_fields[middle];
+        if (vmx_fields[middle].encoding < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+static size_t field_bytes(const struct vmx_field *field)
+{
+    static const u8 bytes[] = {[VMX_W16] = 2, [VMX_W64] = 8, [VMX_W32] = 4, [VMX_WN] = 8};
+
+    return bytes[field->width];
+}
+
+u64 vmx_field_get(const struct vmcs *vmcs, const struct vmx_field *field)
+{
+    u64 value = 0;
+
+    memcpy(&value, (const u8 *)vmcs + field->offset, field_bytes(field));
+    return value;
+}
+
+void vmx_field_set(struct vmcs *vmcs, const struct vmx_field *field, u64 value)
+{
+    memcpy((u8 *)vmcs + field->offset, &value, field_bytes(field));
+}
+
+u32 vmx_allowed0(enum vmx_control_word word)
+{
+    u32 must = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
+        if (vmx_controls[i].word == word && vmx_controls[i].allowed == VMX_ONE)
+            must |= 1u << vmx_controls[i].bit;
+    return must;
+}
+
+u32 vmx_allowed1(enum vmx_control_word word)
+{
+    u32 may = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
+        if (vmx_controls[i].word == word && vmx_controls[i].allowed != VMX_NO)
+            may |= 1u << vmx_controls[i].bit;
+    return may;
+}
+
+u64 vmx_control_get(const struct vmcs *vmcs, enum vmx_control_word word)
+{
+    switch (word) {
+    case VMX_PIN:
+        return vmcs->pin_based_controls;
+    case VMX_PROC:
+        return vmcs->primary_processor_based_controls;
+    case VMX_PROC2:
+        return vmcs->secondary_processor_based_controls;
+    case VMX_PROC3:
+        return vmcs->tertiary_processor_based_controls;
+    case VMX_EXIT:
+        return vmcs->primary_vm_exit_controls;
+    case VMX_EXIT2:
+        return vmcs->secondary_vm_exit_controls;
+    default:
+        return vmcs->vm_entry_controls;
+    }
+}
+
+/* Whether the SDM lets @when functions look at a control word that may not be activated. */
+static bool proc(const struct vmx_level *level, u32 bit)
+{
+    return level->vmcs.primary_processor_based_controls & bit;
+}
+
+/* SDM table 28-3: register in bits 3:0, access type in 5:4 (0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW),
+ * LMSW operand in 31:16. Whether a write of CR0 or CR4 exits depends on the value, so the caller
+ * passes the new value's differing bits from the read shadow, masked, as cpu's scratch[3]. */
+static bool when_control_register(const struct vmx_level *level, const struct x86_cpu *cpu,
+                                  u64 qualification)
+{
+    unsigned reg = qualification & 15, type = bits(qualification, 5, 4);
+    const struct vmcs *vmcs = &level->vmcs;
+
+    (void)cpu;
+    if (type == 0 && reg == 3)
+        return proc(level, VMX_C_cr3_load_exiting);
+    if (type == 1 && reg == 3)
+        return proc(level, VMX_C_cr3_store_exiting);
+    if (reg == 8)
+        return proc(level, type == 0 ? VMX_C_cr8_load_exiting : VMX_C_cr8_store_exiting);
+    /* The root owns no bit of CR0 and CR4. */
+    return level->outer && (reg == 4 ? vmcs->cr4_guest_host_mask : vmcs->cr0_guest_host_mask);
+}
+
+static bool when_io(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
+{
+    (void)cpu;
+    (void)qualification;
+    return proc(level, VMX_C_unconditional_io_exiting);
+}
+
+static bool msr_exits(const struct vmx_level *level, const struct x86_cpu *cpu, bool write)
+{
+    if (!proc(level, VMX_C_use_msr_bitmaps) || !level->msr_exits)
+        return true;
+    return level->msr_exits(cpu, (u32)cpu->gpr[X86_RCX], write);
+}
+
+static bool when_rdmsr(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
+{
+    (void)qualification;
+    return msr_exits(level, cpu, false);
+}
+
+static bool when_wrmsr(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
+{
+    (void)qualification;
+    return msr_exits(level, cpu, true);
+}
+
+/* SDM 26.1.3: when EDX:EAX, IA32_XSS and the XSS-exiting bitmap have a bit in common. */
+static bool when_xsaves(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
+{
+    u64 mask = (u32)cpu->gpr[X86_RAX] | cpu->gpr[X86_RDX] << 32;
+
+    (void)qualification;
+    return mask & cpu->xss & level->vmcs.xss_exiting_bitmap;
+}
+
+/* Which word each control of controls.def is in, for ON() and OFF(). */
+enum {
+#define C(word, bit, name, allowed) VMX_WORD_OF_##name = VMX_##word,
+#include "vmx/controls.def"
+#undef C
+};
+
+#define Q VMX_INFO_Q
+#define L VMX_INFO_L
+#define P VMX_INFO_P
+#define I VMX_INFO_I
+#define N VMX_INFO_N
+#define D VMX_INFO_D
+#define NEVER .when = VMX_NEVER
+#define EVENT .when = VMX_EVENT
+#define INNER .when = VMX_INNER
+#define ALWAYS .when = VMX_ALWAYS
+#define ON(control) .when = VMX_ON, .word = VMX_WORD_OF_##control, .mask = (u32)VMX_C_##control
+#define OFF(control) .when = VMX_OFF, .word = VMX_WORD_OF_##control, .mask = (u32)VMX_C_##control
+#define ASK(function) .when = VMX_ASK, .ask = function
+static const struct vmx_reason_info reasons[VMX_REASONS] = {
+#define R(number, text, information, manual, when_, handler)                                       \
+    [number] = {.name = #text, .section = manual, .info = information, when_},
+#include "vmx/reasons.def"
+#undef R
+};
+
+const struct vmx_reason_info *vmx_reason(u32 reason)
+{
+    return reason < VMX_REASONS && reasons[reason].name ? &reasons[reason] : NULL;
+}
+
+const char *vmx_reason_name(u32 reason)
+{
+    const struct vmx_reason_info *info = vmx_reason(reason);
+
+    return info ? info->name : "reserved";
+}

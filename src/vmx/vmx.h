@@ -1,0 +1,181 @@
+/*
+ * VT-x: the VMCS as data, and the one way into and out of a guest. A vCPU always runs under a VMCS:
+ * the engine's own (the root), and on top of it those of a guest that is itself a hypervisor. An
+ * event asks the innermost VMCS first, then the next one out; the first that intercepts it gets the
+ * VM exit.
+ */
+#ifndef TRIODE_VMX_H
+#define TRIODE_VMX_H
+
+#include "guest/x86/x86.h"
+
+/* Widths of fields. W64 and WN differ in the encoding and on 32-bit CPUs only. */
+typedef u16 vmx_W16;
+typedef u32 vmx_W32;
+typedef u64 vmx_W64;
+typedef u64 vmx_WN;
+
+struct vmcs {
+#define F(encoding, width, area, access, name) vmx_##width name;
+#include "vmx/fields.def"
+#undef F
+};
+
+enum vmx_width { VMX_W16, VMX_W64, VMX_W32, VMX_WN }; /* as bits 14:13 of the encoding */
+enum vmx_area { VMX_CONTROL, VMX_INFORMATION, VMX_GUEST, VMX_HOST }; /* bits 11:10 */
+enum vmx_access { VMX_RW, VMX_RO };
+
+struct vmx_field {
+    u16 encoding;
+    u8 width, area, access;
+    u16 offset; /* in struct vmcs */
+    const char *name;
+};
+
+extern const struct vmx_field vmx_fields[];
+extern const unsigned vmx_nfields;
+
+/* The row of a VMCS component by its encoding, high halves of 64-bit fields included; NULL: no such
+ * field. */
+const struct vmx_field *vmx_field_find(u32 encoding);
+u64 vmx_field_get(const struct vmcs *vmcs, const struct vmx_field *field);
+void vmx_field_set(struct vmcs *vmcs, const struct vmx_field *field, u64 value);
+
+/* Control bits, as VMX_C_hlt_exiting. */
+enum {
+#define C(word, bit, name, allowed) VMX_C_##name = (int)(1u << (bit)),
+#include "vmx/controls.def"
+#undef C
+};
+
+enum vmx_control_word {
+    VMX_PIN,
+    VMX_PROC,
+    VMX_PROC2,
+    VMX_PROC3,
+    VMX_EXIT,
+    VMX_EXIT2,
+    VMX_ENTRY,
+    VMX_CONTROL_WORDS
+};
+
+enum vmx_allowed { VMX_ONE, VMX_MAY, VMX_NO };
+
+struct vmx_control {
+    u8 word, bit, allowed;
+    const char *name;
+};
+
+extern const struct vmx_control vmx_controls[];
+extern const unsigned vmx_ncontrols;
+
+/* Bits of @word that must be 1, and that may be 1, as the capability MSRs report them (SDM A.3). */
+u32 vmx_allowed0(enum vmx_control_word word);
+u32 vmx_allowed1(enum vmx_control_word word);
+u64 vmx_control_get(const struct vmcs *vmcs, enum vmx_control_word word);
+
+/* Basic exit reasons, as VMX_REASON_hlt. */
+enum vmx_reason {
+#define R(number, name, information, section, when, handler) VMX_REASON_##name = number,
+#include "vmx/reasons.def"
+#undef R
+    VMX_REASONS = 78
+};
+
+enum {
+    VMX_INFO_Q = 1 << 0, /* qualification */
+    VMX_INFO_L = 1 << 1, /* guest-linear address */
+    VMX_INFO_P = 1 << 2, /* guest-physical address */
+    VMX_INFO_I = 1 << 3, /* interruption information */
+    VMX_INFO_N = 1 << 4, /* instruction length */
+    VMX_INFO_D = 1 << 5, /* instruction information */
+};
+
+struct vmcs;
+struct vmx_level;
+
+struct vmx_reason_info {
+    const char *name;
+    const char *section;
+    u8 info; /* VMX_INFO_* */
+    enum vmx_when { VMX_NEVER, VMX_EVENT, VMX_INNER, VMX_ALWAYS, VMX_ON, VMX_OFF, VMX_ASK } when;
+    u8 word; /* of the control, for VMX_ON and VMX_OFF */
+    u32 mask;
+    bool (*ask)(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification);
+};
+
+/* NULL for a number that no row has. */
+const struct vmx_reason_info *vmx_reason(u32 reason);
+/* "hlt"; "reserved" for a number without a row. */
+const char *vmx_reason_name(u32 reason);
+
+/* Interruption information, SDM 25.8.3 and 25.9.2. */
+#define VMX_INTR_VALID BIT(31)
+#define VMX_INTR_ERROR BIT(11)
+#define VMX_INTR_TYPE(info) (((info) >> 8) & 7)
+
+/* One VMCS in effect. */
+struct vmx_level {
+    struct vmcs vmcs;
+    struct vmx_level *outer; /* NULL: the root */
+    /* Root: which MSRs exit, in place of a guest's bitmap in memory. NULL: all. */
+    bool (*msr_exits)(const struct x86_cpu *cpu, u32 msr, bool write);
+};
+
+/* A vCPU's VMX part. cpu->engine points to an object that begins with it. */
+struct vmx_cpu {
+    struct vmx_level root;
+    struct vmx_level *current;  /* innermost in effect */
+    struct vmx_level *exit_to;  /* who gets the exit in cpu->vmexit */
+    struct x86_event delivering; /* event whose delivery is under way: IDT-vectoring information */
+    u64 exits[VMX_REASONS];
+};
+
+static inline struct vmx_cpu *vmx_of(const struct x86_cpu *cpu)
+{
+    return (struct vmx_cpu *)cpu->engine;
+}
+
+/* The root VMCS with the engine's controls. */
+void vmx_init(struct vmx_cpu *vmx);
+
+/* x86_hooks.intercept: leaves with X86_EXIT_VMEXIT if a VMCS intercepts the instruction, else
+ * returns. */
+void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
+                   u64 insn_info);
+
+/* The innermost VMCS that wants a VM exit for @reason, or NULL. */
+struct vmx_level *vmx_interceptor(const struct vmx_cpu *vmx, const struct x86_cpu *cpu, u32 reason,
+                                  u64 qualification);
+
+/* A VM exit that no instruction asked for, to the root: fills
+ * cpu->vmexit. */
+void vmx_event_exit(struct x86_cpu *cpu, u32 reason, u64 qualification);
+
+/* Leaves for memory outside all slots at @gpa: the root's EPT violation. From mmio hooks. */
+void vmx_ept_violation(struct x86_cpu *cpu, u64 gpa, enum guest_access access) NORETURN;
+
+/* The exit path: writes what cpu->vmexit says into the exit-information fields of the VMCS that
+ * gets it. Answers the basic exit reason. SDM 28.2. */
+u32 vmx_exit(struct x86_cpu *cpu);
+
+/* Puts @event into the VM-entry fields of the root VMCS; the next vmx_enter delivers it. */
+void vmx_inject(struct vmx_cpu *vmx, const struct x86_event *event);
+/* Is one there already? */
+bool vmx_injecting(const struct vmx_cpu *vmx);
+
+enum { VMX_GO, VMX_EXITED };
+
+/* The entry path, SDM 27.6: delivers what is to be injected. VMX_EXITED: cpu->vmexit is set (memory
+ * outside all slots, triple fault, ...) and nothing was run. */
+int vmx_enter(struct x86_cpu *cpu);
+
+/* An exception of the guest's own in cpu->pending: exit if intercepted, else deliver; faults that
+ * come up meanwhile too, up to the triple fault. VMX_GO or VMX_EXITED. */
+int vmx_exception(struct x86_cpu *cpu);
+
+/* The event in VM-entry or IDT-vectoring information format, and back. */
+u32 vmx_event_info(const struct x86_event *event);
+struct x86_event vmx_info_event(u32 info, u32 error, u32 insn_len);
+
+#endif
