@@ -129,15 +129,12 @@ static int load_unpacked(struct boot_context *ctx, const struct boot_file *file,
     struct err why;
     int ret = unpack(file, image, &vmlinux);
 
-    if (ret) {
-        const char *format = boot_unpack_format(image->kernel + image->hdr.payload_offset,
-                                                image->hdr.payload_length);
-
-        if (ret == -EOPNOTSUPP)
-            log_info("the kernel's payload (%s) is left to the kernel's own decompressor",
-                     format ? format : "of an unknown format");
+    if (ret == -EOPNOTSUPP)
+        log_info("this build cannot unpack %s: the kernel's own decompressor runs instead",
+                 boot_unpack_format(image->kernel + image->hdr.payload_offset,
+                                    image->hdr.payload_length));
+    if (ret)
         return -ENOTSUP;
-    }
     ret = boot_elf_parse(&vmlinux, &elf, &why);
     if (!ret && (elf.first < MiB || elf.end > ctx->low_end || elf.entry < elf.first ||
                  elf.entry >= elf.end))

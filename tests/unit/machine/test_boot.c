@@ -1,0 +1,443 @@
+/* Boot protocols on images made here: where things land, what the CPU's state is, what is refused. */
+#include <asm/bootparam.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../unit.h"
+
+#include "machine/boot.h"
+
+#define RAM (64 * MiB)
+#define SETUP_BYTES 1024 /* one boot sector, one sector of setup */
+#define KERNEL_BYTES 8192
+#define ELF_BYTES 1024
+
+static struct {
+    struct mem *mem;
+    u8 *ram;
+    struct boot_context ctx;
+    struct machine_map map;
+    struct err err;
+} t;
+
+static char kernel_path[] = "/tmp/triode-test-XXXXXX";
+static char initrd_path[] = "/tmp/triode-test-XXXXXX";
+
+static void write_file(const char *path, const void *data, size_t len)
+{
+    FILE *file = fopen(path, "wb");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, len, file), len);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* A bzImage whose payload is at @payload, if any. */
+static size_t make_bzimage(u8 *image, const void *payload, u32 payload_len)
+{
+    struct setup_header hdr = {
+        .setup_sects = 1, .syssize = KERNEL_BYTES / 16, .boot_flag = 0xaa55, .header = 0x53726448,
+        .version = 0x020f, .loadflags = LOADED_HIGH, .initrd_addr_max = 0x7fffffff,
+        .kernel_alignment = 0x200000, .relocatable_kernel = 1, .xloadflags = XLF_KERNEL_64,
+        .cmdline_size = 100, .payload_offset = 4096, .payload_length = payload_len,
+        .pref_address = 0x1000000, .init_size = 0x800000,
+    };
+
+    memset(image, 0, SETUP_BYTES + KERNEL_BYTES);
+    memcpy(image + 0x1f1, &hdr, sizeof(hdr));
+    memset(image + SETUP_BYTES, 0xcc, 4096);
+    memcpy(image + SETUP_BYTES + 4096, payload, payload_len);
+    return SETUP_BYTES + KERNEL_BYTES;
+}
+
+/* An ELF kernel at 16 MiB with entry there, and a PVH note. */
+static size_t make_elf(u8 *image)
+{
+    static const u32 note[] = {4, 8, 18, 0x006e6558, 0x1000010, 0};
+
+    memset(image, 0, ELF_BYTES);
+    memcpy(image, "\x7f" "ELF\2\1\1", 7);
+    memcpy(image + 16, (u16[]){2, 62}, 4);
+    memcpy(image + 24, (u64[]){0x1000000, 64}, 16);
+    memcpy(image + 54, (u16[]){56, 2}, 4);
+    memcpy(image + 64, (u32[]){1, 7}, 8);
+    memcpy(image + 72, (u64[]){512, 0xffffffff81000000, 0x1000000, 512, 4096, 4096}, 48);
+    memcpy(image + 120, (u32[]){4, 4}, 8);
+    memcpy(image + 128, (u64[]){256, 0, 0, sizeof(note), sizeof(note), 4}, 48);
+    memcpy(image + 256, note, sizeof(note));
+    memset(image + 512, 0x90, 512);
+    return ELF_BYTES;
+}
+
+/* LZ4's legacy frame with literals only, and the size that the kernel's build appends. */
+static u32 make_payload(u8 *payload, const u8 *data, u32 len)
+{
+    u8 *at = payload + 8;
+    u32 rest = len - 15, block;
+
+    *at++ = 0xf0;
+    for (; rest >= 255; rest -= 255)
+        *at++ = 255;
+    *at++ = (u8)rest;
+    memcpy(at, data, len);
+    at += len;
+    block = (u32)(at - payload) - 8;
+    memcpy(payload, "\x02\x21\x4c\x18", 4);
+    memcpy(payload + 4, &block, 4);
+    memcpy(at, &len, 4);
+    return (u32)(at - payload) + 4;
+}
+
+static int boot(const void *image, size_t len)
+{
+    write_file(kernel_path, image, len);
+    memset(t.ram, 0, RAM);
+    memset(&t.ctx.regs, 0xff, sizeof(t.ctx.regs));
+    memset(&t.err, 0, sizeof(t.err));
+    return boot_kernel(&t.ctx, kernel_path, &t.err);
+}
+
+static void refused(const void *image, size_t len, const char *word)
+{
+    assert_true(boot(image, len) < 0);
+    if (!strstr(t.err.text, word) || !strstr(t.err.text, kernel_path))
+        fail_msg("\"%s\" has no \"%s\"", t.err.text, word);
+}
+
+/* Walks the page tables the loader made, by hand. */
+static u64 translate(u64 gva)
+{
+    const u64 *table = (const u64 *)(t.ram + t.ctx.sregs.cr3);
+    u64 entry = table[gva >> 39 & 511];
+
+    assert_int_equal(entry & 0x81, 1);
+    entry = ((const u64 *)(t.ram + (entry & ~0xfffull)))[gva >> 30 & 511];
+    assert_int_equal(entry & 0x81, 1);
+    entry = ((const u64 *)(t.ram + (entry & ~0xfffull)))[gva >> 21 & 511];
+    assert_int_equal(entry & 0x83, 0x83);
+    return (entry & ~0x1fffffull) | (gva & 0x1fffff);
+}
+
+static void check_long_mode(u64 rip)
+{
+    const struct kvm_sregs *s = &t.ctx.sregs;
+    u64 descriptor;
+
+    assert_int_equal(t.ctx.regs.rip, rip);
+    assert_int_equal(t.ctx.regs.rsi, BOOT_PARAMS);
+    assert_int_equal(t.ctx.regs.rflags, 2);
+    assert_int_equal(s->cr0 & 0x80000001, 0x80000001);
+    assert_int_equal(s->cr4, 0x20);
+    assert_int_equal(s->efer, 0x500);
+    assert_int_equal(s->cs.selector, 0x10);
+    assert_int_equal(s->cs.l, 1);
+    assert_int_equal(s->cs.db, 0);
+    assert_int_equal(s->ss.selector, 0x18);
+    assert_int_equal(s->gdt.limit, 47);
+    memcpy(&descriptor, t.ram + s->gdt.base + 0x10, 8);
+    assert_true(descriptor == 0x00af9b000000ffff);
+    memcpy(&descriptor, t.ram + s->gdt.base + 0x18, 8);
+    assert_true(descriptor == 0x00cf93000000ffff);
+    for (u64 gva = 0; gva < 4 * GiB; gva += 0x1234567)
+        assert_true(translate(gva) == gva);
+}
+
+static const struct boot_params *zero_page(void)
+{
+    return (const struct boot_params *)(t.ram + BOOT_PARAMS);
+}
+
+static void bzimage_by_its_own_entry(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048];
+    size_t len = make_bzimage(image, payload, make_payload(payload, elf, (u32)make_elf(elf)));
+    const struct boot_params *bp = zero_page();
+
+    (void)state;
+    t.ctx.unpack = false;
+    assert_int_equal(boot(image, len), 0);
+    check_long_mode(0x1000200);
+    assert_memory_equal(t.ram + 0x1000000, image + SETUP_BYTES, KERNEL_BYTES);
+    assert_int_equal(bp->hdr.header, 0x53726448);
+    assert_int_equal(bp->hdr.type_of_loader, 0xff);
+    assert_string_equal((char *)t.ram + bp->hdr.cmd_line_ptr, "a=b quiet");
+    assert_int_equal(bp->hdr.ramdisk_size, 0);
+    assert_int_equal(bp->acpi_rsdp_addr, 0xe0000);
+    assert_int_equal(bp->e820_entries, 2);
+    assert_int_equal(bp->e820_table[1].addr, MiB);
+    assert_int_equal(bp->e820_table[1].size, RAM - MiB);
+    assert_int_equal(bp->e820_table[1].type, 1);
+    assert_int_equal(bp->sentinel, 0);
+}
+
+static void bzimage_unpacked_here(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048];
+    size_t len = make_bzimage(image, payload, make_payload(payload, elf, (u32)make_elf(elf)));
+
+    (void)state;
+    t.ctx.unpack = true;
+    assert_int_equal(boot(image, len), 0);
+    check_long_mode(0x1000000);
+    assert_memory_equal(t.ram + 0x1000000, elf + 512, 512);
+    assert_int_equal(zero_page()->hdr.init_size, 0x800000);
+
+    /* A payload that does not unpack is left to the kernel itself. */
+    payload[20] ^= 0xff;
+    memcpy(payload + 4, "\xff\xff\xff\x00", 4);
+    len = make_bzimage(image, payload, 1100);
+    assert_int_equal(boot(image, len), 0);
+    check_long_mode(0x1000200);
+}
+
+static void bzimage_seed_is_random(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES], first[48];
+    size_t len = make_bzimage(image, "", 0);
+    const struct setup_data *seed = (const struct setup_data *)(t.ram + BOOT_SEED);
+
+    (void)state;
+    assert_int_equal(boot(image, len), 0);
+    assert_int_equal(zero_page()->hdr.setup_data, BOOT_SEED);
+    assert_int_equal(seed->type, SETUP_RNG_SEED);
+    assert_int_equal(seed->len, 32);
+    assert_int_equal(seed->next, 0);
+    memcpy(first, t.ram + BOOT_SEED, sizeof(first));
+    assert_int_equal(boot(image, len), 0);
+    assert_memory_not_equal(first, t.ram + BOOT_SEED, sizeof(first));
+}
+
+static void initrd_lies_high(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES];
+    size_t len = make_bzimage(image, "", 0);
+    char initrd[5000];
+
+    (void)state;
+    memset(initrd, 'i', sizeof(initrd));
+    write_file(initrd_path, initrd, sizeof(initrd));
+    t.ctx.initrd_path = initrd_path;
+    assert_int_equal(boot(image, len), 0);
+    assert_int_equal(zero_page()->hdr.ramdisk_image, RAM - 8192);
+    assert_int_equal(zero_page()->hdr.ramdisk_size, 5000);
+    assert_memory_equal(t.ram + RAM - 8192, initrd, 5000);
+
+    /* The header's limit counts; under it the kernel is in the way, so it goes below that. */
+    ((struct setup_header *)(image + 0x1f1))->initrd_addr_max = 0x17fffff;
+    assert_int_equal(boot(image, len), 0);
+    assert_int_equal(zero_page()->hdr.ramdisk_image, 0x1000000 - 8192);
+    t.ctx.initrd_path = NULL;
+}
+
+static void initrd_that_does_not_fit(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES];
+    size_t len = make_bzimage(image, "", 0);
+
+    (void)state;
+    write_file(initrd_path, "x", 1);
+    assert_int_equal(truncate(initrd_path, RAM - 20 * MiB), 0);
+    t.ctx.initrd_path = initrd_path;
+    assert_int_equal(boot(image, len), -ENOMEM);
+    assert_non_null(strstr(t.err.text, initrd_path));
+    assert_int_equal(truncate(initrd_path, RAM * 4), 0);
+    assert_int_equal(boot(image, len), -ENOMEM);
+    t.ctx.initrd_path = "/nonexistent/initrd";
+    assert_int_equal(boot(image, len), -ENOENT);
+    assert_non_null(strstr(t.err.text, "/nonexistent/initrd"));
+    t.ctx.initrd_path = NULL;
+}
+
+static void command_line_has_a_limit(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES];
+    size_t len = make_bzimage(image, "", 0);
+    const char *old = t.ctx.command_line;
+    char line[102];
+
+    (void)state;
+    memset(line, 'x', sizeof(line));
+    line[100] = 0;
+    t.ctx.command_line = line;
+    assert_int_equal(boot(image, len), 0);
+    line[100] = 'x';
+    line[101] = 0;
+    assert_int_equal(boot(image, len), -E2BIG);
+    assert_non_null(strstr(t.err.text, "101"));
+    t.ctx.command_line = old;
+}
+
+static void bad_bzimages(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES];
+    size_t len = make_bzimage(image, "", 0);
+    struct setup_header *hdr = (struct setup_header *)(image + 0x1f1);
+
+    (void)state;
+    t.ctx.unpack = false;
+    for (size_t cut = 1; cut < len - 15; cut += 97)
+        refused(image, cut, cut > 0x1f1 + sizeof(*hdr) ? "truncated" : "neither");
+    hdr->version = 0x0203;
+    refused(image, len, "2.03");
+    make_bzimage(image, "", 0);
+    hdr->xloadflags = 0;
+    refused(image, len, "32-bit");
+    make_bzimage(image, "", 0);
+    hdr->loadflags = 0;
+    refused(image, len, "zImage");
+    make_bzimage(image, "", 0);
+    hdr->init_size = 0x10000000;
+    refused(image, len, "--mem");
+    make_bzimage(image, "", 0);
+    hdr->pref_address = 0xfff0000000000000;
+    hdr->relocatable_kernel = 0;
+    refused(image, len, "");
+    make_bzimage(image, "", 0);
+    hdr->boot_flag = 0;
+    refused(image, len, "neither");
+    memcpy(image + 0x38, "ARM\x64", 4);
+    refused(image, len, "arm64");
+    refused("#!/bin/sh\n", 10, "neither");
+    refused("", 0, "empty");
+    assert_int_equal(boot_kernel(&t.ctx, "/tmp", &t.err), -EINVAL);
+    assert_non_null(strstr(t.err.text, "directory"));
+}
+
+static void pvh(void **state)
+{
+    u8 image[ELF_BYTES];
+    size_t len = make_elf(image);
+    const struct kvm_sregs *s = &t.ctx.sregs;
+    const u32 *info = (const u32 *)(t.ram + BOOT_PARAMS);
+
+    (void)state;
+    write_file(initrd_path, "initrd", 6);
+    t.ctx.initrd_path = initrd_path;
+    assert_int_equal(boot(image, len), 0);
+    t.ctx.initrd_path = NULL;
+    assert_int_equal(t.ctx.regs.rip, 0x1000010);
+    assert_int_equal(t.ctx.regs.rbx, BOOT_PARAMS);
+    assert_int_equal(s->cr0, 0x11);
+    assert_int_equal(s->cr4 | s->efer, 0);
+    assert_int_equal(s->cs.db, 1);
+    assert_int_equal(s->cs.limit, 0xffffffff);
+    assert_int_equal(s->tr.limit, 0x67);
+    assert_int_equal(info[0], 0x336ec578);
+    assert_int_equal(info[1], 1);
+    assert_int_equal(info[3], 1); /* modules */
+    assert_int_equal(*(u64 *)(t.ram + BOOT_PVH_MODULES), RAM - 4096);
+    assert_int_equal(*(u64 *)(t.ram + BOOT_PVH_MODULES + 8), 6);
+    assert_string_equal((char *)t.ram + BOOT_COMMAND_LINE, "a=b quiet");
+    assert_int_equal(info[12], 2); /* entries of the memory map */
+    assert_memory_equal(t.ram + 0x1000000, image + 512, 512);
+}
+
+static void bad_elf_files(void **state)
+{
+    u8 image[ELF_BYTES];
+    size_t len = make_elf(image);
+
+    (void)state;
+    refused(image, 20, "truncated");
+    refused(image, 100, "truncated");
+    refused(image, 700, "truncated");
+    image[4] = 1;
+    refused(image, len, "32-bit");
+    make_elf(image);
+    image[18] = 183;
+    refused(image, len, "another CPU");
+    make_elf(image);
+    image[16] = 3;
+    refused(image, len, "not an executable");
+    make_elf(image);
+    image[256] = 5; /* not Xen's note any more */
+    refused(image, len, "PVH");
+    make_elf(image);
+    image[256 + 18] = 0x08; /* entry below the kernel */
+    refused(image, len, "outside");
+    make_elf(image);
+    memcpy(image + 88, (u64[]){0x10000}, 8);
+    memcpy(image + 256 + 16, (u64[]){0x10000}, 8);
+    refused(image, len, "no memory");
+    make_elf(image);
+    memcpy(image + 104, (u64[]){1ull << 40}, 8);
+    refused(image, len, "no memory");
+    make_elf(image);
+    memcpy(image + 88, (u64[]){~0ull - 10}, 8);
+    refused(image, len, "");
+}
+
+/* Any bytes may stand in headers. The answer does not matter; the sanitizers' build watches. */
+static void headers_that_lie(void **state)
+{
+    u8 bzimage[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048], image[16384];
+    u32 packed = make_payload(payload, elf, (u32)make_elf(elf));
+    size_t bz_len = make_bzimage(bzimage, payload, packed);
+    u64 random = 99;
+
+    (void)state;
+    t.ctx.unpack = true;
+    for (unsigned i = 0; i < 4000; i++) {
+        bool as_elf = i & 1;
+        size_t len = as_elf ? sizeof(elf) : bz_len;
+
+        memcpy(image, as_elf ? elf : bzimage, len);
+        for (unsigned change = 0; change < 1 + i % 4; change++) {
+            size_t at;
+
+            random = random * 6364136223846793005ull + 1442695040888963407ull;
+            at = as_elf ? (random >> 33) % 300 : 0x1f1 + (random >> 33) % 128;
+            if (!as_elf && (i & 2))
+                at = SETUP_BYTES + 4096 + (random >> 33) % packed;
+            image[at] = (u8)(random >> 24);
+        }
+        write_file(kernel_path, image, len);
+        boot_kernel(&t.ctx, kernel_path, &t.err);
+    }
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    close(mkstemp(kernel_path));
+    close(mkstemp(initrd_path));
+    t.ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    t.mem = mem_create();
+    if (t.ram == MAP_FAILED || !t.mem || mem_set_slot(t.mem, 0, 0, 0, RAM, t.ram))
+        return -1;
+    t.map.count = 2;
+    t.map.ranges[0].size = 0x9fc00;
+    t.map.ranges[0].type = MAP_RAM;
+    t.map.ranges[1].first = MiB;
+    t.map.ranges[1].size = RAM - MiB;
+    t.map.ranges[1].type = MAP_RAM;
+    t.ctx = (struct boot_context){.mem = t.mem, .map = &t.map, .low_end = RAM, .rsdp = 0xe0000,
+                                  .command_line = "a=b quiet"};
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    mem_destroy(t.mem);
+    munmap(t.ram, RAM);
+    unlink(kernel_path);
+    return unlink(initrd_path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bzimage_by_its_own_entry), cmocka_unit_test(bzimage_unpacked_here),
+        cmocka_unit_test(bzimage_seed_is_random),   cmocka_unit_test(initrd_lies_high),
+        cmocka_unit_test(initrd_that_does_not_fit), cmocka_unit_test(command_line_has_a_limit),
+        cmocka_unit_test(bad_bzimages),             cmocka_unit_test(pvh),
+        cmocka_unit_test(bad_elf_files),            cmocka_unit_test(headers_that_lie),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
