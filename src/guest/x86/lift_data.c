@@ -106,12 +106,18 @@ void lift_cmpxchg(struct x86_lift *l)
             ir_st(l->u, addr, 0, ir_sel(l->u, equal, desired, old));
         }
     } else {
+        unsigned reg = l->in->op[0].reg;
+        ir_ref whole = lift_reg(l, reg, 8, false);
+
         old = lift_read(l, 0);
         equal = ir_eq(l->u, want, old);
-        lift_write(l, 0, ir_sel(l->u, equal, desired, old));
-        /* CMPXCHG with rAX as destination: the load of the accumulator sees the new value. */
-        if (l->in->op[0].reg == X86_RAX && !l->in->op[0].high)
-            full = lift_reg(l, X86_RAX, 8, false);
+        if (size == 4) /* zero-extended only when it is written */
+            lift_set_reg(l, reg, 8, false,
+                         ir_sel(l->u, equal, ir_zext(l->u, IR_I64, desired), whole));
+        else
+            lift_write(l, 0, ir_sel(l->u, equal, desired, old));
+        /* The destination may be part of rAX. */
+        full = lift_reg(l, X86_RAX, 8, false);
     }
     if (size == 4)
         rax = ir_zext(l->u, IR_I64, old);
@@ -342,6 +348,8 @@ void lift_enter(struct x86_lift *l)
         ir_st(l->u, frame_at(l, sp, used, size, true), 0,
               size == 8 ? frame : ir_trunc(l->u, lift_int_type(size), frame));
     }
+    /* The new top of the stack must be there, too. */
+    ir_ld(l->u, lift_int_type(size), frame_at(l, sp, used + alloc, size, true), 0);
     lift_set_reg(l, X86_RBP, width, false,
                  width == 8 ? frame : ir_trunc(l->u, lift_int_type(width), frame));
     lift_add_sp(l, -(s64)(used + alloc));

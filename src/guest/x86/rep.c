@@ -150,16 +150,16 @@ u64 x86_helper_rep_movs(struct x86_cpu *cpu, u64 how)
 
     while ((n = reg(&r, X86_RCX))) {
         struct side from, to;
+        u64 v;
 
         if (r.once)
             n = 1;
         from = find(&r, r.segment, X86_RSI, false, &n);
+        v = load(&r, &from); /* faults before the destination does */
         to = find(&r, X86_ES, X86_RDI, true, &n);
         if (from.host && to.host) {
             copy(&r, to.host, from.host, n);
         } else {
-            u64 v = load(&r, &from);
-
             n = 1;
             cpu->common.memory->store(&cpu->common, to.linear, &v, r.size);
         }

@@ -262,7 +262,7 @@ static const char *operand_differs(const struct x86_insn *in, const struct zydis
 static bool operands_compared(const struct x86_row *row, const struct zydis *z)
 {
     static const char *const except =
-        "nop prefetchw movsxd enter xchg ud0 ud1 bound salc cmpxchg8b clflush movmskps movmskpd "
+        "nop pause prefetchw movsxd enter xchg ud0 ud1 bound salc cmpxchg8b clflush movmskps movmskpd "
         "pinsrw pextrw pmovmskb";
 
     return !listed(except, row->name) && z->insn.mnemonic != ZYDIS_MNEMONIC_NOP;

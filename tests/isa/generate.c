@@ -1,0 +1,474 @@
+/*
+ * Random cases: an instance of a row with its memory operand somewhere in the data area, before it
+ * perhaps an instruction that sets the flags, after it perhaps one that looks at them.
+ */
+#include "isa.h"
+
+#include <string.h>
+
+#include "guest/x86/state.h"
+
+u8 isa_pattern[ISA_DATA_SIZE];
+static u64 random_state = 1;
+
+void isa_seed(u64 seed)
+{
+    random_state = seed * 0x9e3779b97f4a7c15ull | 1;
+}
+
+static u64 random64(void)
+{
+    u64 v;
+
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    v = random_state * 0x2545f4914f6cdd1dull;
+    return v ^ v >> 32;
+}
+
+u32 isa_random(u32 below)
+{
+    return (u32)(random64() >> 33) % below;
+}
+
+static u64 boundary(void)
+{
+    static const u64 values[] = {
+        0, 1, 2, 3, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff,
+        0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000,
+        0xfffffffffffffffe, 0xffffffffffffffff, 0xffffffff80000000, 0x5555555555555555,
+    };
+
+    return values[isa_random(ARRAY_SIZE(values))];
+}
+
+static u64 value(void)
+{
+    switch (isa_random(4)) {
+    case 0: return boundary();
+    case 1: return isa_random(256);
+    case 2: return boundary() ^ boundary() << isa_random(32);
+    }
+    return random64();
+}
+
+/* Lanes that floating-point code finds interesting, and any others. */
+static u64 lanes(void)
+{
+    static const u32 singles[] = {0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000,
+                                  0xff800000, 0x7fc00000, 0xffc00001, 0x7f800001, 0x00000001,
+                                  0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0x4f000000,
+                                  0xcf000000, 0x4b7fffff, 0x40490fdb, 0x3effffff, 0x4f800000};
+    static const u64 doubles[] = {
+        0,          1ull << 63, 0x3ff0000000000000, 0xbff8000000000000, 0x7ff0000000000000,
+        0xfff0000000000000, 0x7ff8000000000000, 0xfff8000000000001, 0x7ff0000000000001, 1,
+        0x800fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff, 0x41e0000000000000,
+        0xc1e0000000200000, 0x43e0000000000000, 0xc3e0000000000000, 0x433fffffffffffff,
+        0x3810000000000000, 0x36a0000000000000, 0x47efffffffffffff, 0x3fdfffffffffffff,
+    };
+
+    switch (isa_random(4)) {
+    case 0:
+        return singles[isa_random(ARRAY_SIZE(singles))] |
+               (u64)singles[isa_random(ARRAY_SIZE(singles))] << 32;
+    case 1:
+        return doubles[isa_random(ARRAY_SIZE(doubles))];
+    case 2:
+        /* Moderate numbers, so that arithmetic gives finite results. */
+        return isa_random(2) ? 0x3ff0000000000000 + (random64() >> 8) % (1ull << 56)
+                             : (0x3f000000 + isa_random(1 << 25)) |
+                                   (0x3f000000ull + isa_random(1 << 25)) << 32;
+    }
+    return value();
+}
+
+void isa_make_pattern(void)
+{
+    for (unsigned i = 0; i < ISA_DATA_SIZE; i += 8) {
+        u64 v = lanes();
+
+        memcpy(isa_pattern + i, &v, 8);
+    }
+}
+
+/*
+ * Which rows
+ */
+
+#define I(map, opcode, prefix, modrm, flags, name, op1, op2, op3) +1
+enum {
+    INT_ROWS = 0
+#include "guest/x86/insns_int.def"
+    ,
+    SYS_ROWS = 0
+#include "guest/x86/insns_sys.def"
+};
+#undef I
+
+static bool named(const struct x86_row *row, const char *const *names)
+{
+    for (; *names; names++)
+        if (!strcmp(row->name, *names))
+            return true;
+    return false;
+}
+
+bool isa_testable(const struct x86_row *row)
+{
+    /* INT is a system call natively. The kernel hides what POPF does to its own flags. */
+    static const char *const never[] = {"int", "int1", NULL};
+    long number = row - x86_rows;
+
+    return (number < INT_ROWS || number >= INT_ROWS + SYS_ROWS) && !named(row, never);
+}
+
+/* Flags that the SDM leaves undefined, by name; shifts and rotates: unless the count is 1. */
+static const struct {
+    const char *name;
+    u64 flags, unless_one;
+} undefined_flags[] = {
+#define AF X86_FLAG_AF
+#define OF X86_FLAG_OF
+    {"and", AF, 0}, {"or", AF, 0}, {"xor", AF, 0}, {"test", AF, 0},
+    {"shl", AF, OF}, {"shr", AF, OF}, {"sar", AF, OF}, {"shld", AF, OF}, {"shrd", AF, OF},
+    {"rol", 0, OF}, {"ror", 0, OF}, {"rcl", 0, OF}, {"rcr", 0, OF},
+    {"mul", X86_FLAG_SF | X86_FLAG_ZF | AF | X86_FLAG_PF, 0},
+    {"imul", X86_FLAG_SF | X86_FLAG_ZF | AF | X86_FLAG_PF, 0},
+    {"div", X86_FLAGS_ARITH, 0}, {"idiv", X86_FLAGS_ARITH, 0},
+    {"bsf", X86_FLAGS_ARITH & ~X86_FLAG_ZF, 0}, {"bsr", X86_FLAGS_ARITH & ~X86_FLAG_ZF, 0},
+    {"bt", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0}, {"bts", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
+    {"btr", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0}, {"btc", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
+    {"daa", OF, 0}, {"das", OF, 0},
+    {"aaa", OF | X86_FLAG_SF | X86_FLAG_ZF | X86_FLAG_PF, 0},
+    {"aas", OF | X86_FLAG_SF | X86_FLAG_ZF | X86_FLAG_PF, 0},
+    {"aam", OF | AF | X86_FLAG_CF, 0}, {"aad", OF | AF | X86_FLAG_CF, 0},
+#undef AF
+#undef OF
+};
+
+/* The flags that condition @cc looks at. */
+static u64 condition_flags(unsigned cc)
+{
+    static const u64 flags[8] = {
+        X86_FLAG_OF, X86_FLAG_CF, X86_FLAG_ZF, X86_FLAG_CF | X86_FLAG_ZF, X86_FLAG_SF, X86_FLAG_PF,
+        X86_FLAG_SF | X86_FLAG_OF, X86_FLAG_SF | X86_FLAG_OF | X86_FLAG_ZF,
+    };
+
+    return flags[cc >> 1];
+}
+
+/*
+ * Code
+ */
+
+static u8 random_modrm(const struct x86_row *row)
+{
+    u8 byte = (u8)isa_random(256);
+
+    if (row->modrm >= X86_MODRM_B)
+        return (u8)row->modrm;
+    if (row->modrm >= X86_MODRM_G) {
+        byte = (u8)((byte & 0xc7) | (row->modrm & 7) << 3);
+        if (row->modrm >= X86_MODRM_N)
+            return byte >= 0xc0 ? byte & 0x7f : byte;
+        return row->modrm >= X86_MODRM_R ? byte | 0xc0 : byte;
+    }
+    if (row->modrm == X86_MODRM_RR)
+        return byte | 0xc0;
+    if (row->modrm == X86_MODRM_RN && byte >= 0xc0)
+        return byte & 0x7f;
+    return byte;
+}
+
+/* A flag-setting instruction on r10, r11 (32-bit code: without a result). */
+static unsigned prelude(u8 *code, unsigned bits)
+{
+    static const u8 alu[] = {0x01, 0x11, 0x19, 0x29, 0x31, 0x39, 0x85, 0x38, 0x00, 0x28};
+    static const u8 single[] = {0xf8, 0xf9, 0xf5, 0x9e, 0xfc, 0xfd};
+    unsigned n = 0, kind = isa_random(5);
+
+    if (kind == 0) {
+        code[n++] = single[isa_random(ARRAY_SIZE(single))];
+    } else if (kind == 1 && bits == 64) {
+        code[n++] = isa_random(2) ? 0x49 : 0x41; /* INC, DEC, NEG r10 */
+        code[n++] = isa_random(2) ? 0xff : 0xf7;
+        code[n++] = (u8)(0xc2 | (code[1] == 0xff ? isa_random(2) : 3) << 3);
+    } else if (kind <= 3) {
+        if (bits == 64)
+            code[n++] = isa_random(2) ? 0x4d : 0x45;
+        code[n++] = bits == 64 ? alu[isa_random(ARRAY_SIZE(alu))] : 0x39;
+        code[n++] = bits == 64 ? 0xda : (u8)(0xc0 | isa_random(64));
+    }
+    return n;
+}
+
+/* Something that uses the flags in r9. */
+static unsigned postlude(u8 *code, unsigned bits, u64 undefined)
+{
+    unsigned cc = isa_random(16);
+
+    if (bits != 64 || isa_random(2))
+        return 0;
+    if (isa_random(4) == 0 && !(undefined & X86_FLAG_CF)) {
+        memcpy(code, "\x4d\x11\xc9", 3); /* ADC r9, r9 */
+        return 3;
+    }
+    if (condition_flags(cc) & undefined)
+        return 0;
+    if (isa_random(2))
+        memcpy(code, "\x41\x0f\x90\xc1", 4); /* SETcc r9b */
+    else
+        memcpy(code, "\x4c\x0f\x40\xcb", 4); /* CMOVcc r9, rbx */
+    code[2] = (u8)(code[2] + cc);
+    return 4;
+}
+
+static unsigned random_instruction(u8 *code, const struct x86_row *row, unsigned bits)
+{
+    static const u8 mandatory[] = {0, 0, 0x66, 0xf3, 0xf2};
+    static const u8 escapes[X86_MAPS][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
+    bool string = row->op[0] == X86_OC_Xb || row->op[0] == X86_OC_Xv || row->op[0] == X86_OC_Yb ||
+                  row->op[0] == X86_OC_Yv || row->op[1] == X86_OC_Xb || row->op[1] == X86_OC_Xv ||
+                  row->op[1] == X86_OC_Yb || row->op[1] == X86_OC_Yv;
+    unsigned n = 0;
+
+    /* 66h on near branches in 64-bit code is Intel's nothing and AMD's 16-bit IP. */
+    if (row->prefix == X86_PFX_ANY && !(row->flags & X86_ROW_F64) && !isa_random(4))
+        code[n++] = 0x66;
+    if (!isa_random(8))
+        code[n++] = 0x67;
+    if (string && isa_random(4))
+        code[n++] = isa_random(2) ? 0xf2 : 0xf3;
+    if (row->flags & X86_ROW_LOCK && !isa_random(4))
+        code[n++] = 0xf0;
+    if (mandatory[row->prefix])
+        code[n++] = mandatory[row->prefix];
+    if (bits == 64 && isa_random(3))
+        code[n++] = (u8)(0x40 | (isa_random(2) ? 8 : 0) | isa_random(8));
+    for (unsigned i = 0; i < 2; i++)
+        if (escapes[row->map][i])
+            code[n++] = escapes[row->map][i];
+    code[n++] = (u8)(row->opcode + isa_random(x86_row_span(row)));
+    if (row->modrm != X86_MODRM_NONE)
+        code[n++] = random_modrm(row);
+    for (unsigned i = 0; i < 10; i++)
+        code[n++] = isa_random(4) ? (u8)isa_random(256) : (u8)boundary();
+    return n;
+}
+
+/* Replaces the last occurrence of @bytes of @old in the instruction. */
+static bool rewrite(u8 *code, unsigned length, u64 old, u64 new, unsigned bytes)
+{
+    for (unsigned at = length - bytes + 1; at-- > 1;) {
+        if (!memcmp(code + at, &old, bytes)) {
+            memcpy(code + at, &new, bytes);
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Registers and memory
+ */
+
+static void random_state_for(struct isa_state *s, unsigned bits)
+{
+    static const u64 flags[] = {X86_FLAG_CF, X86_FLAG_PF, X86_FLAG_AF, X86_FLAG_ZF, X86_FLAG_SF,
+                                X86_FLAG_OF, X86_FLAG_DF};
+    u16 fcw = 0x37f;
+    u32 mxcsr = 0x1f80;
+
+    memset(s, 0, sizeof(*s));
+    for (unsigned i = 0; i < (bits == 64 ? 16 : 8); i++)
+        s->gpr[i] = value() & mask_low(bits);
+    for (unsigned i = 0; i < ARRAY_SIZE(flags); i++)
+        if (isa_random(2))
+            s->rflags |= flags[i];
+    memcpy(s->fx, &fcw, 2);
+    mxcsr |= isa_random(4) << 13;
+    if (!isa_random(8))
+        mxcsr |= 0x8040;
+    memcpy(s->fx + 24, &mxcsr, 4);
+    for (unsigned i = 160; i < ISA_FX; i += 8) {
+        u64 v = lanes();
+
+        if (i < 160 + (bits == 64 ? 256u : 128u))
+            memcpy(s->fx + i, &v, 8);
+    }
+}
+
+/* An address in the data area for @size bytes; now and then the area's end or the page boundary
+ * inside it is straddled. */
+static u64 data_address(unsigned size)
+{
+    switch (isa_random(16)) {
+    case 0: return ISA_DATA + ISA_DATA_SIZE - isa_random(size + 1);
+    case 1: return ISA_DATA + 4096 - isa_random(size + 1);
+    case 2: case 3: case 4: return ISA_DATA + 1024 + isa_random(4096);
+    }
+    return ISA_DATA + 1024 + 16 * isa_random(256);
+}
+
+/* Makes the memory operand of @in point to @target. */
+static bool aim(struct isa_case *c, u8 *code, const struct x86_insn *in, u64 target)
+{
+    u64 *gpr = c->in.gpr, mask = mask_low(in->address_size * 8);
+
+    if (in->address_size == 2)
+        return false;
+    if (in->base == -2) {
+        u64 next = c->in.rip + (u64)(code - c->code) + in->length;
+
+        return rewrite(code, in->length, (u32)in->disp, target - next, 4);
+    }
+    if (in->base < 0 && in->index < 0)
+        return rewrite(code, in->length, (u32)in->disp, target, 4);
+    if (in->base == in->index)
+        return false;
+    if (in->base < 0) {
+        gpr[in->index] = ((target - (u64)in->disp) & mask) >> in->scale;
+    } else {
+        u64 index = in->index < 0 ? 0 : gpr[in->index] << in->scale;
+
+        gpr[in->base] = target - (u64)in->disp - index;
+        if (in->address_size == 4)
+            gpr[in->base] &= mask;
+    }
+    return true;
+}
+
+static bool is(const struct x86_insn *in, const char *name)
+{
+    return !strcmp(in->row->name, name);
+}
+
+/* Branches go to INT3s of their own slot. */
+static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
+{
+    static const char *const indirect[] = {"jmp", "call", "ret", NULL};
+    u64 there = c->in.rip + ISA_SLOT - 1 - isa_random(8);
+
+    if (in->op[0].kind == X86_OP_REL) {
+        u64 next = c->in.rip + (u64)(code - c->code) + in->length;
+
+        return rewrite(code, in->length, in->op[0].value, there - next, in->op[0].size);
+    }
+    if (!named(in->row, indirect))
+        return true;
+    if (is(in, "ret")) {
+        c->patch_at = c->in.gpr[X86_RSP];
+        c->patch = there;
+    } else if (in->op[0].kind == X86_OP_REG) {
+        if (in->op[0].reg == X86_RSP)
+            return false;
+        c->in.gpr[in->op[0].reg] = there;
+    } else {
+        c->patch = there;
+    }
+    return in->operand_size != 2;
+}
+
+/* What certain instructions need to do more than fault or run for ever. */
+static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
+{
+    static const char *const strings[] = {"movs", "stos", "lods", "cmps", "scas", NULL};
+    u64 *gpr = c->in.gpr;
+
+    if (named(in->row, strings)) {
+        gpr[X86_RCX] = isa_random(24);
+        gpr[X86_RSI] = data_address(64);
+        gpr[X86_RDI] = isa_random(3) ? data_address(64) : gpr[X86_RSI] + isa_random(24);
+        /* A fault in the middle restores the flags on Intel's CPUs, not on AMD's. */
+        if (is(in, "cmps") || is(in, "scas"))
+            c->fault_undefined = X86_FLAGS_ARITH;
+    } else if (is(in, "xlat")) {
+        gpr[X86_RBX] = data_address(1);
+    } else if (is(in, "popf")) {
+        /* Not TF, NT, AC: the kernel that natively catches the end runs with some of them. */
+        c->patch_at = gpr[X86_RSP];
+        c->patch = random64() & ~(X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_AC | X86_FLAG_RF);
+    } else if (is(in, "leave") || is(in, "enter")) {
+        gpr[X86_RBP] = data_address(8);
+    } else if (is(in, "bswap") && in->operand_size == 2) {
+        return false;
+    } else if ((is(in, "div") || is(in, "idiv")) && isa_random(4)) {
+        gpr[X86_RDX] = isa_random(2) ? isa_random(4) : (u64)((s64)gpr[X86_RAX] >> 63);
+    }
+    return set_branch(c, code, in);
+}
+
+static bool set_undefined(struct isa_case *c, const struct x86_insn *in)
+{
+    unsigned n = in->op[2].kind == X86_OP_NONE ? 1 : 2;
+    u64 count = in->op[n].kind == X86_OP_IMM ? in->op[n].value : c->in.gpr[X86_RCX];
+
+    count &= in->op[0].size == 8 ? 63 : 31;
+    for (unsigned i = 0; i < ARRAY_SIZE(undefined_flags); i++) {
+        if (!is(in, undefined_flags[i].name))
+            continue;
+        c->undefined = undefined_flags[i].flags;
+        if (undefined_flags[i].unless_one && count == 0)
+            c->undefined = 0;
+        else if (count != 1)
+            c->undefined |= undefined_flags[i].unless_one;
+    }
+    if ((is(in, "shl") || is(in, "shr")) && count >= in->op[0].size * 8)
+        c->undefined |= X86_FLAG_CF;
+    /* Beyond the width the result itself is undefined. */
+    return !((is(in, "shld") || is(in, "shrd")) && count > in->op[0].size * 8);
+}
+
+/* The count in CL, once the operands are placed. */
+static bool is_count(const struct x86_insn *in)
+{
+    return in->row->op[1] == X86_OC_CL || in->row->op[2] == X86_OC_CL;
+}
+
+bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, unsigned number)
+{
+    unsigned before, length;
+    struct x86_insn in;
+    u8 *code;
+
+    memset(c, 0, sizeof(*c));
+    memset(c->code, 0xcc, ISA_SLOT);
+    c->row = row;
+    c->bits = bits;
+    random_state_for(&c->in, bits);
+    c->in.rip = isa_slot(number);
+    c->in.gpr[X86_RSP] = ISA_DATA + 2048 + 8 * isa_random(256);
+    before = isa_random(2) ? prelude(c->code, bits) : 0;
+    code = c->code + before;
+    random_instruction(code, row, bits);
+    if (x86_decode(&in, code, 32, bits / 8) != X86_DECODE_OK || in.row != row)
+        return false;
+    length = in.length;
+    memset(code + length, 0xcc, ISA_SLOT - before - length);
+
+    if (in.has_modrm && in.mod != 3) {
+        unsigned size = in.op[0].kind == X86_OP_MEM ? in.op[0].size : in.op[1].size;
+        u64 target = data_address(size ? size : 8);
+
+        if (row->op[1] == X86_OC_Gv && in.op[0].kind == X86_OP_MEM && row->map == X86_MAP_M0F &&
+            in.op[1].reg != in.base && in.op[1].reg != in.index)
+            c->in.gpr[in.op[1].reg] = (u64)(s64)(isa_random(4000) - 2000) & mask_low(bits);
+        c->patch = value();
+        if (!aim(c, code, &in, target))
+            return false;
+        if (target <= ISA_DATA + ISA_DATA_SIZE - 8 && isa_random(2))
+            c->patch_at = target;
+    }
+    if (!special(c, code, &in) || !set_undefined(c, &in))
+        return false;
+    /* Only known destinations; and none that depends on the prelude. */
+    if ((is(&in, "jmp") || is(&in, "call")) && in.op[0].kind != X86_OP_REL &&
+        (before || (in.op[0].kind == X86_OP_MEM && !c->patch_at)))
+        return false;
+    if (c->undefined && is_count(&in) && before)
+        return false;
+    if (!(row->flags & X86_ROW_ENDS))
+        postlude(code + length, bits, c->undefined);
+    return true;
+}

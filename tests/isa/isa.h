@@ -1,0 +1,73 @@
+/*
+ * The differential harness: the same few instructions on the host's own CPU and on ours, from the
+ * same random state, must leave the same state. Nothing here knows what an instruction does.
+ */
+#ifndef TRIODE_TESTS_ISA_H
+#define TRIODE_TESTS_ISA_H
+
+#include "base/types.h"
+#include "guest/x86/rows.h"
+
+/* Where code and data lie, the same in both worlds: below 4 GiB, for 32-bit code too. */
+#define ISA_CODE 0x10000000ull
+#define ISA_SLOT 64u /* bytes of code a case, filled up with INT3 */
+#define ISA_BATCH 1024u
+#define ISA_DATA 0x10800000ull /* readable and writable, nothing around it */
+#define ISA_DATA_SIZE 8192u
+#define ISA_FX 416u /* bytes of an FXSAVE image up to the last XMM register */
+
+struct isa_state {
+    u64 gpr[16]; /* numbered as instructions do */
+    u64 rip, rflags;
+    u8 fx[ISA_FX];
+};
+
+struct isa_case {
+    const struct x86_row *row;
+    unsigned bits; /* 32, 64 */
+    u8 code[ISA_SLOT];
+    struct isa_state in;
+    u64 patch_at, patch; /* eight bytes of memory beside the common pattern */
+    u64 undefined;       /* flags not compared, */
+    u64 fault_undefined; /* and those when it ends in an exception */
+};
+
+struct isa_result {
+    bool died; /* no state: the instruction hung or killed its process */
+    struct isa_state out;
+    u8 vector;
+    u64 address; /* #PF */
+    u8 data[ISA_DATA_SIZE];
+};
+
+static inline u64 isa_slot(unsigned number)
+{
+    return ISA_CODE + number * ISA_SLOT;
+}
+
+/* Contents of the data area before each case, the patch aside. */
+extern u8 isa_pattern[ISA_DATA_SIZE];
+
+/* generate.c: a random case for @row; false if this draw makes no sense (try again). */
+void isa_seed(u64 seed);
+u32 isa_random(u32 below);
+bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, unsigned number);
+void isa_make_pattern(void);
+/* Rows whose instructions can be compared: not those of the system. */
+bool isa_testable(const struct x86_row *row);
+
+/* native.c: runs cases on the host CPU in a child process. */
+struct isa_native;
+struct isa_native *isa_native_create(void);
+void isa_native_run(struct isa_native *native, const struct isa_case *cases, unsigned count,
+                    struct isa_result *results);
+void isa_native_destroy(struct isa_native *native);
+
+/* emulate.c: runs them on ours. */
+struct isa_emulator;
+struct isa_emulator *isa_emulator_create(bool jit);
+void isa_emulate(struct isa_emulator *emulator, const struct isa_case *cases, unsigned count,
+                 struct isa_result *results);
+void isa_emulator_destroy(struct isa_emulator *emulator);
+
+#endif

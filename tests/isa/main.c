@@ -1,0 +1,291 @@
+/* Runs the cases, compares, and prints what differs with the instruction's IR. */
+#include "isa.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "guest/x86/x86.h"
+
+struct options {
+    unsigned cases; /* a row, engine and code size */
+    u64 seed;
+    const char *row;
+    bool jit, interpret, bits64, bits32;
+    unsigned failures_shown;
+};
+
+static const char *const names64[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+/* RF comes and goes with signals, which do not set ID back; IF is the kernel's. */
+#define FLAGS_COMPARED (X86_FLAGS_ARITH | X86_FLAG_DF | X86_FLAG_AC | X86_FLAG_NT)
+
+/* The FXSAVE bytes that count: not the last-instruction pointers, reserved bytes, MXCSR_MASK. */
+static bool fx_compared(unsigned at)
+{
+    if (at >= 160)
+        return true;
+    if (at >= 32)
+        return (at & 15) < 10;
+    return at < 5 || (at >= 24 && at < 28);
+}
+
+static int fx_differs(const struct isa_state *a, const struct isa_state *b)
+{
+    for (unsigned i = 0; i < ISA_FX; i++)
+        if (a->fx[i] != b->fx[i] && fx_compared(i))
+            return (int)i;
+    return -1;
+}
+
+static bool same(const struct isa_case *c, const struct isa_result *a, const struct isa_result *b)
+{
+    u64 flags = FLAGS_COMPARED & ~c->undefined;
+
+    if (a->vector != X86_BP)
+        flags &= ~c->fault_undefined;
+    return a->vector == b->vector && a->out.rip == b->out.rip &&
+           (a->vector != X86_PF || a->address == b->address) &&
+           !((a->out.rflags ^ b->out.rflags) & flags) &&
+           !memcmp(a->out.gpr, b->out.gpr, sizeof(a->out.gpr)) &&
+           !memcmp(a->data, b->data, ISA_DATA_SIZE) && fx_differs(&a->out, &b->out) < 0;
+}
+
+static void print_flags(const char *what, u64 flags)
+{
+    static const struct {
+        u64 flag;
+        char letter;
+    } letters[] = {{X86_FLAG_OF, 'O'}, {X86_FLAG_DF, 'D'}, {X86_FLAG_SF, 'S'}, {X86_FLAG_ZF, 'Z'},
+                   {X86_FLAG_AF, 'A'}, {X86_FLAG_PF, 'P'}, {X86_FLAG_CF, 'C'}};
+
+    fprintf(stderr, "  %s ", what);
+    for (unsigned i = 0; i < ARRAY_SIZE(letters); i++)
+        fputc(flags & letters[i].flag ? letters[i].letter : '-', stderr);
+}
+
+static void print_code(const struct isa_case *c)
+{
+    u32 mode = c->bits == 64 ? X86_MODE_CODE64 : X86_MODE_CODE32;
+
+    for (unsigned at = 0; at < ISA_SLOT && c->code[at] != 0xcc;) {
+        char text[96];
+        int n = x86_guest_ops.disassemble(mode, c->in.rip + at, c->code + at, ISA_SLOT - at, text,
+                                          sizeof(text));
+
+        fprintf(stderr, "    %-40s", text);
+        for (int i = 0; i < n; i++)
+            fprintf(stderr, " %02x", c->code[at + (unsigned)i]);
+        fputc('\n', stderr);
+        at += (unsigned)n;
+    }
+}
+
+static void print_ir(const struct isa_case *c)
+{
+    u32 mode = X86_MODE_PE | X86_MODE_LMA | X86_MODE_FLAT | X86_MODE_FLAT_CS | X86_MODE_CPL_MASK |
+               (c->bits == 64 ? X86_MODE_CODE64 : X86_MODE_CODE32 | X86_MODE_SS32);
+    struct arena arena = {0};
+    struct ir_unit unit;
+    struct guest_lift lift = {
+        .unit = &unit, .pc = c->in.rip, .code = c->code, .avail = ISA_SLOT, .mode = mode,
+        .max_insns = 8,
+    };
+
+    ir_init(&unit, &arena, x86_guest_ops.helpers, x86_guest_ops.nhelpers, x86_guest_ops.pc_slot);
+    if (!x86_guest_ops.lift(&lift))
+        ir_print(&unit, stderr);
+    arena_free(&arena);
+}
+
+static void print_difference(const struct isa_case *c, const struct isa_result *host,
+                             const struct isa_result *ours)
+{
+    int fx = fx_differs(&host->out, &ours->out);
+
+    if (host->vector != ours->vector)
+        fprintf(stderr, "  vector: host %u, ours %u\n", host->vector, ours->vector);
+    if (host->vector == X86_PF && host->address != ours->address)
+        fprintf(stderr, "  fault address: host %" PRIx64 ", ours %" PRIx64 "\n", host->address,
+                ours->address);
+    if (host->out.rip != ours->out.rip)
+        fprintf(stderr, "  rip: host %" PRIx64 ", ours %" PRIx64 "\n", host->out.rip,
+                ours->out.rip);
+    print_flags("flags before", c->in.rflags);
+    print_flags("host", host->out.rflags);
+    print_flags("ours", ours->out.rflags);
+    print_flags("undefined", c->undefined);
+    fprintf(stderr, "  all: host %" PRIx64 " ours %" PRIx64 "\n", host->out.rflags,
+            ours->out.rflags);
+    for (unsigned i = 0; i < 16; i++)
+        fprintf(stderr, "  %-3s %016" PRIx64 " host %016" PRIx64 " ours %016" PRIx64 "%s\n",
+                names64[i], c->in.gpr[i], host->out.gpr[i], ours->out.gpr[i],
+                host->out.gpr[i] == ours->out.gpr[i] ? "" : "  <--");
+    for (unsigned i = 0; i < ISA_DATA_SIZE; i++)
+        if (host->data[i] != ours->data[i]) {
+            fprintf(stderr, "  memory at %llx: host %02x ours %02x\n", ISA_DATA + i,
+                    host->data[i], ours->data[i]);
+            break;
+        }
+    if (fx >= 0) {
+        u64 at = (u64)fx & ~15ull, words[6];
+
+        memcpy(words, c->in.fx + at, 16);
+        memcpy(words + 2, host->out.fx + at, 16);
+        memcpy(words + 4, ours->out.fx + at, 16);
+        fprintf(stderr,
+                "  FXSAVE at %d (xmm%d): before %016" PRIx64 "_%016" PRIx64 "\n    host %016" PRIx64
+                "_%016" PRIx64 " ours %016" PRIx64 "_%016" PRIx64 "\n",
+                fx, fx >= 160 ? (fx - 160) / 16 : -1, words[1], words[0], words[3], words[2],
+                words[5], words[4]);
+        for (unsigned i = 160; i < ISA_FX; i += 16) {
+            memcpy(words, c->in.fx + i, 16);
+            fprintf(stderr, "    xmm%u %016" PRIx64 "_%016" PRIx64 "\n", (i - 160) / 16, words[1],
+                    words[0]);
+        }
+    }
+    if (c->patch_at)
+        fprintf(stderr, "  memory before at %" PRIx64 ": %016" PRIx64 "\n", c->patch_at, c->patch);
+}
+
+static void report(const struct isa_case *c, const struct isa_result *host,
+                   const struct isa_result *ours, const char *engine)
+{
+    fprintf(stderr, "\n%s, %u-bit, %s:\n", c->row->name, c->bits, engine);
+    print_code(c);
+    print_difference(c, host, ours);
+    print_ir(c);
+}
+
+struct run {
+    const struct options *options;
+    struct isa_native *native;
+    struct isa_emulator *emulator[2]; /* interpreter, translator */
+    struct isa_case cases[ISA_BATCH];
+    unsigned count;
+    struct isa_result host[ISA_BATCH], ours[ISA_BATCH];
+    unsigned done, failures, died, reports;
+    const struct x86_row *shown; /* one report a row is enough */
+};
+
+static void compare(struct run *run, const char *engine)
+{
+    for (unsigned i = 0; i < run->count; i++) {
+        const struct isa_case *c = &run->cases[i];
+
+        if (run->host[i].died || same(c, &run->host[i], &run->ours[i]))
+            continue;
+        run->failures++;
+        if (run->shown == c->row || run->reports++ >= run->options->failures_shown)
+            continue;
+        run->shown = c->row;
+        report(c, &run->host[i], &run->ours[i], engine);
+    }
+}
+
+static void flush(struct run *run)
+{
+    static const char *const engines[] = {"interpreter", "translator"};
+
+    if (!run->count)
+        return;
+    isa_native_run(run->native, run->cases, run->count, run->host);
+    for (unsigned i = 0; i < run->count; i++) {
+        if (run->host[i].died) {
+            fprintf(stderr, "the host did not survive:\n");
+            print_code(&run->cases[i]);
+            run->died++;
+        }
+    }
+    for (unsigned e = 0; e < 2; e++) {
+        if (!run->emulator[e])
+            continue;
+        isa_emulate(run->emulator[e], run->cases, run->count, run->ours);
+        compare(run, engines[e]);
+    }
+    run->done += run->count;
+    run->count = 0;
+}
+
+static void test_row(struct run *run, const struct x86_row *row, unsigned bits)
+{
+    unsigned made = 0;
+
+    if (row->flags & (bits == 64 ? X86_ROW_I64 : X86_ROW_O64))
+        return;
+    for (unsigned tries = 0; tries < run->options->cases * 8 && made < run->options->cases; tries++) {
+        if (!isa_generate(&run->cases[run->count], row, bits, run->count))
+            continue;
+        made++;
+        if (++run->count == ISA_BATCH)
+            flush(run);
+    }
+    if (!made)
+        fprintf(stderr, "no case for %s (opcode %02x) in %u-bit code\n", row->name, row->opcode,
+                bits);
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option longs[] = {
+        {"cases", required_argument, NULL, 'c'}, {"seed", required_argument, NULL, 's'},
+        {"row", required_argument, NULL, 'r'},   {"bits", required_argument, NULL, 'b'},
+        {"engine", required_argument, NULL, 'e'}, {"show", required_argument, NULL, 'f'}, {0},
+    };
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        switch (c) {
+        case 'c': o->cases = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 's': o->seed = strtoull(optarg, NULL, 0); break;
+        case 'r': o->row = optarg; break;
+        case 'b': o->bits64 = atoi(optarg) == 64; o->bits32 = !o->bits64; break;
+        case 'e': o->jit = *optarg != 'i'; o->interpret = *optarg == 'i'; break;
+        case 'f': o->failures_shown = (unsigned)strtoul(optarg, NULL, 0); break;
+        default:
+            fprintf(stderr, "usage: test_isa [--cases N] [--seed N] [--row NAME] [--bits 32|64] "
+                            "[--engine interpreter|translator] [--show N]\n");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {
+        .cases = 60, .seed = 1, .jit = true, .interpret = true, .bits64 = true, .bits32 = true,
+        .failures_shown = 20,
+    };
+    struct run *run = calloc(1, sizeof(*run));
+
+    if (!run || parse(argc, argv, &options))
+        return 2;
+    isa_seed(options.seed);
+    isa_make_pattern();
+    run->options = &options;
+    run->native = isa_native_create();
+    if (options.interpret)
+        run->emulator[0] = isa_emulator_create(false);
+    if (options.jit)
+        run->emulator[1] = isa_emulator_create(true);
+    for (unsigned r = 0; r < x86_rows_count; r++) {
+        if (!isa_testable(&x86_rows[r]) || (options.row && strcmp(options.row, x86_rows[r].name)))
+            continue;
+        if (options.bits64)
+            test_row(run, &x86_rows[r], 64);
+        if (options.bits32)
+            test_row(run, &x86_rows[r], 32);
+    }
+    flush(run);
+    printf("%u cases, %u differ, %u not run natively; seed %" PRIu64 "\n", run->done, run->failures,
+           run->died, options.seed);
+    for (unsigned e = 0; e < 2; e++)
+        if (run->emulator[e])
+            isa_emulator_destroy(run->emulator[e]);
+    isa_native_destroy(run->native);
+    return run->failures || run->died || !run->done;
+}

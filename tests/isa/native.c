@@ -1,0 +1,163 @@
+/*
+ * The host's own CPU: a child process goes from case to case by signals. Every case ends in one
+ * (INT3 at the latest); the handler notes the state in the signal frame, writes the next case's
+ * into it, and returns into that. SS and CS of the frame choose 64-bit or 32-bit code.
+ */
+#include "isa.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define USER_CS64 0x33
+#define USER_CS32 0x23
+#define USER_DS 0x2b
+#define XSTATE_MAGIC 0x46505853u /* FP_XSTATE_MAGIC1 */
+
+struct isa_native { /* shared with the child */
+    struct isa_case cases[ISA_BATCH];
+    struct isa_result results[ISA_BATCH];
+    unsigned first, count;
+    volatile int current; /* -1 before the first */
+};
+
+/* The handler has no argument of its own. */
+static struct isa_native *shared;
+
+static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                REG_R12, REG_R13, REG_R14, REG_R15};
+
+static void note(const ucontext_t *uc, struct isa_result *r)
+{
+    const greg_t *g = uc->uc_mcontext.gregs;
+
+    for (unsigned i = 0; i < 16; i++)
+        r->out.gpr[i] = (u64)g[greg_of[i]];
+    r->out.rip = (u64)g[REG_RIP];
+    r->out.rflags = (u64)g[REG_EFL];
+    r->vector = (u8)g[REG_TRAPNO];
+    r->address = (u64)g[REG_CR2];
+    memcpy(r->out.fx, uc->uc_mcontext.fpregs, ISA_FX);
+    memcpy(r->data, (void *)ISA_DATA, ISA_DATA_SIZE);
+    r->died = false;
+}
+
+static void load(ucontext_t *uc, const struct isa_case *c)
+{
+    greg_t *g = uc->uc_mcontext.gregs;
+    u8 *fx = (u8 *)uc->uc_mcontext.fpregs;
+    u32 magic;
+
+    for (unsigned i = 0; i < 16; i++)
+        g[greg_of[i]] = (greg_t)c->in.gpr[i];
+    g[REG_RIP] = (greg_t)c->in.rip;
+    g[REG_EFL] = (greg_t)(c->in.rflags | 0x202);
+    g[REG_CSGSFS] = (greg_t)((c->bits == 64 ? USER_CS64 : USER_CS32) | (u64)USER_DS << 48);
+    memcpy(fx, c->in.fx, ISA_FX);
+    /* An extended frame restores x87 and SSE only if its header says they are there. */
+    memcpy(&magic, fx + 464, 4);
+    if (magic == XSTATE_MAGIC)
+        *(u64 *)(fx + 512) |= 3;
+    memcpy((void *)ISA_DATA, isa_pattern, ISA_DATA_SIZE);
+    if (c->patch_at)
+        memcpy((void *)c->patch_at, &c->patch, 8);
+}
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+
+    (void)number;
+    (void)info;
+    if (shared->current >= 0)
+        note(uc, &shared->results[shared->current]);
+    else
+        shared->current = (int)shared->first - 1;
+    if ((unsigned)++shared->current == shared->count)
+        _exit(0);
+    load(uc, &shared->cases[shared->current]);
+}
+
+static NORETURN void child(void)
+{
+    static u8 stack[65536];
+    stack_t alt = {.ss_sp = stack, .ss_size = sizeof(stack)};
+    struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    static const int numbers[] = {SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE};
+
+    sigaltstack(&alt, NULL);
+    for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
+        sigaction(numbers[i], &sa, NULL);
+    /* 32-bit code uses them; 64-bit code does not care. */
+    __asm__ volatile("movw %w0, %%ds; movw %w0, %%es" : : "r"(USER_DS));
+    alarm(5);
+    raise(SIGTRAP);
+    _exit(1);
+}
+
+static void *map_at(u64 address, size_t size, int protection)
+{
+    void *p = mmap((void *)address, size, protection,
+                   MAP_PRIVATE | MAP_ANONYMOUS | (address ? MAP_FIXED_NOREPLACE : 0), -1, 0);
+
+    if (p == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    return p;
+}
+
+struct isa_native *isa_native_create(void)
+{
+    struct isa_native *native = mmap(NULL, sizeof(*native), PROT_READ | PROT_WRITE,
+                                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (native == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    map_at(ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_WRITE);
+    map_at(ISA_DATA, ISA_DATA_SIZE, PROT_READ | PROT_WRITE);
+    return native;
+}
+
+void isa_native_run(struct isa_native *native, const struct isa_case *cases, unsigned count,
+                    struct isa_result *results)
+{
+    memcpy(native->cases, cases, count * sizeof(*cases));
+    mprotect((void *)ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_WRITE);
+    for (unsigned i = 0; i < count; i++)
+        memcpy((void *)isa_slot(i), cases[i].code, ISA_SLOT);
+    mprotect((void *)ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_EXEC);
+    native->count = count;
+    shared = native;
+    for (native->first = 0; native->first < count;) {
+        int status;
+        pid_t pid;
+
+        native->current = -1;
+        pid = fork();
+        if (!pid)
+            child();
+        waitpid(pid, &status, 0);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+            break;
+        /* Go on behind the case that did it. */
+        native->results[native->current].died = true;
+        native->first = (unsigned)native->current + 1;
+    }
+    memcpy(results, native->results, count * sizeof(*results));
+}
+
+void isa_native_destroy(struct isa_native *native)
+{
+    munmap(native, sizeof(*native));
+    munmap((void *)ISA_CODE, ISA_BATCH * ISA_SLOT);
+    munmap((void *)ISA_DATA, ISA_DATA_SIZE);
+}
