@@ -7,20 +7,20 @@ static struct fixture *of(struct x86_cpu *cpu)
     return (struct fixture *)cpu;
 }
 
-u64 *ram64(struct fixture *f, u64 gpa)
+ram_u64 *ram64(struct fixture *f, u64 gpa)
 {
     assert_true(gpa + 8 <= RAM_SIZE);
-    return (u64 *)(void *)(f->ram.hva + gpa);
+    return (ram_u64 *)(void *)(f->ram.hva + gpa);
 }
 
-u32 *ram32(struct fixture *f, u64 gpa)
+ram_u32 *ram32(struct fixture *f, u64 gpa)
 {
-    return (u32 *)ram64(f, gpa);
+    return (ram_u32 *)ram64(f, gpa);
 }
 
-u16 *ram16(struct fixture *f, u64 gpa)
+ram_u16 *ram16(struct fixture *f, u64 gpa)
 {
-    return (u16 *)ram64(f, gpa);
+    return (ram_u16 *)ram64(f, gpa);
 }
 
 /* --- Guest memory services --- */
@@ -44,7 +44,8 @@ static void load_with(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes,
 static void store_with(struct guest_cpu *cpu, u64 gva, const void *buf, unsigned bytes,
                        bool implicit)
 {
-    at(cpu, gva + bytes - 1, GUEST_WRITE, implicit);
+    at(cpu, gva, GUEST_WRITE, implicit);
+    at(cpu, gva + bytes - 1, GUEST_WRITE, implicit); /* all or nothing */
     for (unsigned i = 0; i < bytes; i++)
         *at(cpu, gva + i, GUEST_WRITE, implicit) = ((const u8 *)buf)[i];
 }

@@ -28,15 +28,18 @@ struct fixture {
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
 
-u64 *ram64(struct fixture *f, u64 gpa);
-u32 *ram32(struct fixture *f, u64 gpa);
-u16 *ram16(struct fixture *f, u64 gpa);
+typedef u64 __attribute__((aligned(1))) ram_u64;
+typedef u32 __attribute__((aligned(1))) ram_u32;
+typedef u16 __attribute__((aligned(1))) ram_u16;
+ram_u64 *ram64(struct fixture *f, u64 gpa);
+ram_u32 *ram32(struct fixture *f, u64 gpa);
+ram_u16 *ram16(struct fixture *f, u64 gpa);
 
 /* Runs @statement; 0, or the exit code that it left with. */
 #define TRY(f, statement)                                                                          \
     __extension__({                                                                                \
         jmp_buf try_here;                                                                          \
-        u32 try_code = 0;                                                                          \
+        volatile u32 try_code = 0;                                                                 \
         (f)->cpu.common.leave = &try_here;                                                         \
         (f)->cpu.pending.valid = false;                                                            \
         if (!setjmp(try_here)) {                                                                   \
