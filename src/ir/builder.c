@@ -115,11 +115,27 @@ static bool grow(struct ir_unit *unit)
     return true;
 }
 
+/* Copies in the pieces in which it was written a moment ago. A wider load would have to wait until
+ * the stores have left the store buffer, and that for every instruction of every unit. */
+static inline void copy_inst(struct ir_inst *to, const struct ir_inst *from)
+{
+    const volatile struct ir_inst *in = from;
+
+    to->op = in->op;
+    to->type = in->type;
+    to->mark = 0;
+    to->a = in->a;
+    to->b = in->b;
+    to->c = in->c;
+    to->d = in->d;
+    to->imm = in->imm;
+}
+
 ir_ref ir_append(struct ir_unit *unit, const struct ir_inst *inst)
 {
     if (unlikely(unit->ninsts == unit->cap) && !grow(unit))
         return IR_NONE;
-    unit->insts[unit->ninsts] = *inst;
+    copy_inst(&unit->insts[unit->ninsts], inst);
     unit->blocks[unit->current].count++;
     return unit->ninsts++;
 }
