@@ -352,7 +352,7 @@ void count_insns(struct lowering *l);
 void leave_address(struct lowering *l, s64 offset);
 
 /* Lane operations: all ops after exit_if (lower_vector.c). Emits code for @ref, which is needed or
- * has side effects. */
+ * has side effects. Their scalar operands are planned as strict and must be read so. */
 void lower_vector(struct lowering *l, ir_ref ref);
 
 static inline void lower_fail(struct lowering *l, int error)

@@ -95,10 +95,11 @@ static bool sets_phis(const struct lowering *l, u32 block)
     return false;
 }
 
-/* Nothing that the phis of @block share a place with is wanted on the way to @other. */
+/* Nothing that the phis of @block share a place with is wanted on the way to @other: not by its
+ * code, nor as a value for phis of its own. */
 static bool may_set_early(const struct lowering *l, u32 block, u32 other)
 {
-    if (l->unit->blocks[other].first <= l->pos)
+    if (l->unit->blocks[other].first <= l->pos || sets_phis(l, other))
         return false;
     for (u32 i = 0; i < l->nsets; i++) {
         if (in_block(l, l->sets[i].phi, block) && l->values[l->sets[i].phi].end > l->pos)

@@ -286,7 +286,7 @@ static void in_place(struct lowering *l, const struct form *form, ir_ref ref,
         x64_rr_ib(&l->code, form->opcode, form->digit, d, (unsigned)inst->imm);
         break;
     case SET:
-        x64_rr_ib(&l->code, form->opcode, d, operand_gpr(l, inst->b, RAX, false),
+        x64_rr_ib(&l->code, form->opcode, d, operand_gpr(l, inst->b, RAX, true),
                   (unsigned)inst->imm & 15);
         break;
     default:
