@@ -100,8 +100,13 @@ static void set_mode(struct x86_cpu *cpu, unsigned bits)
     cpu->cpl = 3;
     for (unsigned i = 0; i < X86_SEGS; i++)
         cpu->seg[i] = (struct x86_seg){0, 0xffffffff, data, 0x2b};
-    cpu->seg[X86_CS].access = 0xfb | X86_SEG_G | (bits == 64 ? X86_SEG_L : X86_SEG_DB);
-    cpu->seg[X86_CS].selector = bits == 64 ? 0x33 : 0x23;
+    cpu->seg[X86_CS] = (struct x86_seg){
+        0, 0xffffffff, 0xfb | X86_SEG_G | (bits == 64 ? X86_SEG_L : X86_SEG_DB), 0x33};
+    if (bits == 16) {
+        cpu->seg[X86_CS] = (struct x86_seg){ISA_CODE, ISA_BATCH * ISA_SLOT - 1, 0xfb, 7};
+        cpu->seg[X86_DS] = (struct x86_seg){ISA_DATA, ISA_DATA_SIZE - 1, 0xf3, 15};
+        cpu->seg[X86_ES] = cpu->seg[X86_SS] = cpu->seg[X86_DS];
+    }
 }
 
 static void load_state(struct x86_cpu *cpu, const struct isa_state *s)
@@ -112,7 +117,7 @@ static void load_state(struct x86_cpu *cpu, const struct isa_state *s)
     x86_set_rflags(cpu, s->rflags | 0x202);
     memcpy(fx, s->fx, ISA_FX);
     x86_fxrstor(cpu, fx, true);
-    cpu->lip = s->rip;
+    x86_set_rip(cpu, s->rip);
     cpu->pending.valid = false;
 }
 

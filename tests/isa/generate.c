@@ -282,7 +282,7 @@ static void random_state_for(struct isa_state *s, unsigned bits)
 
     memset(s, 0, sizeof(*s));
     for (unsigned i = 0; i < (bits == 64 ? 16 : 8); i++)
-        s->gpr[i] = value() & mask_low(bits);
+        s->gpr[i] = value() & mask_low(bits == 64 ? 64 : 32);
     for (unsigned i = 0; i < ARRAY_SIZE(flags); i++)
         if (isa_random(2))
             s->rflags |= flags[i];
@@ -316,7 +316,8 @@ static bool aim(struct isa_case *c, u8 *code, const struct x86_insn *in, u64 tar
 {
     u64 *gpr = c->in.gpr, mask = mask_low(in->address_size * 8);
 
-    if (in->address_size == 2)
+    target -= isa_data_base(c);
+    if (target != (target & mask))
         return false;
     if (in->base == -2) {
         u64 next = c->in.rip + (u64)(code - c->code) + in->length;
@@ -324,7 +325,8 @@ static bool aim(struct isa_case *c, u8 *code, const struct x86_insn *in, u64 tar
         return rewrite(code, in->length, (u32)in->disp, target - next, 4);
     }
     if (in->base < 0 && in->index < 0)
-        return rewrite(code, in->length, (u32)in->disp, target, 4);
+        return rewrite(code, in->length, (u64)in->disp & mask & 0xffffffff, target,
+                       in->address_size == 2 ? 2 : 4);
     if (in->base == in->index)
         return false;
     if (in->base < 0) {
@@ -333,7 +335,7 @@ static bool aim(struct isa_case *c, u8 *code, const struct x86_insn *in, u64 tar
         u64 index = in->index < 0 ? 0 : gpr[in->index] << in->scale;
 
         gpr[in->base] = target - (u64)in->disp - index;
-        if (in->address_size == 4)
+        if (in->address_size != 8)
             gpr[in->base] &= mask;
     }
     return true;
@@ -358,7 +360,7 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
     if (!named(in->row, indirect))
         return true;
     if (is(in, "ret")) {
-        c->patch_at = c->in.gpr[X86_RSP];
+        c->patch_at = isa_data_base(c) + c->in.gpr[X86_RSP];
         c->patch = there;
     } else if (in->op[0].kind == X86_OP_REG) {
         if (in->op[0].reg == X86_RSP)
@@ -367,7 +369,7 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
     } else {
         c->patch = there;
     }
-    return in->operand_size != 2;
+    return in->operand_size != 2 || c->bits == 16;
 }
 
 /* What certain instructions need to do more than fault or run for ever. */
@@ -378,22 +380,24 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
 
     if (named(in->row, strings)) {
         gpr[X86_RCX] = isa_random(24);
-        gpr[X86_RSI] = data_address(64);
-        gpr[X86_RDI] = isa_random(3) ? data_address(64) : gpr[X86_RSI] + isa_random(24);
+        gpr[X86_RSI] = data_address(64) - isa_data_base(c);
+        gpr[X86_RDI] = isa_random(3) ? data_address(64) - isa_data_base(c)
+                                     : gpr[X86_RSI] + isa_random(24);
         /* A fault in the middle restores the flags on Intel's CPUs, not on AMD's. */
         if (is(in, "cmps") || is(in, "scas"))
             c->fault_undefined = X86_FLAGS_ARITH;
     } else if (is(in, "xlat")) {
-        gpr[X86_RBX] = data_address(1);
+        gpr[X86_RBX] = data_address(1) - isa_data_base(c);
     } else if (is(in, "popf")) {
         /* Not TF, NT, AC: the kernel that natively catches the end runs with some of them. */
-        c->patch_at = gpr[X86_RSP];
+        c->patch_at = isa_data_base(c) + gpr[X86_RSP];
         c->patch = random64() & ~(X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_AC | X86_FLAG_RF);
     } else if (is(in, "leave") || is(in, "enter")) {
-        gpr[X86_RBP] = data_address(8);
+        gpr[X86_RBP] = data_address(8) - isa_data_base(c);
     } else if (is(in, "bswap") && in->operand_size == 2) {
         return false;
-    } else if ((is(in, "div") || is(in, "idiv")) && isa_random(4)) {
+    } else if ((is(in, "div") || is(in, "idiv")) && isa_random(4) && in->base != X86_RDX &&
+               in->index != X86_RDX) {
         gpr[X86_RDX] = isa_random(2) ? isa_random(4) : (u64)((s64)gpr[X86_RAX] >> 63);
     }
     return set_branch(c, code, in);
@@ -437,8 +441,8 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
     c->row = row;
     c->bits = bits;
     random_state_for(&c->in, bits);
-    c->in.rip = isa_slot(number);
-    c->in.gpr[X86_RSP] = ISA_DATA + 2048 + 8 * isa_random(256);
+    c->in.rip = isa_slot(number) - isa_code_base(c);
+    c->in.gpr[X86_RSP] = ISA_DATA - isa_data_base(c) + 2048 + 8 * isa_random(256);
     before = isa_random(2) ? prelude(c->code, bits) : 0;
     code = c->code + before;
     random_instruction(code, row, bits);
@@ -453,7 +457,8 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
 
         if (row->op[1] == X86_OC_Gv && in.op[0].kind == X86_OP_MEM && row->map == X86_MAP_M0F &&
             in.op[1].reg != in.base && in.op[1].reg != in.index)
-            c->in.gpr[in.op[1].reg] = (u64)(s64)(isa_random(4000) - 2000) & mask_low(bits);
+            c->in.gpr[in.op[1].reg] = (u64)(s64)(isa_random(4000) - 2000) &
+                                       mask_low(bits == 64 ? 64 : 32);
         c->patch = value();
         if (!aim(c, code, &in, target))
             return false;
@@ -464,7 +469,7 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
         return false;
     /* Only known destinations; and none that depends on the prelude. */
     if ((is(&in, "jmp") || is(&in, "call")) && in.op[0].kind != X86_OP_REL &&
-        (before || (in.op[0].kind == X86_OP_MEM && !c->patch_at)))
+        (before || (in.op[0].kind == X86_OP_MEM && (!c->patch_at || in.scale))))
         return false;
     if (c->undefined && is_count(&in) && before)
         return false;

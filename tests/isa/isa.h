@@ -24,7 +24,7 @@ struct isa_state {
 
 struct isa_case {
     const struct x86_row *row;
-    unsigned bits; /* 32, 64 */
+    unsigned bits; /* 16, 32, 64 */
     u8 code[ISA_SLOT];
     struct isa_state in;
     u64 patch_at, patch; /* eight bytes of memory beside the common pattern */
@@ -43,6 +43,18 @@ struct isa_result {
 static inline u64 isa_slot(unsigned number)
 {
     return ISA_CODE + number * ISA_SLOT;
+}
+
+/* 16-bit code runs in segments: code from ISA_CODE, data and stack from ISA_DATA, limits as large as
+ * those areas. In the others offsets are addresses. */
+static inline u64 isa_code_base(const struct isa_case *c)
+{
+    return c->bits == 16 ? ISA_CODE : 0;
+}
+
+static inline u64 isa_data_base(const struct isa_case *c)
+{
+    return c->bits == 16 ? ISA_DATA : 0;
 }
 
 /* Contents of the data area before each case, the patch aside. */

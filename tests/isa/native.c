@@ -1,15 +1,17 @@
 /*
  * The host's own CPU: a child process goes from case to case by signals. Every case ends in one
  * (INT3 at the latest); the handler notes the state in the signal frame, writes the next case's
- * into it, and returns into that. SS and CS of the frame choose 64-bit or 32-bit code.
+ * into it, and returns into that. SS and CS of the frame choose 64-bit, 32-bit or 16-bit code.
  */
 #include "isa.h"
 
+#include <asm/ldt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -17,6 +19,8 @@
 #define USER_CS64 0x33
 #define USER_CS32 0x23
 #define USER_DS 0x2b
+#define LDT(n) ((n) << 3 | 7)
+enum { LDT_CODE16, LDT_DATA16 };
 #define XSTATE_MAGIC 0x46505853u /* FP_XSTATE_MAGIC1 */
 
 struct isa_native { /* shared with the child */
@@ -39,6 +43,9 @@ static void note(const ucontext_t *uc, struct isa_result *r)
 
     for (unsigned i = 0; i < 16; i++)
         r->out.gpr[i] = (u64)g[greg_of[i]];
+    /* IRET to a 16-bit stack leaves half of an espfix address in the upper half. */
+    if ((g[REG_CSGSFS] & 0xffff) == LDT(LDT_CODE16))
+        r->out.gpr[4] = (u32)r->out.gpr[4];
     r->out.rip = (u64)g[REG_RIP];
     r->out.rflags = (u64)g[REG_EFL];
     r->vector = (u8)g[REG_TRAPNO];
@@ -52,13 +59,17 @@ static void load(ucontext_t *uc, const struct isa_case *c)
 {
     greg_t *g = uc->uc_mcontext.gregs;
     u8 *fx = (u8 *)uc->uc_mcontext.fpregs;
+    unsigned ds = c->bits == 16 ? LDT(LDT_DATA16) : USER_DS;
+    unsigned cs = c->bits == 16 ? LDT(LDT_CODE16) : c->bits == 32 ? USER_CS32 : USER_CS64;
     u32 magic;
 
     for (unsigned i = 0; i < 16; i++)
         g[greg_of[i]] = (greg_t)c->in.gpr[i];
     g[REG_RIP] = (greg_t)c->in.rip;
     g[REG_EFL] = (greg_t)(c->in.rflags | 0x202);
-    g[REG_CSGSFS] = (greg_t)((c->bits == 64 ? USER_CS64 : USER_CS32) | (u64)USER_DS << 48);
+    g[REG_CSGSFS] = (greg_t)(cs | (u64)ds << 48);
+    /* Only 64-bit code does not care. */
+    __asm__ volatile("movw %w0, %%ds; movw %w0, %%es" : : "r"(ds));
     memcpy(fx, c->in.fx, ISA_FX);
     /* An extended frame restores x87 and SSE only if its header says they are there. */
     memcpy(&magic, fx + 464, 4);
@@ -84,6 +95,18 @@ static void on_signal(int number, siginfo_t *info, void *context)
     load(uc, &shared->cases[shared->current]);
 }
 
+static void make_segment(unsigned number, unsigned base, unsigned limit, unsigned contents)
+{
+    struct user_desc d = {
+        .entry_number = number, .base_addr = base, .limit = limit, .contents = contents,
+    };
+
+    if (syscall(SYS_modify_ldt, 1, &d, sizeof(d))) {
+        perror("modify_ldt");
+        _exit(2);
+    }
+}
+
 static NORETURN void child(void)
 {
     static u8 stack[65536];
@@ -94,8 +117,8 @@ static NORETURN void child(void)
     sigaltstack(&alt, NULL);
     for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
         sigaction(numbers[i], &sa, NULL);
-    /* 32-bit code uses them; 64-bit code does not care. */
-    __asm__ volatile("movw %w0, %%ds; movw %w0, %%es" : : "r"(USER_DS));
+    make_segment(LDT_CODE16, ISA_CODE, ISA_BATCH * ISA_SLOT - 1, MODIFY_LDT_CONTENTS_CODE);
+    make_segment(LDT_DATA16, ISA_DATA, ISA_DATA_SIZE - 1, MODIFY_LDT_CONTENTS_DATA);
     alarm(5);
     raise(SIGTRAP);
     _exit(1);
@@ -148,6 +171,8 @@ void isa_native_run(struct isa_native *native, const struct isa_case *cases, uns
         waitpid(pid, &status, 0);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
             break;
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+            exit(1);
         /* Go on behind the case that did it. */
         native->results[native->current].died = true;
         native->first = (unsigned)native->current + 1;
