@@ -58,7 +58,7 @@ static void load_x87(struct x86_cpu *cpu, const u8 *image, bool wide)
 {
     u16 fsw = (u16)get(image, 2, 2);
 
-    cpu->fcw = (u16)get(image, 0, 2);
+    cpu->fcw = (get(image, 0, 2) & 0x1f3f) | 0x40; /* reserved bits are fixed */
     cpu->fsw = fsw & ~0x3800;
     cpu->ftop = fsw >> 11 & 7;
     cpu->ftag = (u8)get(image, 4, 1);
