@@ -28,6 +28,7 @@
         return ir_emit(u, IR_##name, type, a, 0, 0, 0, 0);                                         \
     }
 
+/* clang-format off */
 IR_UNARY(neg) IR_UNARY(not) IR_UNARY(clz) IR_UNARY(ctz) IR_UNARY(popcnt) IR_UNARY(bswap)
 IR_UNARY(fsqrt)
 IR_BINARY(add) IR_BINARY(sub) IR_BINARY(mul) IR_BINARY(umulh) IR_BINARY(smulh)
@@ -41,6 +42,7 @@ IR_COMPARE(feq) IR_COMPARE(funord) IR_COMPARE(flt) IR_COMPARE(fle) IR_COMPARE(fl
 IR_COMPARE(fleq)
 IR_CONVERT(zext) IR_CONVERT(sext) IR_CONVERT(trunc) IR_CONVERT(bitcast) IR_CONVERT(fcvt)
 IR_CONVERT(scvtf) IR_CONVERT(fcvts) IR_CONVERT(fcvtzs)
+/* clang-format on */
 
 #undef IR_UNARY
 #undef IR_BINARY
@@ -48,7 +50,8 @@ IR_CONVERT(scvtf) IR_CONVERT(fcvts) IR_CONVERT(fcvtzs)
 #undef IR_COMPARE
 #undef IR_CONVERT
 
-static inline ir_ref ir_const(struct ir_unit *u, enum ir_type type, u64 value)
+                                                static inline ir_ref
+    ir_const(struct ir_unit *u, enum ir_type type, u64 value)
 {
     return ir_emit(u, IR_const, type, 0, 0, 0, 0, value);
 }

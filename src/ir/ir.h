@@ -68,8 +68,8 @@ typedef u32 ir_ref; /* index of an instruction in its unit */
 
 struct ir_inst {
     u16 op;
-    u8 type;  /* result type, IR_VOID for none */
-    u8 mark;  /* scratch for one pass at a time */
+    u8 type; /* result type, IR_VOID for none */
+    u8 mark; /* scratch for one pass at a time */
     ir_ref a, b, c, d;
     u64 imm;
 };
@@ -98,12 +98,12 @@ struct ir_unit {
     u32 ninsts, cap;
     struct ir_block *blocks;
     u32 nblocks, blocks_cap;
-    u32 current;               /* block being built */
+    u32 current; /* block being built */
     const struct ir_helper *helpers;
     u32 nhelpers;
-    u32 pc_slot;               /* byte offset of the guest's pc (i64) in its state */
-    bool failed;               /* memory ran out while building */
-    u32 guest_insns;           /* guest instructions in the unit */
+    u32 pc_slot;                /* byte offset of the guest's pc (i64) in its state */
+    bool failed;                /* memory ran out while building */
+    u32 guest_insns;            /* guest instructions in the unit */
     struct ir_forward *forward; /* builder's view of slot contents in the current block */
 };
 
@@ -160,7 +160,7 @@ struct ir_memory { /* how the interpreter reaches guest memory; each may leave b
 };
 struct ir_run {
     void *state;
-    u64 base;                  /* value of the base op */
+    u64 base; /* value of the base op */
     const volatile u32 *request;
     const struct ir_memory *memory;
 };

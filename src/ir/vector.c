@@ -15,7 +15,8 @@
     }
 #define EACH(i, n) for (unsigned i = 0; i < (n); i++)
 
-/* clang-format off: one operation a paragraph */
+/* One operation a paragraph. */
+/* clang-format off */
 
 V(sad8)
     EACH(i, 16)
