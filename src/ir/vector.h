@@ -26,6 +26,7 @@ static inline u16 ir_sat_u16(s32 v)
 }
 
 /* The functions that rows name: ir_v_<name>(a, b, imm). */
+/* clang-format off */
 #define IR_VECTOR_FUNCTIONS(F)                                                                     \
     F(align)                                                                                       \
     F(bshl) F(bshr) F(cvtf32f64) F(cvtf32s32) F(cvtf64f32) F(cvtf64s32) F(cvts32f32) F(cvts32f64)  \
@@ -37,6 +38,7 @@ static inline u16 ir_sat_u16(s32 v)
                             F(packus32) F(sad8) F(testc) F(testz) F(unpkhi16) F(unpkhi32)          \
                                 F(unpkhi64) F(unpkhi8) F(unpklo16) F(unpklo32) F(unpklo64)         \
                                     F(unpklo8)
+/* clang-format on */
 #define F(name)                                                                                    \
     union ir_value ir_v_##name(const union ir_value *a, const union ir_value *b, u64 imm);
 IR_VECTOR_FUNCTIONS(F)
