@@ -10,8 +10,7 @@ static const struct {
     u64 bits;
     u32 feature;
 } cr4_features[] = {
-    {X86_CR4_TSD | X86_CR4_DE | X86_CR4_MCE | X86_CR4_PCE | X86_CR4_OSXMMEXCPT,
-     X86_FEATURE_VALID},
+    {X86_CR4_TSD | X86_CR4_DE | X86_CR4_MCE | X86_CR4_PCE | X86_CR4_OSXMMEXCPT, X86_FEATURE_VALID},
     {X86_CR4_VME | X86_CR4_PVI, X86_FEATURE_VME},
     {X86_CR4_PSE, X86_FEATURE_PSE},
     {X86_CR4_PAE, X86_FEATURE_PAE},
@@ -105,7 +104,7 @@ bool x86_write_cr0(struct x86_cpu *cpu, u64 value, bool check)
         cpu->efer = old_efer;
         return false;
     }
-    /* Spaces of the other WP setting would miss the flushes that MOV CR3 does to the current one. */
+    /* Spaces of the other WP setting miss the flushes that MOV CR3 does to the current one. */
     if ((old ^ value) & (X86_CR0_PG | X86_CR0_WP))
         flush_all(cpu);
     x86_update(cpu);
@@ -138,8 +137,8 @@ bool x86_write_cr3(struct x86_cpu *cpu, u64 value, bool check)
 bool x86_write_cr4(struct x86_cpu *cpu, u64 value, bool check)
 {
     const u64 pdpte_bits = X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP;
-    const u64 flush_bits = X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_LA57 |
-                           X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PKE;
+    const u64 flush_bits = X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_LA57 | X86_CR4_SMEP |
+                           X86_CR4_SMAP | X86_CR4_PKE;
     u64 old = cpu->cr4, changed = old ^ value;
 
     if (check) {
@@ -190,8 +189,8 @@ bool x86_write_efer(struct x86_cpu *cpu, u64 value, bool check)
 
 static void cr_intercept(struct x86_cpu *cpu, u64 regs, unsigned type, u64 length)
 {
-    x86_intercept(cpu, X86_REASON_CR, (regs & 15) | type << 4 | (regs >> 8 & 15) << 8,
-                  (u32)length, 0, 0);
+    x86_intercept(cpu, X86_REASON_CR, (regs & 15) | type << 4 | (regs >> 8 & 15) << 8, (u32)length,
+                  0, 0);
 }
 
 u64 x86_helper_read_cr(struct x86_cpu *cpu, u64 regs, u64 length)
@@ -200,11 +199,16 @@ u64 x86_helper_read_cr(struct x86_cpu *cpu, u64 regs, u64 length)
      * CR0 and CR4 (read shadows). */
     cr_intercept(cpu, regs, 1, length);
     switch (regs & 15) {
-    case 0: return cpu->cr0;
-    case 2: return cpu->cr2;
-    case 3: return cpu->cr3;
-    case 4: return cpu->cr4;
-    case 8: return cpu->hooks && cpu->hooks->read_tpr ? cpu->hooks->read_tpr(cpu) : cpu->cr8;
+    case 0:
+        return cpu->cr0;
+    case 2:
+        return cpu->cr2;
+    case 3:
+        return cpu->cr3;
+    case 4:
+        return cpu->cr4;
+    case 8:
+        return cpu->hooks && cpu->hooks->read_tpr ? cpu->hooks->read_tpr(cpu) : cpu->cr8;
     }
     x86_raise(cpu, X86_UD);
 }
@@ -225,12 +229,24 @@ u64 x86_helper_write_cr(struct x86_cpu *cpu, u64 regs, u64 value, u64 length)
 
     cr_intercept(cpu, regs, 0, length);
     switch (regs & 15) {
-    case 0: done = x86_write_cr0(cpu, value, true); break;
-    case 2: cpu->cr2 = value; done = true; break;
-    case 3: done = x86_write_cr3(cpu, value, true); break;
-    case 4: done = x86_write_cr4(cpu, value, true); break;
-    case 8: done = write_cr8(cpu, value); break;
-    default: x86_raise(cpu, X86_UD);
+    case 0:
+        done = x86_write_cr0(cpu, value, true);
+        break;
+    case 2:
+        cpu->cr2 = value;
+        done = true;
+        break;
+    case 3:
+        done = x86_write_cr3(cpu, value, true);
+        break;
+    case 4:
+        done = x86_write_cr4(cpu, value, true);
+        break;
+    case 8:
+        done = write_cr8(cpu, value);
+        break;
+    default:
+        x86_raise(cpu, X86_UD);
     }
     if (!done)
         x86_raise_error(cpu, X86_GP, 0);
@@ -355,8 +371,7 @@ u64 x86_helper_invpcid(struct x86_cpu *cpu, u64 type, u64 linear, u64 info,
         x86_raise_error(cpu, X86_GP, 0);
     if (type == 0)
         memory->flush_page(&cpu->common, descriptor[1]);
-    else if (type == 1 &&
-             (!(cpu->cr4 & X86_CR4_PCIDE) || descriptor[0] == (cpu->cr3 & 0xfff)))
+    else if (type == 1 && (!(cpu->cr4 & X86_CR4_PCIDE) || descriptor[0] == (cpu->cr3 & 0xfff)))
         memory->flush_space(&cpu->common, x86_space_key(cpu, cpu->cr3), true);
     else
         memory->flush_all(&cpu->common);

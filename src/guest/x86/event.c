@@ -42,17 +42,17 @@ void x86_raise_pf(struct x86_cpu *cpu, u64 address, u32 error)
 struct delivery {
     struct x86_cpu *cpu;
     const struct x86_event *event;
-    u32 ext;          /* EXT bit of error codes for faults on the way */
-    u64 rip;          /* to push */
-    u64 flags;        /* to push */
-    bool trap;        /* trap gate: IF stays */
+    u32 ext;   /* EXT bit of error codes for faults on the way */
+    u64 rip;   /* to push */
+    u64 flags; /* to push */
+    bool trap; /* trap gate: IF stays */
     unsigned ist;
     u16 selector;
     u64 offset;
-    unsigned width;   /* of the gate */
+    unsigned width; /* of the gate */
     struct x86_seg cs;
     u64 cs_raw;
-    u8 cpl;           /* new */
+    u8 cpl; /* new */
 };
 
 static bool software(const struct x86_event *event)
@@ -274,8 +274,8 @@ static u64 flags_to_push(const struct x86_cpu *cpu, const struct x86_event *even
 {
     u64 flags = x86_rflags(cpu);
 
-    if (event->type == X86_EVENT_HARDWARE && event->vector != X86_DB &&
-        event->vector != X86_DF && event->vector != X86_MC)
+    if (event->type == X86_EVENT_HARDWARE && event->vector != X86_DB && event->vector != X86_DF &&
+        event->vector != X86_MC)
         flags |= X86_FLAG_RF;
     else if (software(event) || event->type == X86_EVENT_ICEBP)
         flags &= ~X86_FLAG_RF;

@@ -81,8 +81,7 @@ static void check_direct(struct x86_cpu *cpu, const struct x86_seg *seg, u16 sel
     unsigned dpl = X86_SEG_DPL(seg->access);
     u32 error = selector & 0xfffc;
 
-    if (x86_long_mode(cpu) && (seg->access & (X86_SEG_L | X86_SEG_DB)) ==
-                                  (X86_SEG_L | X86_SEG_DB))
+    if (x86_long_mode(cpu) && (seg->access & (X86_SEG_L | X86_SEG_DB)) == (X86_SEG_L | X86_SEG_DB))
         x86_raise_error(cpu, X86_GP, error);
     if (conforming(seg) ? dpl > cpu->cpl : dpl != cpu->cpl || (selector & 3u) > cpu->cpl)
         x86_raise_error(cpu, X86_GP, error);
@@ -257,8 +256,7 @@ static struct x86_seg return_cs(struct x86_cpu *cpu, u16 selector, u64 *raw)
 
     if (!is_code(&cs) || rpl < cpu->cpl || (conforming(&cs) ? dpl > rpl : dpl != rpl))
         x86_raise_error(cpu, X86_GP, selector & 0xfffc);
-    if (x86_long_mode(cpu) &&
-        (cs.access & (X86_SEG_L | X86_SEG_DB)) == (X86_SEG_L | X86_SEG_DB))
+    if (x86_long_mode(cpu) && (cs.access & (X86_SEG_L | X86_SEG_DB)) == (X86_SEG_L | X86_SEG_DB))
         x86_raise_error(cpu, X86_GP, selector & 0xfffc);
     check_present(cpu, &cs);
     return cs;
@@ -310,8 +308,8 @@ static void drop_inner_segments(struct x86_cpu *cpu)
 }
 
 /* RSP with the popped value, of which a 16-bit stack keeps 16 bits. */
-static u64 outer_sp(const struct x86_cpu *cpu, const struct x86_seg *cs,
-                    const struct x86_seg *ss, u64 sp)
+static u64 outer_sp(const struct x86_cpu *cpu, const struct x86_seg *cs, const struct x86_seg *ss,
+                    u64 sp)
 {
     if (x86_long_mode(cpu) && cs->access & X86_SEG_L)
         return sp;
@@ -388,8 +386,7 @@ static void iret_real(struct x86_cpu *cpu, u64 bytes)
     check_rip(cpu, &cpu->seg[X86_CS], rip);
     if (vme) {
         /* SDM vol. 3 20.3.3.4: IF is VIF; #GP if that would let a pending interrupt in. */
-        if (flags & X86_FLAG_TF ||
-            (flags & X86_FLAG_IF && cpu->eflags & X86_FLAG_VIP))
+        if (flags & X86_FLAG_TF || (flags & X86_FLAG_IF && cpu->eflags & X86_FLAG_VIP))
             x86_raise_error(cpu, X86_GP, 0);
         if (flags & X86_FLAG_IF)
             flags |= X86_FLAG_VIF;
@@ -457,7 +454,7 @@ static void iret_protected(struct x86_cpu *cpu, u64 bytes, u64 length)
     }
     check_rip(cpu, &cs, rip);
     writable = x86_flags_writable(cpu, (unsigned)bytes);
-    /* RF means nothing without breakpoints, and nobody would clear it after the next instruction. */
+    /* Without breakpoints RF means nothing, and nobody would clear it one instruction later. */
     if (bytes > 2 && cpu->dr[7] & 0xff)
         writable |= X86_FLAG_RF;
     if (cpu->cpl == 0 && bytes > 2)

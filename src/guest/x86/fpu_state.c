@@ -324,8 +324,8 @@ u64 x86_helper_xsave(struct x86_cpu *cpu, u64 gva, u64 form, u64 length)
 }
 
 struct restore {
-    u64 mask;         /* requested */
-    u64 load;         /* of these, loaded from the image; the rest initialised */
+    u64 mask; /* requested */
+    u64 load; /* of these, loaded from the image; the rest initialised */
     unsigned pkru_at;
     bool compacted;
 };
@@ -389,8 +389,7 @@ u64 x86_helper_xrstor(struct x86_cpu *cpu, u64 gva, u64 form, u64 length)
     }
     check_xsave(cpu, gva, X86_FEATURE_XSAVE);
     load_bytes(cpu, gva, image, EXTENDED);
-    if (!check_header(image + HEADER, cpu->xcr0, x86_has(cpu, X86_FEATURE_XSAVEC), supervisor,
-                      &r))
+    if (!check_header(image + HEADER, cpu->xcr0, x86_has(cpu, X86_FEATURE_XSAVEC), supervisor, &r))
         x86_raise_error(cpu, X86_GP, 0);
     /* MXCSR: the standard form loads it whenever SSE (or AVX) is requested, the compacted form only
      * with the component in the image; otherwise it is initialised (13.8.1, 13.8.2). */

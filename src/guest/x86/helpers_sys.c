@@ -72,9 +72,8 @@ static NORETURN void port_io(struct x86_cpu *cpu, u64 port, u64 what, u64 length
     unsigned bytes = what & 0xff;
 
     check_port(cpu, (u16)port, bytes);
-    x86_intercept(cpu, X86_REASON_IO,
-                  io_qualification((u16)port, bytes, in) | (what >> 8 & 1) << 6, (u32)length, 0,
-                  0);
+    x86_intercept(cpu, X86_REASON_IO, io_qualification((u16)port, bytes, in) | (what >> 8 & 1) << 6,
+                  (u32)length, 0, 0);
     unimplemented(cpu);
 }
 

@@ -50,8 +50,8 @@ static void check_events_if(struct x86_lift *l, ir_ref look)
     ir_exit_if(l->u, ir_ne(l->u, look, imm(l, 0)), X86_EXIT_HALT_CHECK);
 }
 
-/* VM-exit instruction information of the memory operand (SDM vol. 3 tables 27-9 to 27-14), or of the
- * register in ModRM.rm; @reg2: the register in ModRM.reg. */
+/* VM-exit instruction information (SDM vol. 3 tables 27-9 to 27-14): the memory operand, or the
+ * register in ModRM.rm; and the register in ModRM.reg. */
 static u64 exit_info(const struct x86_insn *in)
 {
     u64 info = (u64)(in->address_size >> 2) << 7 | (u64)in->reg << 28;
@@ -417,8 +417,8 @@ static void write_system(struct x86_lift *l, ir_ref value)
 
 void lift_mov_from_cr(struct x86_lift *l)
 {
-    static const u32 slots[] = {[0] = X86_SLOT(cr0), [2] = X86_SLOT(cr2), [3] = X86_SLOT(cr3),
-                                [4] = X86_SLOT(cr4)};
+    static const u32 slots[] = {
+        [0] = X86_SLOT(cr0), [2] = X86_SLOT(cr2), [3] = X86_SLOT(cr3), [4] = X86_SLOT(cr4)};
 
     if (!valid_cr(l))
         return;
@@ -456,10 +456,9 @@ void lift_smsw(struct x86_lift *l)
     if (in->mod != 3)
         ir_st(l->u, lift_linear(l, 2, true), 0, ir_trunc(l->u, IR_I16, value));
     else
-        lift_set_reg(l, in->rm, in->operand_size, false,
-                     in->operand_size == 8
-                         ? value
-                         : ir_trunc(l->u, lift_int_type(in->operand_size), value));
+        lift_set_reg(
+            l, in->rm, in->operand_size, false,
+            in->operand_size == 8 ? value : ir_trunc(l->u, lift_int_type(in->operand_size), value));
 }
 
 void lift_lmsw(struct x86_lift *l)
@@ -487,8 +486,8 @@ void lift_invlpg(struct x86_lift *l)
     if (!lift_is64(l) || segment == X86_FS || segment == X86_GS) {
         u32 slot = X86_SLOT(seg) + segment * (u32)sizeof(struct x86_seg);
 
-        offset = ir_add(l->u, offset,
-                        ir_get(l->u, IR_I64, slot + (u32)offsetof(struct x86_seg, base)));
+        offset =
+            ir_add(l->u, offset, ir_get(l->u, IR_I64, slot + (u32)offsetof(struct x86_seg, base)));
         if (!lift_is64(l))
             offset = ir_and(l->u, offset, imm(l, 0xffffffff));
     }
@@ -546,8 +545,8 @@ static void port_io(struct x86_lift *l, bool in)
 {
     const struct x86_operand *data = &l->in->op[in ? 0 : 1], *port = &l->in->op[in ? 1 : 0];
     bool immediate = port->kind == X86_OP_IMM;
-    ir_ref number = immediate ? imm(l, port->value & 0xff)
-                              : zext64(l, lift_reg(l, X86_RDX, 2, false));
+    ir_ref number =
+        immediate ? imm(l, port->value & 0xff) : zext64(l, lift_reg(l, X86_RDX, 2, false));
     ir_ref what = imm(l, data->size | (immediate ? 256u : 0));
 
     if (in)
@@ -571,8 +570,7 @@ static ir_ref string_io(struct x86_lift *l, unsigned bytes, unsigned segment)
 {
     bool repeated = l->in->rep || l->in->repne;
 
-    return imm(l, bytes | (u64)l->in->address_size << 8 | (u64)segment << 16 |
-                      (u64)repeated << 24);
+    return imm(l, bytes | (u64)l->in->address_size << 8 | (u64)segment << 16 | (u64)repeated << 24);
 }
 
 void lift_ins(struct x86_lift *l)
@@ -649,8 +647,8 @@ static void random_number(struct x86_lift *l, u64 reason)
 {
     unsigned size = l->in->operand_size;
     u64 info = (u64)l->in->rm << 3 | (u64)(size >> 2) << 11;
-    ir_ref value = LIFT_CALL(l, IR_I64, random, imm(l, reason), imm(l, info),
-                             imm(l, length(l)), IR_NONE);
+    ir_ref value =
+        LIFT_CALL(l, IR_I64, random, imm(l, reason), imm(l, info), imm(l, length(l)), IR_NONE);
 
     if (size < 8)
         value = ir_trunc(l->u, lift_int_type(size), value);
@@ -806,8 +804,8 @@ void lift_wrpkru(struct x86_lift *l)
 
 static void vmx(struct x86_lift *l, u64 reason)
 {
-    LIFT_CALL(l, IR_VOID, vmx, imm(l, reason), imm(l, exit_info(l->in)),
-              imm(l, (u64)l->in->disp), imm(l, length(l)));
+    LIFT_CALL(l, IR_VOID, vmx, imm(l, reason), imm(l, exit_info(l->in)), imm(l, (u64)l->in->disp),
+              imm(l, length(l)));
     lift_end_state(l);
 }
 

@@ -37,13 +37,13 @@ struct walk {
     struct x86_cpu *cpu;
     u64 gva;
     enum guest_access access;
-    bool user;     /* a user-mode access */
-    bool smap;     /* SMAP is in force for it */
+    bool user; /* a user-mode access */
+    bool smap; /* SMAP is in force for it */
     bool probe;
-    bool wide;     /* entries of 8 bytes */
-    u64 reserved;  /* bits that are reserved in every entry */
-    u64 u, w, nx;  /* combined rights of all levels */
-    u32 error;     /* for #PF */
+    bool wide;    /* entries of 8 bytes */
+    u64 reserved; /* bits that are reserved in every entry */
+    u64 u, w, nx; /* combined rights of all levels */
+    u32 error;    /* for #PF */
     unsigned nsteps;
     struct step step[5];
 };
@@ -108,8 +108,8 @@ static enum walk_result update_entry(struct walk *walk, struct step *step, u64 v
     }
     if (!done)
         return WALK_AGAIN;
-    if (slot->dirty || __atomic_load_n(&slot->code[(hpa - slot->gpa) >> MEM_PAGE_SHIFT],
-                                       __ATOMIC_RELAXED))
+    if (slot->dirty ||
+        __atomic_load_n(&slot->code[(hpa - slot->gpa) >> MEM_PAGE_SHIFT], __ATOMIC_RELAXED))
         mem_wrote(walk->cpu->common.mem, hpa, walk->wide ? 8 : 4);
     step->value = value;
     return WALK_OK;
@@ -193,8 +193,7 @@ static enum walk_result finish(struct walk *walk, u64 leaf, u64 base, unsigned s
     bool write = walk->access == GUEST_WRITE;
     bool key_ok = walk->access == GUEST_FETCH || key_allows(walk, leaf, write);
 
-    if (!key_ok ||
-        !(walk->access == GUEST_FETCH ? fetch_allowed(walk) : data_allowed(walk, write)))
+    if (!key_ok || !(walk->access == GUEST_FETCH ? fetch_allowed(walk) : data_allowed(walk, write)))
         return fault(walk, PF_P | (key_ok ? 0 : PF_PK));
     if (!walk->probe) {
         enum walk_result result = update_flags(walk);
@@ -326,8 +325,8 @@ static void raise_non_canonical(struct x86_cpu *cpu, u64 gva, enum guest_access 
 }
 
 /* guest_ops.walk. -EFAULT only when @probe. */
-int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool implicit,
-             bool probe, struct guest_page *page)
+int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool implicit, bool probe,
+             struct guest_page *page)
 {
     struct x86_cpu *cpu = x86_cpu(common);
     struct walk walk = {
@@ -424,9 +423,8 @@ static bool uses_stack(const struct x86_insn *in)
     if (opcode == 0xff)
         return (in->reg & 7) == 2 || (in->reg & 7) == 3 || (in->reg & 7) == 6;
     return (opcode >= 0x50 && opcode <= 0x5f) || opcode == 0x68 || opcode == 0x6a ||
-           opcode == 0x8f || opcode == 0x9c || opcode == 0x9d || opcode == 0xc2 ||
-           opcode == 0xc3 || (opcode >= 0xc8 && opcode <= 0xcb) || opcode == 0xcf ||
-           opcode == 0xe8;
+           opcode == 0x8f || opcode == 0x9c || opcode == 0x9d || opcode == 0xc2 || opcode == 0xc3 ||
+           (opcode >= 0xc8 && opcode <= 0xcb) || opcode == 0xcf || opcode == 0xe8;
 }
 
 bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva)

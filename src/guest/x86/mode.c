@@ -39,8 +39,8 @@ static u32 segment_mode(const struct x86_cpu *cpu)
     if (cs->base || cs->limit != 0xffffffff)
         return mode;
     mode |= X86_MODE_FLAT_CS;
-    if ((cs->access & 0xa) == 0xa && flat_data(&cpu->seg[X86_DS]) &&
-        flat_data(&cpu->seg[X86_ES]) && flat_data(&cpu->seg[X86_SS]))
+    if ((cs->access & 0xa) == 0xa && flat_data(&cpu->seg[X86_DS]) && flat_data(&cpu->seg[X86_ES]) &&
+        flat_data(&cpu->seg[X86_SS]))
         mode |= X86_MODE_FLAT;
     return mode;
 }
@@ -165,8 +165,7 @@ bool x86_interrupt_allowed(const struct x86_cpu *cpu)
 bool x86_nmi_allowed(const struct x86_cpu *cpu)
 {
     return cpu->activity <= 2 &&
-           !(x86_interruptibility(cpu) &
-             (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI));
+           !(x86_interruptibility(cpu) & (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI));
 }
 
 /* Register, bit and feature for x86_update_features. */
@@ -175,19 +174,32 @@ static const struct {
     u8 reg, bit; /* reg: 0 EAX .. 3 EDX */
     u32 feature;
 } feature_bits[] = {
-    {1, 0, 3, 1, X86_FEATURE_VME},        {1, 0, 3, 3, X86_FEATURE_PSE},
-    {1, 0, 3, 6, X86_FEATURE_PAE},        {1, 0, 3, 11, X86_FEATURE_SEP},
-    {1, 0, 3, 13, X86_FEATURE_PGE},       {1, 0, 3, 24, X86_FEATURE_FXSR},
-    {1, 0, 2, 3, X86_FEATURE_MONITOR},    {1, 0, 2, 5, X86_FEATURE_VMX},
-    {1, 0, 2, 17, X86_FEATURE_PCID},      {1, 0, 2, 26, X86_FEATURE_XSAVE},
-    {1, 0, 2, 30, X86_FEATURE_RDRAND},    {7, 0, 1, 0, X86_FEATURE_FSGSBASE},
-    {7, 0, 1, 7, X86_FEATURE_SMEP},       {7, 0, 1, 10, X86_FEATURE_INVPCID},
-    {7, 0, 1, 18, X86_FEATURE_RDSEED},    {7, 0, 1, 20, X86_FEATURE_SMAP},
-    {7, 0, 2, 2, X86_FEATURE_UMIP},       {7, 0, 2, 3, X86_FEATURE_PKU},
-    {7, 0, 2, 16, X86_FEATURE_LA57},      {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
-    {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},   {0xd, 1, 0, 3, X86_FEATURE_XSAVES},
-    {0x80000001, 0, 3, 11, X86_FEATURE_SYSCALL}, {0x80000001, 0, 3, 20, X86_FEATURE_NX},
-    {0x80000001, 0, 3, 26, X86_FEATURE_PAGE1GB}, {0x80000001, 0, 3, 27, X86_FEATURE_RDTSCP},
+    {1, 0, 3, 1, X86_FEATURE_VME},
+    {1, 0, 3, 3, X86_FEATURE_PSE},
+    {1, 0, 3, 6, X86_FEATURE_PAE},
+    {1, 0, 3, 11, X86_FEATURE_SEP},
+    {1, 0, 3, 13, X86_FEATURE_PGE},
+    {1, 0, 3, 24, X86_FEATURE_FXSR},
+    {1, 0, 2, 3, X86_FEATURE_MONITOR},
+    {1, 0, 2, 5, X86_FEATURE_VMX},
+    {1, 0, 2, 17, X86_FEATURE_PCID},
+    {1, 0, 2, 26, X86_FEATURE_XSAVE},
+    {1, 0, 2, 30, X86_FEATURE_RDRAND},
+    {7, 0, 1, 0, X86_FEATURE_FSGSBASE},
+    {7, 0, 1, 7, X86_FEATURE_SMEP},
+    {7, 0, 1, 10, X86_FEATURE_INVPCID},
+    {7, 0, 1, 18, X86_FEATURE_RDSEED},
+    {7, 0, 1, 20, X86_FEATURE_SMAP},
+    {7, 0, 2, 2, X86_FEATURE_UMIP},
+    {7, 0, 2, 3, X86_FEATURE_PKU},
+    {7, 0, 2, 16, X86_FEATURE_LA57},
+    {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
+    {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},
+    {0xd, 1, 0, 3, X86_FEATURE_XSAVES},
+    {0x80000001, 0, 3, 11, X86_FEATURE_SYSCALL},
+    {0x80000001, 0, 3, 20, X86_FEATURE_NX},
+    {0x80000001, 0, 3, 26, X86_FEATURE_PAGE1GB},
+    {0x80000001, 0, 3, 27, X86_FEATURE_RDTSCP},
     {0x80000001, 0, 3, 29, X86_FEATURE_LM},
 };
 

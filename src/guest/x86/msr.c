@@ -32,19 +32,45 @@ u64 x86_tsc(struct x86_cpu *cpu)
 bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
 {
     switch (msr) {
-    case MSR_TSC: *value = x86_tsc(cpu); return true;
-    case MSR_SYSENTER_CS: *value = cpu->msr_sysenter_cs; return true;
-    case MSR_SYSENTER_ESP: *value = cpu->msr_sysenter_esp; return true;
-    case MSR_SYSENTER_EIP: *value = cpu->msr_sysenter_eip; return true;
-    case MSR_PAT: *value = cpu->msr_pat; return true;
-    case MSR_EFER: *value = cpu->efer; return true;
-    case MSR_STAR: *value = cpu->msr_star; return true;
-    case MSR_LSTAR: *value = cpu->msr_lstar; return true;
-    case MSR_CSTAR: *value = cpu->msr_cstar; return true;
-    case MSR_FMASK: *value = cpu->msr_fmask; return true;
-    case MSR_FS_BASE: *value = cpu->seg[X86_FS].base; return true;
-    case MSR_GS_BASE: *value = cpu->seg[X86_GS].base; return true;
-    case MSR_KERNEL_GS_BASE: *value = cpu->msr_kernel_gs_base; return true;
+    case MSR_TSC:
+        *value = x86_tsc(cpu);
+        return true;
+    case MSR_SYSENTER_CS:
+        *value = cpu->msr_sysenter_cs;
+        return true;
+    case MSR_SYSENTER_ESP:
+        *value = cpu->msr_sysenter_esp;
+        return true;
+    case MSR_SYSENTER_EIP:
+        *value = cpu->msr_sysenter_eip;
+        return true;
+    case MSR_PAT:
+        *value = cpu->msr_pat;
+        return true;
+    case MSR_EFER:
+        *value = cpu->efer;
+        return true;
+    case MSR_STAR:
+        *value = cpu->msr_star;
+        return true;
+    case MSR_LSTAR:
+        *value = cpu->msr_lstar;
+        return true;
+    case MSR_CSTAR:
+        *value = cpu->msr_cstar;
+        return true;
+    case MSR_FMASK:
+        *value = cpu->msr_fmask;
+        return true;
+    case MSR_FS_BASE:
+        *value = cpu->seg[X86_FS].base;
+        return true;
+    case MSR_GS_BASE:
+        *value = cpu->seg[X86_GS].base;
+        return true;
+    case MSR_KERNEL_GS_BASE:
+        *value = cpu->msr_kernel_gs_base;
+        return true;
     case MSR_TSC_AUX:
         *value = cpu->msr_tsc_aux;
         return x86_has(cpu, X86_FEATURE_RDTSCP);
@@ -78,26 +104,38 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
     case MSR_TSC:
         cpu->tsc_offset += value - x86_tsc(cpu);
         return true;
-    case MSR_SYSENTER_CS: cpu->msr_sysenter_cs = (u32)value; return true;
-    case MSR_SYSENTER_ESP: return write_address(cpu, &cpu->msr_sysenter_esp, value);
-    case MSR_SYSENTER_EIP: return write_address(cpu, &cpu->msr_sysenter_eip, value);
+    case MSR_SYSENTER_CS:
+        cpu->msr_sysenter_cs = (u32)value;
+        return true;
+    case MSR_SYSENTER_ESP:
+        return write_address(cpu, &cpu->msr_sysenter_esp, value);
+    case MSR_SYSENTER_EIP:
+        return write_address(cpu, &cpu->msr_sysenter_eip, value);
     case MSR_PAT:
         if (!pat_valid(value))
             return false;
         cpu->msr_pat = value;
         return true;
-    case MSR_EFER: return x86_write_efer(cpu, value, true);
-    case MSR_STAR: cpu->msr_star = value; return true;
-    case MSR_LSTAR: return write_address(cpu, &cpu->msr_lstar, value);
-    case MSR_CSTAR: return write_address(cpu, &cpu->msr_cstar, value);
+    case MSR_EFER:
+        return x86_write_efer(cpu, value, true);
+    case MSR_STAR:
+        cpu->msr_star = value;
+        return true;
+    case MSR_LSTAR:
+        return write_address(cpu, &cpu->msr_lstar, value);
+    case MSR_CSTAR:
+        return write_address(cpu, &cpu->msr_cstar, value);
     case MSR_FMASK:
         if (value >> 32)
             return false;
         cpu->msr_fmask = value;
         return true;
-    case MSR_FS_BASE: return write_address(cpu, &cpu->seg[X86_FS].base, value);
-    case MSR_GS_BASE: return write_address(cpu, &cpu->seg[X86_GS].base, value);
-    case MSR_KERNEL_GS_BASE: return write_address(cpu, &cpu->msr_kernel_gs_base, value);
+    case MSR_FS_BASE:
+        return write_address(cpu, &cpu->seg[X86_FS].base, value);
+    case MSR_GS_BASE:
+        return write_address(cpu, &cpu->seg[X86_GS].base, value);
+    case MSR_KERNEL_GS_BASE:
+        return write_address(cpu, &cpu->msr_kernel_gs_base, value);
     case MSR_TSC_AUX:
         if (!x86_has(cpu, X86_FEATURE_RDTSCP) || value >> 32)
             return false;

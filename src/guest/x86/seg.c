@@ -311,8 +311,7 @@ u64 x86_helper_ltr(struct x86_cpu *cpu, u64 value)
 
 /* May the program look at @selector with LAR, LSL, VERR, VERW? @system_types: bit n set if system
  * descriptors of type n are good for it. */
-static bool inspect(struct x86_cpu *cpu, u16 selector, u32 system_types,
-                    struct x86_descriptor *d)
+static bool inspect(struct x86_cpu *cpu, u16 selector, u32 system_types, struct x86_descriptor *d)
 {
     unsigned dpl;
 
@@ -326,8 +325,8 @@ static bool inspect(struct x86_cpu *cpu, u16 selector, u32 system_types,
         if (!(system_types >> type & 1))
             return false;
         /* The 16-byte form must lie within the limit and have type 0 in its upper half. */
-        if (x86_long_mode(cpu) && (!x86_read_descriptor(cpu, selector, true, &whole) ||
-                                   bits(whole.high, 44, 40)))
+        if (x86_long_mode(cpu) &&
+            (!x86_read_descriptor(cpu, selector, true, &whole) || bits(whole.high, 44, 40)))
             return false;
     } else if (bits(d->raw, 43, 42) == 3) {
         return true; /* conforming code: any privilege */
@@ -372,8 +371,7 @@ u64 x86_helper_verw(struct x86_cpu *cpu, u64 selector)
     return inspect(cpu, (u16)selector, 0, &d) && (bits(d.raw, 43, 40) & 0xa) == 2;
 }
 
-u64 x86_helper_descriptor_table(struct x86_cpu *cpu, u64 reason_length, u64 info,
-                                u64 qualification)
+u64 x86_helper_descriptor_table(struct x86_cpu *cpu, u64 reason_length, u64 info, u64 qualification)
 {
     u32 reason = (u32)reason_length;
     bool store = !(info >> 29 & 1); /* identities 0 and 1 store, 2 and 3 load */

@@ -48,8 +48,7 @@ u64 x86_helper_sysret(struct x86_cpu *cpu, u64 bytes)
         x86_raise_error(cpu, X86_GP, 0);
     /* SDM vol. 2 SYSRET: RF and VM cleared, reserved bits as they are. */
     x86_set_rflags(cpu, (cpu->gpr[11] & 0x3c7fd7) | 2);
-    set_flat(cpu, (u16)((selector + (code64 ? 16 : 0)) | 3), (u16)((selector + 8) | 3), 3,
-             code64);
+    set_flat(cpu, (u16)((selector + (code64 ? 16 : 0)) | 3), (u16)((selector + 8) | 3), 3, code64);
     cpu->lip = code64 ? rip : (u32)rip;
     x86_update(cpu);
     if (closed && cpu->eflags & X86_FLAG_IF)

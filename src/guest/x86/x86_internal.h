@@ -171,8 +171,7 @@ static inline void x86_load_implicit(struct x86_cpu *cpu, u64 gva, void *buf, un
     cpu->common.memory->load_implicit(&cpu->common, gva, buf, bytes);
 }
 
-static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *buf,
-                                      unsigned bytes)
+static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *buf, unsigned bytes)
 {
     cpu->common.memory->store_implicit(&cpu->common, gva, buf, bytes);
 }

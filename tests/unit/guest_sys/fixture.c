@@ -125,18 +125,30 @@ static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
         u8 reg, bit;
         u32 feature;
     } rows[] = {
-        {1, 0, 3, 1, X86_FEATURE_VME},          {1, 0, 3, 3, X86_FEATURE_PSE},
-        {1, 0, 3, 6, X86_FEATURE_PAE},          {1, 0, 3, 13, X86_FEATURE_PGE},
-        {1, 0, 3, 24, X86_FEATURE_FXSR},        {1, 0, 2, 3, X86_FEATURE_MONITOR},
-        {1, 0, 2, 17, X86_FEATURE_PCID},        {1, 0, 2, 26, X86_FEATURE_XSAVE},
-        {1, 0, 2, 30, X86_FEATURE_RDRAND},      {7, 0, 1, 0, X86_FEATURE_FSGSBASE},
-        {7, 0, 1, 7, X86_FEATURE_SMEP},         {7, 0, 1, 10, X86_FEATURE_INVPCID},
-        {7, 0, 1, 18, X86_FEATURE_RDSEED},      {7, 0, 1, 20, X86_FEATURE_SMAP},
-        {7, 0, 2, 2, X86_FEATURE_UMIP},         {7, 0, 2, 3, X86_FEATURE_PKU},
-        {7, 0, 2, 16, X86_FEATURE_LA57},        {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
-        {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},     {0xd, 1, 0, 3, X86_FEATURE_XSAVES},
-        {0x80000001, 0, 3, 11, X86_FEATURE_SYSCALL}, {0x80000001, 0, 3, 20, X86_FEATURE_NX},
-        {0x80000001, 0, 3, 26, X86_FEATURE_PAGE1GB}, {0x80000001, 0, 3, 27, X86_FEATURE_RDTSCP},
+        {1, 0, 3, 1, X86_FEATURE_VME},
+        {1, 0, 3, 3, X86_FEATURE_PSE},
+        {1, 0, 3, 6, X86_FEATURE_PAE},
+        {1, 0, 3, 13, X86_FEATURE_PGE},
+        {1, 0, 3, 24, X86_FEATURE_FXSR},
+        {1, 0, 2, 3, X86_FEATURE_MONITOR},
+        {1, 0, 2, 17, X86_FEATURE_PCID},
+        {1, 0, 2, 26, X86_FEATURE_XSAVE},
+        {1, 0, 2, 30, X86_FEATURE_RDRAND},
+        {7, 0, 1, 0, X86_FEATURE_FSGSBASE},
+        {7, 0, 1, 7, X86_FEATURE_SMEP},
+        {7, 0, 1, 10, X86_FEATURE_INVPCID},
+        {7, 0, 1, 18, X86_FEATURE_RDSEED},
+        {7, 0, 1, 20, X86_FEATURE_SMAP},
+        {7, 0, 2, 2, X86_FEATURE_UMIP},
+        {7, 0, 2, 3, X86_FEATURE_PKU},
+        {7, 0, 2, 16, X86_FEATURE_LA57},
+        {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
+        {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},
+        {0xd, 1, 0, 3, X86_FEATURE_XSAVES},
+        {0x80000001, 0, 3, 11, X86_FEATURE_SYSCALL},
+        {0x80000001, 0, 3, 20, X86_FEATURE_NX},
+        {0x80000001, 0, 3, 26, X86_FEATURE_PAGE1GB},
+        {0x80000001, 0, 3, 27, X86_FEATURE_RDTSCP},
         {0x80000001, 0, 3, 29, X86_FEATURE_LM},
     };
 
@@ -153,8 +165,8 @@ static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
             out[rows[i].reg] |= 1u << rows[i].bit;
 }
 
-static void intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len,
-                      u64 linear, u64 insn_info)
+static void intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
+                      u64 insn_info)
 {
     struct fixture *f = of(cpu);
 
@@ -221,8 +233,8 @@ static void set_tables(struct fixture *f, bool wide)
     set_descriptor(f, SEL_TSS + 8, 0);
     f->cpu.gdtr = (struct x86_table){.base = GDT_BASE, .limit = GDT_LIMIT};
     f->cpu.idtr = (struct x86_table){.base = IDT_BASE, .limit = wide ? 0xfff : 0x7ff};
-    f->cpu.seg[X86_TR] = (struct x86_seg){
-        .base = TSS_BASE, .limit = 0x1ff, .access = 0x8b, .selector = SEL_TSS};
+    f->cpu.seg[X86_TR] =
+        (struct x86_seg){.base = TSS_BASE, .limit = 0x1ff, .access = 0x8b, .selector = SEL_TSS};
     f->cpu.seg[X86_LDTR] = (struct x86_seg){.access = X86_SEG_UNUSABLE};
 }
 

@@ -17,10 +17,10 @@ struct fixture {
     struct x86_cpu cpu; /* first: hooks find the fixture by it */
     struct mem *mem;
     struct mem_ram ram;
-    u32 features_off;   /* of X86_FEATURE_*, hidden from CPUID */
+    u32 features_off; /* of X86_FEATURE_*, hidden from CPUID */
     unsigned flush_all, flush_page, flush_space, switches;
     u64 flushed_key, flushed_gva;
-    u32 last_reason;    /* intercept hook */
+    u32 last_reason; /* intercept hook */
     u64 last_qualification, last_linear, last_info;
     unsigned intercepts;
 };
@@ -79,21 +79,21 @@ void set_cpl(struct fixture *f, unsigned cpl);
 #define TABLES_BASE 0x20000ull /* page tables */
 
 void set_descriptor(struct fixture *f, u16 selector, u64 raw);
-/* Raw descriptor: access byte, flags nibble (G D L AVL), base, limit as it stands in the descriptor. */
+/* Raw descriptor: access byte, flags nibble (G D L AVL), base, limit field. */
 u64 descriptor(u8 access, u8 flags, u32 base, u32 limit);
 
-enum { /* selectors in the GDT that enter_* make */
-    SEL_CODE0 = 0x08,   /* 32-bit */
-    SEL_DATA0 = 0x10,
-    SEL_CODE3 = 0x1b,   /* 32-bit, DPL 3 */
-    SEL_DATA3 = 0x23,
-    SEL_CODE64_0 = 0x28,
-    SEL_CODE64_3 = 0x33,
-    SEL_CODE16 = 0x38,
-    SEL_CONFORM0 = 0x40, /* 32-bit conforming, DPL 0 */
-    SEL_TSS = 0x50,      /* two slots */
-    SEL_LDT = 0x60,      /* two slots */
-    SEL_TEST = 0x70,     /* two slots for the tests */
+enum {                   /* selectors in the GDT that enter_* make */
+       SEL_CODE0 = 0x08, /* 32-bit */
+       SEL_DATA0 = 0x10,
+       SEL_CODE3 = 0x1b, /* 32-bit, DPL 3 */
+       SEL_DATA3 = 0x23,
+       SEL_CODE64_0 = 0x28,
+       SEL_CODE64_3 = 0x33,
+       SEL_CODE16 = 0x38,
+       SEL_CONFORM0 = 0x40, /* 32-bit conforming, DPL 0 */
+       SEL_TSS = 0x50,      /* two slots */
+       SEL_LDT = 0x60,      /* two slots */
+       SEL_TEST = 0x70,     /* two slots for the tests */
 };
 #define GDT_LIMIT 0x7f
 

@@ -8,10 +8,10 @@ static void test_cr0(void **state)
 
     enter_protected(f);
     assert_false(x86_write_cr0(cpu, cpu->cr0 | BIT(32), true));
-    assert_false(x86_write_cr0(cpu, X86_CR0_PG, true));                /* PG without PE */
-    assert_false(x86_write_cr0(cpu, X86_CR0_PE | X86_CR0_NW, true));   /* NW without CD */
+    assert_false(x86_write_cr0(cpu, X86_CR0_PG, true));              /* PG without PE */
+    assert_false(x86_write_cr0(cpu, X86_CR0_PE | X86_CR0_NW, true)); /* NW without CD */
     assert_true(x86_write_cr0(cpu, X86_CR0_PE | X86_CR0_NW | X86_CR0_CD, true));
-    assert_true(x86_write_cr0(cpu, X86_CR0_PE | 0x0ff8ff00, true));    /* ignored bits */
+    assert_true(x86_write_cr0(cpu, X86_CR0_PE | 0x0ff8ff00, true)); /* ignored bits */
     assert_int_equal(cpu->cr0, X86_CR0_PE | X86_CR0_ET | X86_CR0_WP * 0);
     assert_true(x86_write_cr0(cpu, X86_CR0_PE | X86_CR0_TS, true));
     assert_int_equal(cpu->common.mode & (X86_MODE_FPU_TRAP | X86_MODE_SSE_TRAP),
@@ -48,12 +48,12 @@ static void test_enter_long_mode(void **state)
     assert_true(x86_write_cr0(cpu, X86_CR0_PE | X86_CR0_PG, true));
     assert_int_equal(cpu->efer, X86_EFER_LME | X86_EFER_LMA);
     assert_int_equal(cpu->common.mode & X86_MODE_CODE_MASK, X86_MODE_CODE32);
-    assert_false(x86_write_efer(cpu, 0, true));                  /* LME with paging on */
-    assert_true(x86_write_efer(cpu, X86_EFER_LME, true));        /* LMA is read-only */
+    assert_false(x86_write_efer(cpu, 0, true));           /* LME with paging on */
+    assert_true(x86_write_efer(cpu, X86_EFER_LME, true)); /* LMA is read-only */
     assert_int_equal(cpu->efer, X86_EFER_LME | X86_EFER_LMA);
-    assert_false(x86_write_cr4(cpu, 0, true));                   /* PAE must stay */
+    assert_false(x86_write_cr4(cpu, 0, true)); /* PAE must stay */
     assert_int_equal(TRY(f, x86_helper_far_jmp(cpu, SEL_CODE64_0, 0x1000, 4, 7)), 0);
-    assert_false(x86_write_cr0(cpu, X86_CR0_PE, true));          /* not from 64-bit code */
+    assert_false(x86_write_cr0(cpu, X86_CR0_PE, true)); /* not from 64-bit code */
     assert_int_equal(TRY(f, x86_helper_far_jmp(cpu, SEL_CODE0, 0x1000, 4, 7)), 0);
     assert_true(x86_write_cr0(cpu, X86_CR0_PE, true));
     assert_int_equal(cpu->efer, X86_EFER_LME);
@@ -65,11 +65,11 @@ static void test_cr4(void **state)
         u64 bit;
         u32 feature;
     } rows[] = {
-        {X86_CR4_VME, X86_FEATURE_VME},       {X86_CR4_PVI, X86_FEATURE_VME},
-        {X86_CR4_PGE, X86_FEATURE_PGE},       {X86_CR4_UMIP, X86_FEATURE_UMIP},
-        {X86_CR4_OSFXSR, X86_FEATURE_FXSR},   {X86_CR4_FSGSBASE, X86_FEATURE_FSGSBASE},
-        {X86_CR4_PCIDE, X86_FEATURE_PCID},    {X86_CR4_OSXSAVE, X86_FEATURE_XSAVE},
-        {X86_CR4_SMEP, X86_FEATURE_SMEP},     {X86_CR4_SMAP, X86_FEATURE_SMAP},
+        {X86_CR4_VME, X86_FEATURE_VME},     {X86_CR4_PVI, X86_FEATURE_VME},
+        {X86_CR4_PGE, X86_FEATURE_PGE},     {X86_CR4_UMIP, X86_FEATURE_UMIP},
+        {X86_CR4_OSFXSR, X86_FEATURE_FXSR}, {X86_CR4_FSGSBASE, X86_FEATURE_FSGSBASE},
+        {X86_CR4_PCIDE, X86_FEATURE_PCID},  {X86_CR4_OSXSAVE, X86_FEATURE_XSAVE},
+        {X86_CR4_SMEP, X86_FEATURE_SMEP},   {X86_CR4_SMAP, X86_FEATURE_SMAP},
         {X86_CR4_PKE, X86_FEATURE_PKU},
     };
     struct fixture *f = *state;
@@ -249,8 +249,8 @@ static void test_msrs(void **state)
 {
     struct fixture *f = *state;
     struct x86_cpu *cpu = &f->cpu;
-    static const u32 addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102,
-                                    0x175, 0x176};
+    static const u32 addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101,
+                                    0xc0000102, 0x175,      0x176};
     u64 value;
 
     f->features_off = X86_FEATURE_LA57;
@@ -391,9 +391,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_cr0),  T(test_enter_long_mode), T(test_cr4),  T(test_cr3),
-        T(test_space_key), T(test_pae_pdptes), T(test_efer), T(test_debug_registers),
-        T(test_msrs), T(test_tsd),             T(test_invpcid), T(test_reset),
+        T(test_cr0),  T(test_enter_long_mode), T(test_cr4),
+        T(test_cr3),  T(test_space_key),       T(test_pae_pdptes),
+        T(test_efer), T(test_debug_registers), T(test_msrs),
+        T(test_tsd),  T(test_invpcid),         T(test_reset),
         T(test_cr8),
     };
 

@@ -7,8 +7,11 @@
 
 static struct x86_event hardware(u8 vector, bool has_error, u32 error)
 {
-    return (struct x86_event){.valid = true, .vector = vector, .type = X86_EVENT_HARDWARE,
-                              .has_error = has_error, .error = error};
+    return (struct x86_event){.valid = true,
+                              .vector = vector,
+                              .type = X86_EVENT_HARDWARE,
+                              .has_error = has_error,
+                              .error = error};
 }
 
 static struct x86_event software(u8 vector, u8 type, u32 len)
@@ -16,14 +19,13 @@ static struct x86_event software(u8 vector, u8 type, u32 len)
     return (struct x86_event){.valid = true, .vector = vector, .type = type, .insn_len = len};
 }
 
-static void set_gate(struct fixture *f, u8 vector, u8 type, unsigned dpl, u16 selector,
-                     u64 offset)
+static void set_gate(struct fixture *f, u8 vector, u8 type, unsigned dpl, u16 selector, u64 offset)
 {
     bool wide = f->cpu.efer & X86_EFER_LMA;
     u64 at = IDT_BASE + vector * (wide ? 16 : 8);
 
-    *ram64(f, at) = (offset & 0xffff) | (u64)selector << 16 | (u64)type << 40 |
-                    (u64)dpl << 45 | BIT(47) | (offset >> 16 & 0xffff) << 48;
+    *ram64(f, at) = (offset & 0xffff) | (u64)selector << 16 | (u64)type << 40 | (u64)dpl << 45 |
+                    BIT(47) | (offset >> 16 & 0xffff) << 48;
     if (wide)
         *ram64(f, at + 8) = offset >> 32;
 }
@@ -95,8 +97,8 @@ static void test_protected_same_level(void **state)
     assert_int_equal(*ram32(f, STACK - 12), 0x1000);
     assert_int_equal(*ram32(f, STACK - 8), SEL_CODE0);
     /* A fault pushes RF. */
-    assert_int_equal(*ram32(f, STACK - 4), 2 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_NT |
-                                               X86_FLAG_AC | X86_FLAG_RF);
+    assert_int_equal(*ram32(f, STACK - 4),
+                     2 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_AC | X86_FLAG_RF);
     assert_int_equal(f->cpu.lip, HANDLER);
     assert_int_equal(f->cpu.eflags, 2 | X86_FLAG_AC);
 
@@ -104,16 +106,14 @@ static void test_protected_same_level(void **state)
     start(f, 0x1000);
     x86_set_rflags(&f->cpu, 2 | X86_FLAG_IF);
     set_gate(f, 0x30, 15, 0, SEL_CODE0, HANDLER);
-    assert_int_equal(
-        deliver(f, (struct x86_event){.vector = 0x30, .type = X86_EVENT_EXTERNAL}), 0);
+    assert_int_equal(deliver(f, (struct x86_event){.vector = 0x30, .type = X86_EVENT_EXTERNAL}), 0);
     assert_int_equal(f->cpu.eflags, 2 | X86_FLAG_IF);
     assert_int_equal(*ram32(f, STACK - 4), 2 | X86_FLAG_IF);
 
     /* 16-bit gate: words, and 16 bits of offset. */
     start(f, 0x1000);
     set_gate(f, 0x30, 6, 0, SEL_CODE0, HANDLER);
-    assert_int_equal(
-        deliver(f, (struct x86_event){.vector = 0x30, .type = X86_EVENT_EXTERNAL}), 0);
+    assert_int_equal(deliver(f, (struct x86_event){.vector = 0x30, .type = X86_EVENT_EXTERNAL}), 0);
     assert_int_equal(f->cpu.gpr[X86_RSP], STACK - 6);
     assert_int_equal(*ram16(f, STACK - 6), 0x1000);
     assert_int_equal(f->cpu.lip, HANDLER & 0xffff);
@@ -287,8 +287,7 @@ static void test_long_mode(void **state)
     *ram64(f, IDT_BASE + 32) |= 3ull << 32;
     *ram64(f, TSS_BASE + 0x1c + 24) = 0x6000;
     assert_true(x86_nmi_allowed(&f->cpu));
-    assert_int_equal(
-        deliver(f, (struct x86_event){.vector = X86_NMI, .type = X86_EVENT_NMI}), 0);
+    assert_int_equal(deliver(f, (struct x86_event){.vector = X86_NMI, .type = X86_EVENT_NMI}), 0);
     assert_int_equal(f->cpu.gpr[X86_RSP], 0x6000 - 40);
     assert_int_equal(f->cpu.seg[X86_SS].selector, SEL_DATA0);
     assert_false(x86_nmi_allowed(&f->cpu));
@@ -330,10 +329,9 @@ static void test_double_fault(void **state)
         u8 first, gate; /* gate 0: #NP on delivery; 1: the stack page is missing, #PF */
         u8 result;
     } rows[] = {
-        {X86_UD, 0, X86_NP},  {X86_UD, 1, X86_PF},  {X86_DB, 0, X86_NP},
-        {X86_GP, 0, X86_DF},  {X86_GP, 1, X86_PF},  {X86_DE, 0, X86_DF},
-        {X86_TS, 0, X86_DF},  {X86_NP, 0, X86_DF},  {X86_SS_FAULT, 0, X86_DF},
-        {X86_PF, 0, X86_DF},  {X86_PF, 1, X86_DF},  {X86_AC, 0, X86_NP},
+        {X86_UD, 0, X86_NP},       {X86_UD, 1, X86_PF}, {X86_DB, 0, X86_NP}, {X86_GP, 0, X86_DF},
+        {X86_GP, 1, X86_PF},       {X86_DE, 0, X86_DF}, {X86_TS, 0, X86_DF}, {X86_NP, 0, X86_DF},
+        {X86_SS_FAULT, 0, X86_DF}, {X86_PF, 0, X86_DF}, {X86_PF, 1, X86_DF}, {X86_AC, 0, X86_NP},
         {X86_MF, 1, X86_PF},
     };
     struct fixture *f = *state;
@@ -361,8 +359,8 @@ static void test_double_fault(void **state)
     set_gate(f, X86_DF, 14, 0, SEL_CODE64_0, HANDLER);
     *ram64(f, IDT_BASE + X86_DF * 16) &= ~BIT(47);
     assert_int_equal(deliver(f, hardware(X86_DF, true, 0)), -ESHUTDOWN);
-    assert_int_equal(
-        deliver(f, (struct x86_event){.vector = X86_DF, .type = X86_EVENT_EXTERNAL}), -EAGAIN);
+    assert_int_equal(deliver(f, (struct x86_event){.vector = X86_DF, .type = X86_EVENT_EXTERNAL}),
+                     -EAGAIN);
     assert_int_equal(f->cpu.pending.vector, X86_NP);
     assert_int_equal(deliver(f, software(X86_DF, X86_EVENT_SOFT_INT, 2)), -EAGAIN);
     assert_int_equal(f->cpu.pending.vector, X86_NP);
@@ -505,10 +503,12 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_real_mode),     T(test_protected_same_level), T(test_protected_inner),
-        T(test_gate_checks),   T(test_stack_checks),         T(test_long_mode),
-        T(test_long_mode_checks), T(test_double_fault),      T(test_supervisor_stack),
-        T(test_vm86),          T(test_debug_payload),        T(test_interruptibility),
+        T(test_real_mode),        T(test_protected_same_level),
+        T(test_protected_inner),  T(test_gate_checks),
+        T(test_stack_checks),     T(test_long_mode),
+        T(test_long_mode_checks), T(test_double_fault),
+        T(test_supervisor_stack), T(test_vm86),
+        T(test_debug_payload),    T(test_interruptibility),
         T(test_task_gate),
     };
 

@@ -33,12 +33,12 @@ static void test_fxsave_against_host(void **state)
         u8 image[512] = {0};
 
         entropy_fill(image, 5);
-        image[0] |= 0x3f;      /* all x87 exceptions masked: none pending at the next x87 insn */
+        image[0] |= 0x3f; /* all x87 exceptions masked: none pending at the next x87 insn */
         image[1] &= 0x0f;
-        image[2] = 0;          /* no exception flags, so ES stays 0 */
+        image[2] = 0; /* no exception flags, so ES stays 0 */
         image[3] &= 0x7f;
         entropy_fill(image + 24, 2);
-        image[25] |= 0x1f;     /* masked here too */
+        image[25] |= 0x1f; /* masked here too */
         image[24] |= 0x80;
         for (unsigned r = 0; r < 8; r++)
             entropy_fill(image + 32 + 16 * r, 10);
@@ -96,9 +96,8 @@ static void test_round_trip(void **state)
         cpu->ftop = cpu->ftag = 0;
         cpu->mxcsr = 0x1f80;
         cpu->pkru = 0;
-        assert_int_equal(TRY(f, x86_helper_xrstor(cpu, 0x5000,
-                                                  (form == SUPERVISOR ? 3 : 0) + WIDE, 4)),
-                         0);
+        assert_int_equal(
+            TRY(f, x86_helper_xrstor(cpu, 0x5000, (form == SUPERVISOR ? 3 : 0) + WIDE, 4)), 0);
         assert_memory_equal(cpu->xmm, before.xmm, sizeof(cpu->xmm));
         for (unsigned i = 0; i < 8; i++)
             assert_memory_equal(&cpu->fpr[i], &before.fpr[i], 10);

@@ -1,5 +1,5 @@
-/* Page walks on made-up tables: permissions in every combination against the sentences of SDM vol. 3
- * 4.6 and 4.7, reserved bits, accessed and dirty flags, sizes. */
+/* Page walks on made-up tables: permissions in every combination against the sentences of SDM
+ * vol. 3 4.6 and 4.7, reserved bits, accessed and dirty flags, sizes. */
 #include "fixture.h"
 
 #include <stdio.h>
@@ -51,8 +51,9 @@ static struct tables make(struct fixture *f, enum paging kind)
     cpu->cr4 = kind == PAGING_32 ? X86_CR4_PSE : X86_CR4_PAE;
     if (kind == PAGING_5)
         cpu->cr4 |= X86_CR4_LA57;
-    cpu->efer = kind >= PAGING_4 ? X86_EFER_LMA | X86_EFER_LME | X86_EFER_NXE
-                : kind == PAGING_PAE ? X86_EFER_NXE : 0;
+    cpu->efer = kind >= PAGING_4     ? X86_EFER_LMA | X86_EFER_LME | X86_EFER_NXE
+                : kind == PAGING_PAE ? X86_EFER_NXE
+                                     : 0;
     cpu->eflags = 2;
     cpu->pkru = 0;
     memset(f->ram.hva + T0, 0, 0x5000);
@@ -74,12 +75,12 @@ static int walk(struct fixture *f, u64 gva, enum guest_access access, bool impli
 {
     struct guest_page local;
 
-    return (int)TRY(f, x86_walk(&f->cpu.common, gva, access, implicit, false,
-                                page ? page : &local));
+    return (int)TRY(f,
+                    x86_walk(&f->cpu.common, gva, access, implicit, false, page ? page : &local));
 }
 
-/* What the SDM says of an access to a page of rights u, w, nx (all levels combined). 0: allowed; else
- * the error code. */
+/* What the SDM says of an access to a page of rights u, w, nx (all levels combined). 0: allowed;
+ * else the error code. */
 static u32 expected(struct fixture *f, enum guest_access access, bool user, bool implicit, bool u,
                     bool w, bool nx, unsigned key_rights)
 {
@@ -90,7 +91,7 @@ static u32 expected(struct fixture *f, enum guest_access access, bool user, bool
     bool user_mode = user && !implicit, ok = true, key_bad = false;
     u32 error = 1;
 
-    /* 4.6.1: "data may be read ... from any supervisor-mode address"; user-mode addresses by SMAP. */
+    /* 4.6.1: a supervisor may read all supervisor-mode addresses; user-mode ones unless SMAP. */
     if (!user_mode && access != GUEST_FETCH) {
         if (u && smap && (implicit || !ac))
             ok = false;
@@ -132,7 +133,7 @@ static void check_combination(struct fixture *f, const struct tables *t, u64 low
     cpu->cr4 |= (cr & 2 ? X86_CR4_SMEP : 0) | (cr & 4 ? X86_CR4_SMAP : 0);
     cpu->cr4 |= key ? X86_CR4_PKE : 0;
     cpu->eflags = 2 | (cr & 8 ? X86_FLAG_AC : 0);
-    cpu->pkru = key << 10; /* of key 5 */
+    cpu->pkru = key << 10;                   /* of key 5 */
     for (unsigned who = 0; who < 3; who++) { /* supervisor, user, implicit from user mode */
         for (enum guest_access access = GUEST_READ; access <= GUEST_FETCH; access++) {
             struct guest_page page;
@@ -410,14 +411,14 @@ static void test_non_canonical(void **state)
         u8 code[6];
         u8 vector;
     } rows[] = {
-        {{0x48, 0x8b, 0x00}, X86_GP},                   /* mov rax, [rax] */
-        {{0x48, 0x8b, 0x45, 0x00}, X86_SS_FAULT},       /* mov rax, [rbp] */
-        {{0x48, 0x8b, 0x04, 0x24}, X86_SS_FAULT},       /* mov rax, [rsp] */
-        {{0x50}, X86_SS_FAULT},                         /* push rax */
-        {{0xc3}, X86_SS_FAULT},                         /* ret */
-        {{0x64, 0x48, 0x8b, 0x45, 0x00}, X86_GP},       /* mov rax, fs:[rbp] */
-        {{0xff, 0x30}, X86_GP},                         /* push [rax], the load */
-        {{0xa4}, X86_GP},                               /* movsb */
+        {{0x48, 0x8b, 0x00}, X86_GP},             /* mov rax, [rax] */
+        {{0x48, 0x8b, 0x45, 0x00}, X86_SS_FAULT}, /* mov rax, [rbp] */
+        {{0x48, 0x8b, 0x04, 0x24}, X86_SS_FAULT}, /* mov rax, [rsp] */
+        {{0x50}, X86_SS_FAULT},                   /* push rax */
+        {{0xc3}, X86_SS_FAULT},                   /* ret */
+        {{0x64, 0x48, 0x8b, 0x45, 0x00}, X86_GP}, /* mov rax, fs:[rbp] */
+        {{0xff, 0x30}, X86_GP},                   /* push [rax], the load */
+        {{0xa4}, X86_GP},                         /* movsb */
     };
     struct fixture *f = *state;
 
@@ -538,10 +539,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_permissions),     T(test_not_present),    T(test_reserved_bits),
-        T(test_no_1g_pages),     T(test_accessed_dirty), T(test_flags_are_writes),
-        T(test_large_pages),     T(test_non_canonical),  T(test_no_paging),
-        T(test_second_level),    T(test_translate),      T(test_tables_outside_memory),
+        T(test_permissions),  T(test_not_present),    T(test_reserved_bits),
+        T(test_no_1g_pages),  T(test_accessed_dirty), T(test_flags_are_writes),
+        T(test_large_pages),  T(test_non_canonical),  T(test_no_paging),
+        T(test_second_level), T(test_translate),      T(test_tables_outside_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

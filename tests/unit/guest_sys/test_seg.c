@@ -210,8 +210,8 @@ static void test_call_gate(void **state)
     *ram32(f, TSS_BASE + 4) = 0x7000;
     *ram32(f, TSS_BASE + 8) = SEL_DATA0;
     /* 32-bit gate, DPL 3, two parameters. */
-    set_descriptor(f, SEL_TEST, 0x5678 | (u64)SEL_CODE0 << 16 | 2ull << 32 | 0xecull << 40 |
-                                    0x1234ull << 48);
+    set_descriptor(f, SEL_TEST,
+                   0x5678 | (u64)SEL_CODE0 << 16 | 2ull << 32 | 0xecull << 40 | 0x1234ull << 48);
     assert_int_equal(TRY(f, x86_helper_far_call(cpu, SEL_TEST | 3, 0xbad, 4, 7)), 0);
     assert_int_equal(cpu->cpl, 0);
     assert_int_equal(cpu->lip, 0x12345678);
@@ -349,15 +349,14 @@ static void test_flag_privilege(void **state)
     cpu->quiet = true;
     set_cpl(f, 3);
     TRY(f, x86_helper_popf(cpu, all, 8));
-    assert_int_equal(x86_rflags(cpu),
-                     X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT | X86_FLAG_AC |
-                         X86_FLAG_ID | 2);
+    assert_int_equal(x86_rflags(cpu), X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT |
+                                          X86_FLAG_AC | X86_FLAG_ID | 2);
     assert_true(cpu->common.mode & X86_MODE_TF);
     x86_set_rflags(cpu, 2);
     set_cpl(f, 0);
     TRY(f, x86_helper_popf(cpu, all, 2));
-    assert_int_equal(x86_rflags(cpu), X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF |
-                                          X86_FLAG_NT | X86_FLAG_IF | X86_FLAG_IOPL | 2);
+    assert_int_equal(x86_rflags(cpu), X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT |
+                                          X86_FLAG_IF | X86_FLAG_IOPL | 2);
     set_cpl(f, 3); /* IOPL is 3: IF, but not IOPL */
     TRY(f, x86_helper_popf(cpu, 0, 8));
     assert_int_equal(x86_rflags(cpu), X86_FLAG_IOPL | 2);
@@ -395,8 +394,7 @@ static void test_syscall(void **state)
     assert_int_equal(cpu->cpl, 3);
     assert_int_equal(cpu->seg[X86_CS].selector, 0x33);
     assert_int_equal(cpu->seg[X86_SS].selector, 0x2b);
-    assert_int_equal(x86_rflags(cpu),
-                     2 | X86_FLAG_IF | X86_FLAG_CF | X86_FLAG_AC | X86_FLAG_DF);
+    assert_int_equal(x86_rflags(cpu), 2 | X86_FLAG_IF | X86_FLAG_CF | X86_FLAG_AC | X86_FLAG_DF);
     assert_raises(f, x86_helper_sysret(cpu, 8), X86_GP, 0);
     assert_raises(f, x86_helper_stac(cpu, 1), X86_UD, 0);
     set_cpl(f, 0);
@@ -485,8 +483,7 @@ static void test_string_io(void **state)
     cpu->gpr[X86_RSI] = 0x100006000;
     cpu->seg[X86_FS].base = 0x10;
     cpu->gpr[X86_RCX] = 0x100000000;
-    assert_int_equal(TRY(f, x86_helper_ins(cpu, 2 | 8 << 8 | 1 << 24, 2)),
-                     X86_EXIT_UNIMPLEMENTED);
+    assert_int_equal(TRY(f, x86_helper_ins(cpu, 2 | 8 << 8 | 1 << 24, 2)), X86_EXIT_UNIMPLEMENTED);
     assert_int_equal(f->last_qualification, 0x1f00039);
     assert_int_equal(f->last_linear, 0x5000);
     assert_int_equal(f->last_info, 2 << 7);
@@ -549,12 +546,11 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_data_segments), T(test_stack_segment), T(test_real_segments),
-        T(test_ldtr_tr),       T(test_inspection),    T(test_far_jump),
-        T(test_enter_protected), T(test_call_gate),   T(test_call_gate64),
-        T(test_iretq),         T(test_flag_privilege), T(test_syscall),
-        T(test_sysenter),      T(test_io_permission), T(test_string_io),
-        T(test_umip),          T(test_segment_linear),
+        T(test_data_segments),  T(test_stack_segment), T(test_real_segments),   T(test_ldtr_tr),
+        T(test_inspection),     T(test_far_jump),      T(test_enter_protected), T(test_call_gate),
+        T(test_call_gate64),    T(test_iretq),         T(test_flag_privilege),  T(test_syscall),
+        T(test_sysenter),       T(test_io_permission), T(test_string_io),       T(test_umip),
+        T(test_segment_linear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
