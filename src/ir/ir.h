@@ -144,7 +144,8 @@ const char *ir_type_name(enum ir_type type);
 /* Builders by name, for lifters. Types come from the operands unless named. */
 #include "ir/build.h"
 
-/* Text form; ir_parse(ir_print(u)) gives u again. Syntax: docs/ir.md. */
+/* Text form; ir_parse(ir_print(u)) gives u again (but for removed instructions). ir_parse fills a unit
+ * fresh from ir_init, as written and not verified; -EINVAL with the line in @err. Syntax: docs/ir.md. */
 void ir_print(const struct ir_unit *unit, FILE *out);
 int ir_parse(struct ir_unit *unit, const char *text, struct err *err);
 
