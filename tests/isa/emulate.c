@@ -61,8 +61,7 @@ struct isa_emulator *isa_emulator_create(bool jit)
     memset(e, 0, sizeof(*e));
     e->mem = config.mem = mem_create();
     if (!e->mem || mem_ram_alloc(&e->ram, RAM_SIZE, &err) ||
-        mem_set_slot(e->mem, 0, 0, 0, RAM_SIZE, e->ram.hva) ||
-        dbt_create(&e->dbt, &config, &err)) {
+        mem_set_slot(e->mem, 0, 0, 0, RAM_SIZE, e->ram.hva) || dbt_create(&e->dbt, &config, &err)) {
         fprintf(stderr, "cannot make an emulator\n");
         exit(1);
     }

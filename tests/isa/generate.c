@@ -35,9 +35,28 @@ u32 isa_random(u32 below)
 static u64 boundary(void)
 {
     static const u64 values[] = {
-        0, 1, 2, 3, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff,
-        0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000,
-        0xfffffffffffffffe, 0xffffffffffffffff, 0xffffffff80000000, 0x5555555555555555,
+        0,
+        1,
+        2,
+        3,
+        0x7f,
+        0x80,
+        0xff,
+        0x100,
+        0x7fff,
+        0x8000,
+        0xffff,
+        0x10000,
+        0x7fffffff,
+        0x80000000,
+        0xffffffff,
+        0x100000000,
+        0x7fffffffffffffff,
+        0x8000000000000000,
+        0xfffffffffffffffe,
+        0xffffffffffffffff,
+        0xffffffff80000000,
+        0x5555555555555555,
     };
 
     return values[isa_random(ARRAY_SIZE(values))];
@@ -46,9 +65,12 @@ static u64 boundary(void)
 static u64 value(void)
 {
     switch (isa_random(4)) {
-    case 0: return boundary();
-    case 1: return isa_random(256);
-    case 2: return boundary() ^ boundary() << isa_random(32);
+    case 0:
+        return boundary();
+    case 1:
+        return isa_random(256);
+    case 2:
+        return boundary() ^ boundary() << isa_random(32);
     }
     return random64();
 }
@@ -61,11 +83,28 @@ static u64 lanes(void)
                                   0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0x4f000000,
                                   0xcf000000, 0x4b7fffff, 0x40490fdb, 0x3effffff, 0x4f800000};
     static const u64 doubles[] = {
-        0,          1ull << 63, 0x3ff0000000000000, 0xbff8000000000000, 0x7ff0000000000000,
-        0xfff0000000000000, 0x7ff8000000000000, 0xfff8000000000001, 0x7ff0000000000001, 1,
-        0x800fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff, 0x41e0000000000000,
-        0xc1e0000000200000, 0x43e0000000000000, 0xc3e0000000000000, 0x433fffffffffffff,
-        0x3810000000000000, 0x36a0000000000000, 0x47efffffffffffff, 0x3fdfffffffffffff,
+        0,
+        1ull << 63,
+        0x3ff0000000000000,
+        0xbff8000000000000,
+        0x7ff0000000000000,
+        0xfff0000000000000,
+        0x7ff8000000000000,
+        0xfff8000000000001,
+        0x7ff0000000000001,
+        1,
+        0x800fffffffffffff,
+        0x0010000000000000,
+        0x7fefffffffffffff,
+        0x41e0000000000000,
+        0xc1e0000000200000,
+        0x43e0000000000000,
+        0xc3e0000000000000,
+        0x433fffffffffffff,
+        0x3810000000000000,
+        0x36a0000000000000,
+        0x47efffffffffffff,
+        0x3fdfffffffffffff,
     };
 
     switch (isa_random(4)) {
@@ -130,19 +169,35 @@ static const struct {
 } undefined_flags[] = {
 #define AF X86_FLAG_AF
 #define OF X86_FLAG_OF
-    {"and", AF, 0}, {"or", AF, 0}, {"xor", AF, 0}, {"test", AF, 0},
-    {"shl", AF, OF}, {"shr", AF, OF}, {"sar", AF, OF}, {"shld", AF, OF}, {"shrd", AF, OF},
-    {"rol", 0, OF}, {"ror", 0, OF}, {"rcl", 0, OF}, {"rcr", 0, OF},
+    {"and", AF, 0},
+    {"or", AF, 0},
+    {"xor", AF, 0},
+    {"test", AF, 0},
+    {"shl", AF, OF},
+    {"shr", AF, OF},
+    {"sar", AF, OF},
+    {"shld", AF, OF},
+    {"shrd", AF, OF},
+    {"rol", 0, OF},
+    {"ror", 0, OF},
+    {"rcl", 0, OF},
+    {"rcr", 0, OF},
     {"mul", X86_FLAG_SF | X86_FLAG_ZF | AF | X86_FLAG_PF, 0},
     {"imul", X86_FLAG_SF | X86_FLAG_ZF | AF | X86_FLAG_PF, 0},
-    {"div", X86_FLAGS_ARITH, 0}, {"idiv", X86_FLAGS_ARITH, 0},
-    {"bsf", X86_FLAGS_ARITH & ~X86_FLAG_ZF, 0}, {"bsr", X86_FLAGS_ARITH & ~X86_FLAG_ZF, 0},
-    {"bt", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0}, {"bts", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
-    {"btr", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0}, {"btc", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
-    {"daa", OF, 0}, {"das", OF, 0},
+    {"div", X86_FLAGS_ARITH, 0},
+    {"idiv", X86_FLAGS_ARITH, 0},
+    {"bsf", X86_FLAGS_ARITH & ~X86_FLAG_ZF, 0},
+    {"bsr", X86_FLAGS_ARITH & ~X86_FLAG_ZF, 0},
+    {"bt", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
+    {"bts", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
+    {"btr", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
+    {"btc", OF | X86_FLAG_SF | AF | X86_FLAG_PF, 0},
+    {"daa", OF, 0},
+    {"das", OF, 0},
     {"aaa", OF | X86_FLAG_SF | X86_FLAG_ZF | X86_FLAG_PF, 0},
     {"aas", OF | X86_FLAG_SF | X86_FLAG_ZF | X86_FLAG_PF, 0},
-    {"aam", OF | AF | X86_FLAG_CF, 0}, {"aad", OF | AF | X86_FLAG_CF, 0},
+    {"aam", OF | AF | X86_FLAG_CF, 0},
+    {"aad", OF | AF | X86_FLAG_CF, 0},
 #undef AF
 #undef OF
 };
@@ -151,8 +206,14 @@ static const struct {
 static u64 condition_flags(unsigned cc)
 {
     static const u64 flags[8] = {
-        X86_FLAG_OF, X86_FLAG_CF, X86_FLAG_ZF, X86_FLAG_CF | X86_FLAG_ZF, X86_FLAG_SF, X86_FLAG_PF,
-        X86_FLAG_SF | X86_FLAG_OF, X86_FLAG_SF | X86_FLAG_OF | X86_FLAG_ZF,
+        X86_FLAG_OF,
+        X86_FLAG_CF,
+        X86_FLAG_ZF,
+        X86_FLAG_CF | X86_FLAG_ZF,
+        X86_FLAG_SF,
+        X86_FLAG_PF,
+        X86_FLAG_SF | X86_FLAG_OF,
+        X86_FLAG_SF | X86_FLAG_OF | X86_FLAG_ZF,
     };
 
     return flags[cc >> 1];
@@ -226,7 +287,7 @@ static unsigned postlude(u8 *code, unsigned bits, u64 undefined)
 
 static unsigned random_instruction(u8 *code, const struct x86_row *row, unsigned bits)
 {
-    static const u8 mandatory[] = {0, 0, 0x66, 0xf3, 0xf2};
+    static const u8 mandatory[] = {0, 0, 0x66, 0xf3, 0xf2, 0};
     static const u8 escapes[X86_MAPS][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
     bool string = row->op[0] == X86_OC_Xb || row->op[0] == X86_OC_Xv || row->op[0] == X86_OC_Yb ||
                   row->op[0] == X86_OC_Yv || row->op[1] == X86_OC_Xb || row->op[1] == X86_OC_Xv ||
@@ -275,8 +336,8 @@ static bool rewrite(u8 *code, unsigned length, u64 old, u64 new, unsigned bytes)
 
 static void random_state_for(struct isa_state *s, unsigned bits)
 {
-    static const u64 flags[] = {X86_FLAG_CF, X86_FLAG_PF, X86_FLAG_AF, X86_FLAG_ZF, X86_FLAG_SF,
-                                X86_FLAG_OF, X86_FLAG_DF};
+    static const u64 flags[] = {X86_FLAG_CF, X86_FLAG_PF, X86_FLAG_AF, X86_FLAG_ZF,
+                                X86_FLAG_SF, X86_FLAG_OF, X86_FLAG_DF};
     u16 fcw = 0x37f;
     u32 mxcsr = 0x1f80;
 
@@ -304,9 +365,14 @@ static void random_state_for(struct isa_state *s, unsigned bits)
 static u64 data_address(unsigned size)
 {
     switch (isa_random(16)) {
-    case 0: return ISA_DATA + ISA_DATA_SIZE - isa_random(size + 1);
-    case 1: return ISA_DATA + 4096 - isa_random(size + 1);
-    case 2: case 3: case 4: return ISA_DATA + 1024 + isa_random(4096);
+    case 0:
+        return ISA_DATA + ISA_DATA_SIZE - isa_random(size + 1);
+    case 1:
+        return ISA_DATA + 4096 - isa_random(size + 1);
+    case 2:
+    case 3:
+    case 4:
+        return ISA_DATA + 1024 + isa_random(4096);
     }
     return ISA_DATA + 1024 + 16 * isa_random(256);
 }
@@ -381,8 +447,8 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
     if (named(in->row, strings)) {
         gpr[X86_RCX] = isa_random(24);
         gpr[X86_RSI] = data_address(64) - isa_data_base(c);
-        gpr[X86_RDI] = isa_random(3) ? data_address(64) - isa_data_base(c)
-                                     : gpr[X86_RSI] + isa_random(24);
+        gpr[X86_RDI] =
+            isa_random(3) ? data_address(64) - isa_data_base(c) : gpr[X86_RSI] + isa_random(24);
         /* A fault in the middle restores the flags on Intel's CPUs, not on AMD's. */
         if (is(in, "cmps") || is(in, "scas"))
             c->fault_undefined = X86_FLAGS_ARITH;
@@ -457,8 +523,8 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
 
         if (row->op[1] == X86_OC_Gv && in.op[0].kind == X86_OP_MEM && row->map == X86_MAP_M0F &&
             in.op[1].reg != in.base && in.op[1].reg != in.index)
-            c->in.gpr[in.op[1].reg] = (u64)(s64)(isa_random(4000) - 2000) &
-                                       mask_low(bits == 64 ? 64 : 32);
+            c->in.gpr[in.op[1].reg] =
+                (u64)(s64)(isa_random(4000) - 2000) & mask_low(bits == 64 ? 64 : 32);
         c->patch = value();
         if (!aim(c, code, &in, target))
             return false;

@@ -77,9 +77,7 @@ static void print_flags(const char *what, u64 flags)
 
 static void print_code(const struct isa_case *c)
 {
-    u32 mode = c->bits == 64   ? X86_MODE_CODE64
-               : c->bits == 32 ? X86_MODE_CODE32
-                               : X86_MODE_CODE16;
+    u32 mode = c->bits == 64 ? X86_MODE_CODE64 : c->bits == 32 ? X86_MODE_CODE32 : X86_MODE_CODE16;
 
     for (unsigned at = 0; at < ISA_SLOT && c->code[at] != 0xcc;) {
         char text[96];
@@ -104,7 +102,11 @@ static void print_ir(const struct isa_case *c)
     struct arena arena = {0};
     struct ir_unit unit;
     struct guest_lift lift = {
-        .unit = &unit, .pc = c->in.rip, .code = c->code, .avail = ISA_SLOT, .mode = mode,
+        .unit = &unit,
+        .pc = c->in.rip,
+        .code = c->code,
+        .avail = ISA_SLOT,
+        .mode = mode,
         .max_insns = 8,
     };
 
@@ -139,8 +141,8 @@ static void print_difference(const struct isa_case *c, const struct isa_result *
                 host->out.gpr[i] == ours->out.gpr[i] ? "" : "  <--");
     for (unsigned i = 0; i < ISA_DATA_SIZE; i++)
         if (host->data[i] != ours->data[i]) {
-            fprintf(stderr, "  memory at %llx: host %02x ours %02x\n", ISA_DATA + i,
-                    host->data[i], ours->data[i]);
+            fprintf(stderr, "  memory at %llx: host %02x ours %02x\n", ISA_DATA + i, host->data[i],
+                    ours->data[i]);
             break;
         }
     if (fx >= 0) {
@@ -229,7 +231,8 @@ static void test_row(struct run *run, const struct x86_row *row, unsigned bits)
 
     if (row->flags & (bits == 64 ? X86_ROW_I64 : X86_ROW_O64))
         return;
-    for (unsigned tries = 0; tries < run->options->cases * 8 && made < run->options->cases; tries++) {
+    for (unsigned tries = 0; tries < run->options->cases * 8 && made < run->options->cases;
+         tries++) {
         if (!isa_generate(&run->cases[run->count], row, bits, run->count))
             continue;
         made++;
@@ -244,24 +247,39 @@ static void test_row(struct run *run, const struct x86_row *row, unsigned bits)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"cases", required_argument, NULL, 'c'}, {"seed", required_argument, NULL, 's'},
-        {"row", required_argument, NULL, 'r'},   {"bits", required_argument, NULL, 'b'},
-        {"engine", required_argument, NULL, 'e'}, {"show", required_argument, NULL, 'f'}, {0},
+        {"cases", required_argument, NULL, 'c'},
+        {"seed", required_argument, NULL, 's'},
+        {"row", required_argument, NULL, 'r'},
+        {"bits", required_argument, NULL, 'b'},
+        {"engine", required_argument, NULL, 'e'},
+        {"show", required_argument, NULL, 'f'},
+        {0},
     };
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
-        case 'c': o->cases = (unsigned)strtoul(optarg, NULL, 0); break;
-        case 's': o->seed = strtoull(optarg, NULL, 0); break;
-        case 'r': o->row = optarg; break;
+        case 'c':
+            o->cases = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 's':
+            o->seed = strtoull(optarg, NULL, 0);
+            break;
+        case 'r':
+            o->row = optarg;
+            break;
         case 'b':
             o->bits64 = atoi(optarg) == 64;
             o->bits32 = atoi(optarg) == 32;
             o->bits16 = atoi(optarg) == 16;
             break;
-        case 'e': o->jit = *optarg != 'i'; o->interpret = *optarg == 'i'; break;
-        case 'f': o->failures_shown = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 'e':
+            o->jit = *optarg != 'i';
+            o->interpret = *optarg == 'i';
+            break;
+        case 'f':
+            o->failures_shown = (unsigned)strtoul(optarg, NULL, 0);
+            break;
         default:
             fprintf(stderr, "usage: test_isa [--cases N] [--seed N] [--row NAME] [--bits 16|32|64] "
                             "[--engine interpreter|translator] [--show N]\n");
@@ -274,7 +292,12 @@ static int parse(int argc, char **argv, struct options *o)
 int main(int argc, char **argv)
 {
     struct options options = {
-        .cases = 60, .seed = 1, .jit = true, .interpret = true, .bits64 = true, .bits32 = true,
+        .cases = 60,
+        .seed = 1,
+        .jit = true,
+        .interpret = true,
+        .bits64 = true,
+        .bits32 = true,
         .bits16 = true,
         .failures_shown = 20,
     };

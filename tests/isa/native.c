@@ -98,7 +98,10 @@ static void on_signal(int number, siginfo_t *info, void *context)
 static void make_segment(unsigned number, unsigned base, unsigned limit, unsigned contents)
 {
     struct user_desc d = {
-        .entry_number = number, .base_addr = base, .limit = limit, .contents = contents,
+        .entry_number = number,
+        .base_addr = base,
+        .limit = limit,
+        .contents = contents,
     };
 
     if (syscall(SYS_modify_ldt, 1, &d, sizeof(d))) {
@@ -138,8 +141,8 @@ static void *map_at(u64 address, size_t size, int protection)
 
 struct isa_native *isa_native_create(void)
 {
-    struct isa_native *native = mmap(NULL, sizeof(*native), PROT_READ | PROT_WRITE,
-                                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct isa_native *native =
+        mmap(NULL, sizeof(*native), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (native == MAP_FAILED) {
         perror("mmap");

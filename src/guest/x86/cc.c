@@ -86,14 +86,30 @@ bool x86_cc_condition(unsigned condition, u64 dst, u64 src, u64 src2, u64 op)
     bool value = false;
 
     switch (condition >> 1) {
-    case 0: value = flags & X86_FLAG_OF; break;
-    case 1: value = flags & X86_FLAG_CF; break;
-    case 2: value = flags & X86_FLAG_ZF; break;
-    case 3: value = flags & (X86_FLAG_CF | X86_FLAG_ZF); break;
-    case 4: value = flags & X86_FLAG_SF; break;
-    case 5: value = flags & X86_FLAG_PF; break;
-    case 6: value = less; break;
-    case 7: value = less || flags & X86_FLAG_ZF; break;
+    case 0:
+        value = flags & X86_FLAG_OF;
+        break;
+    case 1:
+        value = flags & X86_FLAG_CF;
+        break;
+    case 2:
+        value = flags & X86_FLAG_ZF;
+        break;
+    case 3:
+        value = flags & (X86_FLAG_CF | X86_FLAG_ZF);
+        break;
+    case 4:
+        value = flags & X86_FLAG_SF;
+        break;
+    case 5:
+        value = flags & X86_FLAG_PF;
+        break;
+    case 6:
+        value = less;
+        break;
+    case 7:
+        value = less || flags & X86_FLAG_ZF;
+        break;
     }
     return value != (condition & 1);
 }

@@ -14,9 +14,42 @@
 #define INSN_MAX 15
 
 enum operand_place {
-    NOTHING, RM, RM_REG, REG, IMM, IMM_SIGNED, IMM_Z, IMM_V, REL, MEM, MOFFS, SREG, CREG, DREG,
-    STR_SRC, STR_DST, OPCODE_REG, FAR, XMM_REG, XMM_RM_REG, XMM_RM, MMX_REG, MMX_RM, MMX_RM_REG,
-    ACC, COUNT, PORT, ONE, SEG0, SEG1, SEG2, SEG3, SEG4, SEG5, STACK_TOP, STACK_RM,
+    NOTHING,
+    RM,
+    RM_REG,
+    REG,
+    IMM,
+    IMM_SIGNED,
+    IMM_Z,
+    IMM_V,
+    REL,
+    MEM,
+    MOFFS,
+    SREG,
+    CREG,
+    DREG,
+    STR_SRC,
+    STR_DST,
+    OPCODE_REG,
+    FAR,
+    XMM_REG,
+    XMM_RM_REG,
+    XMM_RM,
+    MMX_REG,
+    MMX_RM,
+    MMX_RM_REG,
+    ACC,
+    COUNT,
+    PORT,
+    ONE,
+    SEG0,
+    SEG1,
+    SEG2,
+    SEG3,
+    SEG4,
+    SEG5,
+    STACK_TOP,
+    STACK_RM,
 };
 enum operand_size { V = 128, Z, Y, C, P, A, S };
 
@@ -32,17 +65,17 @@ struct reader {
     const u8 *code;
     u32 avail, at;
     int error;
-    u8 last_rep;  /* F2 or F3, the later one; 0 */
-    s8 override;  /* segment, -1 */
+    u8 last_rep; /* F2 or F3, the later one; 0 */
+    s8 override; /* segment, -1 */
     bool addrsize_prefix;
 };
 
-/* The next @n bytes, little-endian; on the way past the end remembers which end it was. */
-static u64 take(struct reader *r, unsigned n)
+/* Near the end of the bytes: byte by byte, and remembers which end it was. */
+static u64 take_last(struct reader *r, unsigned n)
 {
     u64 v = 0;
 
-    if (unlikely(r->at + n > r->avail || r->at + n > INSN_MAX)) {
+    if (r->at + n > r->avail || r->at + n > INSN_MAX) {
         /* The bytes that are there count first: with 15 of them read there is no need to know the
          * next page. */
         r->error = r->at + n > INSN_MAX && r->avail >= INSN_MAX ? -E2BIG : -ERANGE;
@@ -53,35 +86,49 @@ static u64 take(struct reader *r, unsigned n)
     return v;
 }
 
-static bool legacy_prefix(struct reader *r, struct x86_insn *in, u8 byte)
+/* The next @n bytes, little-endian. */
+static inline u64 take(struct reader *r, unsigned n)
 {
-    switch (byte) {
-    case 0x26: case 0x2e: case 0x36: case 0x3e:
-        if (in->code_size != 8)
+    u64 v;
+
+    if (unlikely(r->at + 8 > r->avail || r->at + n > INSN_MAX))
+        return take_last(r, n);
+    memcpy(&v, r->code + r->at, 8);
+    r->at += n;
+    return v & mask_low(n * 8);
+}
+
+enum prefix { SEGMENT = 1, OPSIZE, ADDRSIZE, LOCK, REP };
+static const u8 prefixes[256] = {
+    [0x26] = SEGMENT, [0x2e] = SEGMENT, [0x36] = SEGMENT, [0x3e] = SEGMENT,
+    [0x64] = SEGMENT, [0x65] = SEGMENT, [0x66] = OPSIZE,  [0x67] = ADDRSIZE,
+    [0xf0] = LOCK,    [0xf2] = REP,     [0xf3] = REP,
+};
+
+static void legacy_prefix(struct reader *r, struct x86_insn *in, u8 byte)
+{
+    switch (prefixes[byte]) {
+    case SEGMENT:
+        if (byte >= 0x64)
+            r->override = (s8)(X86_FS + (byte - 0x64));
+        else if (in->code_size != 8)
             r->override = (s8)(X86_ES + ((byte - 0x26) >> 3));
-        return true;
-    case 0x64: case 0x65:
-        r->override = (s8)(X86_FS + (byte - 0x64));
-        return true;
-    case 0x66:
+        break;
+    case OPSIZE:
         in->opsize_prefix = true;
-        return true;
-    case 0x67:
+        break;
+    case ADDRSIZE:
         r->addrsize_prefix = true;
-        return true;
-    case 0xf0:
+        break;
+    case LOCK:
         in->lock = true;
-        return true;
-    case 0xf2:
-        in->repne = true;
+        break;
+    case REP:
+        in->repne |= byte == 0xf2;
+        in->rep |= byte == 0xf3;
         r->last_rep = byte;
-        return true;
-    case 0xf3:
-        in->rep = true;
-        r->last_rep = byte;
-        return true;
+        break;
     }
-    return false;
 }
 
 /* Reads prefixes and opcode; in->map and in->opcode are set. */
@@ -90,12 +137,14 @@ static void read_opcode(struct reader *r, struct x86_insn *in)
     u8 byte = (u8)take(r, 1);
 
     for (; !r->error; byte = (u8)take(r, 1)) {
-        if (in->code_size == 8 && (byte & 0xf0) == 0x40)
+        if ((byte & 0xf0) == 0x40 && in->code_size == 8) {
             in->rex = byte;
-        else if (legacy_prefix(r, in, byte))
+        } else if (prefixes[byte]) {
+            legacy_prefix(r, in, byte);
             in->rex = 0; /* REX counts only right before the opcode */
-        else
+        } else {
             break;
+        }
     }
     in->map = X86_MAP_M1;
     if (byte == 0x0f && !r->error) {
@@ -114,6 +163,8 @@ static bool prefix_matches(const struct reader *r, const struct x86_insn *in, un
     switch (prefix) {
     case X86_PFX_NP:
         return !r->last_rep && !in->opsize_prefix;
+    case X86_PFX_NFX:
+        return !r->last_rep;
     case X86_PFX_P66:
         return !r->last_rep && in->opsize_prefix;
     case X86_PFX_PF3:
@@ -184,8 +235,8 @@ static void set_sizes(struct reader *r, struct x86_insn *in, const struct x86_ro
 
 static void read_memory16(struct reader *r, struct x86_insn *in)
 {
-    static const s8 bases[8] = {X86_RBX, X86_RBX, X86_RBP, X86_RBP, X86_RSI, X86_RDI, X86_RBP,
-                                X86_RBX};
+    static const s8 bases[8] = {X86_RBX, X86_RBX, X86_RBP, X86_RBP,
+                                X86_RSI, X86_RDI, X86_RBP, X86_RBX};
     static const s8 indexes[8] = {X86_RSI, X86_RDI, X86_RSI, X86_RDI, -1, -1, -1, -1};
     unsigned rm = in->modrm & 7;
 
@@ -247,13 +298,20 @@ static void read_modrm(struct reader *r, struct x86_insn *in, bool always_reg)
 static unsigned size_of(const struct x86_insn *in, unsigned size)
 {
     switch (size) {
-    case V: return in->operand_size;
-    case Z: return in->operand_size == 2 ? 2 : 4;
-    case Y: return in->rex & 8 ? 8 : 4;
-    case C: return in->code_size == 8 ? 8 : 4;
-    case P: return in->operand_size + 2;
-    case A: return in->operand_size * 2;
-    case S: return in->code_size == 8 ? 10 : 6;
+    case V:
+        return in->operand_size;
+    case Z:
+        return in->operand_size == 2 ? 2 : 4;
+    case Y:
+        return in->rex & 8 ? 8 : 4;
+    case C:
+        return in->code_size == 8 ? 8 : 4;
+    case P:
+        return in->operand_size + 2;
+    case A:
+        return in->operand_size * 2;
+    case S:
+        return in->code_size == 8 ? 10 : 6;
     }
     return size;
 }
@@ -297,63 +355,117 @@ static void operand(struct reader *r, struct x86_insn *in, struct x86_operand *o
         else
             op->kind = X86_OP_MEM;
         break;
-    case RM_REG: general(in, op, in->rm); break;
-    case REG: general(in, op, in->reg); break;
-    case OPCODE_REG: general(in, op, (in->opcode & 7) | (in->rex & 1) << 3); break;
-    case ACC: op->kind = X86_OP_REG; op->reg = X86_RAX; break;
-    case COUNT: op->kind = X86_OP_REG; op->reg = X86_RCX; break;
-    case PORT: op->kind = X86_OP_REG; op->reg = X86_RDX; break;
-    case IMM: case IMM_SIGNED: case IMM_Z: case IMM_V: case REL:
+    case RM_REG:
+        general(in, op, in->rm);
+        break;
+    case REG:
+        general(in, op, in->reg);
+        break;
+    case OPCODE_REG:
+        general(in, op, (in->opcode & 7) | (in->rex & 1) << 3);
+        break;
+    case ACC:
+        op->kind = X86_OP_REG;
+        op->reg = X86_RAX;
+        break;
+    case COUNT:
+        op->kind = X86_OP_REG;
+        op->reg = X86_RCX;
+        break;
+    case PORT:
+        op->kind = X86_OP_REG;
+        op->reg = X86_RDX;
+        break;
+    case IMM:
+    case IMM_SIGNED:
+    case IMM_Z:
+    case IMM_V:
+    case REL:
         immediate(r, in, op, place);
         break;
-    case ONE: op->kind = X86_OP_IMM; op->value = 1; break;
-    case MEM: op->kind = X86_OP_MEM; break;
+    case ONE:
+        op->kind = X86_OP_IMM;
+        op->value = 1;
+        break;
+    case MEM:
+        op->kind = X86_OP_MEM;
+        break;
     case MOFFS:
         op->kind = X86_OP_MOFFS;
         op->value = take(r, in->address_size);
         in->segment = r->override >= 0 ? (u8)r->override : X86_DS;
         break;
-    case SREG: op->kind = X86_OP_SEG; op->reg = in->reg & 7; break;
-    case CREG: op->kind = X86_OP_CR; op->reg = in->reg; break;
-    case DREG: op->kind = X86_OP_DR; op->reg = in->reg; break;
+    case SREG:
+        op->kind = X86_OP_SEG;
+        op->reg = in->reg & 7;
+        break;
+    case CREG:
+        op->kind = X86_OP_CR;
+        op->reg = in->reg;
+        break;
+    case DREG:
+        op->kind = X86_OP_DR;
+        op->reg = in->reg;
+        break;
     case STR_SRC:
         op->kind = X86_OP_STR_SRC;
         in->segment = r->override >= 0 ? (u8)r->override : X86_DS;
         break;
-    case STR_DST: op->kind = X86_OP_STR_DST; break;
+    case STR_DST:
+        op->kind = X86_OP_STR_DST;
+        break;
     case FAR:
         op->kind = X86_OP_FAR;
         op->value = take(r, op->size);
         op->selector = (u16)take(r, 2);
         break;
-    case XMM_REG: op->kind = X86_OP_XMM; op->reg = in->reg; break;
-    case XMM_RM_REG: op->kind = X86_OP_XMM; op->reg = in->rm; break;
+    case XMM_REG:
+        op->kind = X86_OP_XMM;
+        op->reg = in->reg;
+        break;
+    case XMM_RM_REG:
+        op->kind = X86_OP_XMM;
+        op->reg = in->rm;
+        break;
     case XMM_RM:
         op->kind = reg_rm ? X86_OP_XMM : X86_OP_MEM;
         op->reg = in->rm;
         break;
-    case MMX_REG: op->kind = X86_OP_MMX; op->reg = in->reg & 7; break;
-    case MMX_RM_REG: op->kind = X86_OP_MMX; op->reg = in->rm & 7; break;
+    case MMX_REG:
+        op->kind = X86_OP_MMX;
+        op->reg = in->reg & 7;
+        break;
+    case MMX_RM_REG:
+        op->kind = X86_OP_MMX;
+        op->reg = in->rm & 7;
+        break;
     case MMX_RM:
         op->kind = reg_rm ? X86_OP_MMX : X86_OP_MEM;
         op->reg = in->rm & 7;
         break;
-    case SEG0: case SEG1: case SEG2: case SEG3: case SEG4: case SEG5:
+    case SEG0:
+    case SEG1:
+    case SEG2:
+    case SEG3:
+    case SEG4:
+    case SEG5:
         op->kind = X86_OP_SEG;
         op->reg = (u8)(X86_ES + (place - SEG0));
         break;
-    case STACK_TOP: op->kind = X86_OP_ST; break;
-    case STACK_RM: op->kind = X86_OP_ST; op->reg = in->rm & 7; break;
+    case STACK_TOP:
+        op->kind = X86_OP_ST;
+        break;
+    case STACK_RM:
+        op->kind = X86_OP_ST;
+        op->reg = in->rm & 7;
+        break;
     }
 }
 
 /* MOV CR and MOV DR take mod as 3 whatever it is. */
 static bool ignores_mod(const struct x86_row *row)
 {
-    for (unsigned i = 0; i < 3; i++)
-        if (row->op[i] == X86_OC_Rd)
-            return true;
-    return false;
+    return row->op[0] == X86_OC_Rd || row->op[1] == X86_OC_Rd;
 }
 
 int x86_decode(struct x86_insn *in, const u8 *code, u32 avail, unsigned code_size)

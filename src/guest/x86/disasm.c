@@ -16,8 +16,8 @@ int x86_disassemble(u32 mode, u64 pc, const u8 *code, u32 avail, char *text, siz
     };
     ZydisDisassembledInstruction insn;
 
-    if (ZYAN_FAILED(ZydisDisassembleIntel(modes[mode & X86_MODE_CODE_MASK], pc, code, avail,
-                                          &insn))) {
+    if (ZYAN_FAILED(
+            ZydisDisassembleIntel(modes[mode & X86_MODE_CODE_MASK], pc, code, avail, &insn))) {
         snprintf(text, size, "(bad) %02x", avail ? code[0] : 0);
         return 1;
     }

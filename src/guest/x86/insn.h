@@ -6,7 +6,8 @@
  * map      M1 (one byte), M0F, M38, M3A
  * opcode   the byte; a row for a register in the opcode's low bits has flag ZREG and lists the
  *          first of its eight opcodes; COND likewise for sixteen opcodes with a condition
- * prefix   ANY; NP (no 66/F3/F2), P66, PF3, PF2 where the prefix is part of the opcode
+ * prefix   ANY; NP (no 66/F3/F2), NFX (no F3/F2); P66, PF3, PF2 where the prefix is part of the
+ *          opcode
  * modrm    NONE; MR (any ModRM); G0..G7 (ModRM.reg = n); R0..R7 (mod 3 and reg = n); N0..N7 (memory
  *          and reg = n); RR (mod 3); RN (memory); B(0xC1) one exact ModRM byte
  * flags    or-ed: ZREG, COND, LOCK (allowed with memory destination), O64 (only in 64-bit mode), I64

@@ -24,8 +24,8 @@ static void (*const lift_functions[])(struct x86_lift *) = {
 
 static bool flat_cs(const struct x86_lift *l)
 {
-    return lift_is64(l) || (l->mode & X86_MODE_FLAT_CS &&
-                            (l->mode & X86_MODE_CODE_MASK) == X86_MODE_CODE32);
+    return lift_is64(l) ||
+           (l->mode & X86_MODE_FLAT_CS && (l->mode & X86_MODE_CODE_MASK) == X86_MODE_CODE32);
 }
 
 static ir_ref at_offset(struct x86_lift *l, s64 offset)
@@ -96,8 +96,8 @@ void lift_goto(struct x86_lift *l, s64 offset)
     ir_ref pc = at_offset(l, offset);
 
     if (!flat_cs(l) || l->in->operand_size == 2) {
-        lift_goto_rip(l, ir_add(l->u, lift_next_rip(l),
-                                ir_const(l->u, IR_I64, (u64)(offset - l->next))));
+        lift_goto_rip(
+            l, ir_add(l->u, lift_next_rip(l), ir_const(l->u, IR_I64, (u64)(offset - l->next))));
     } else if (l->mode & X86_MODE_TF) {
         leave_for(l, lift_is64(l) ? pc : wrap(l, pc));
     } else if (may_wrap(l, offset)) {
@@ -214,8 +214,8 @@ static void lift_one(struct x86_lift *l, int decoded)
         lift_raise(l, decoded == -E2BIG ? X86_GP : X86_UD);
         return;
     }
-    if (row->flags & (X86_ROW_PROT | X86_ROW_CPL0 | X86_ROW_FPU | X86_ROW_MMX | X86_ROW_SSE |
-                      X86_ROW_SSEFP))
+    if (row->flags &
+        (X86_ROW_PROT | X86_ROW_CPL0 | X86_ROW_FPU | X86_ROW_MMX | X86_ROW_SSE | X86_ROW_SSEFP))
         check_row(l, row->flags);
     if (!l->ended)
         lift_functions[row - x86_rows](l);

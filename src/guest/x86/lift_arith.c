@@ -260,8 +260,7 @@ void lift_imul(struct x86_lift *l)
     b = lift_read(l, three ? 2 : 0);
     if (size == 8) {
         low = ir_mul(l->u, a, b);
-        over = ir_xor(l->u, ir_smulh(l->u, a, b),
-                      ir_sar(l->u, low, ir_const(l->u, IR_I8, 63)));
+        over = ir_xor(l->u, ir_smulh(l->u, a, b), ir_sar(l->u, low, ir_const(l->u, IR_I8, 63)));
     } else {
         enum ir_type wide = lift_int_type(size * 2);
         ir_ref product = ir_mul(l->u, ir_sext(l->u, wide, a), ir_sext(l->u, wide, b));

@@ -163,8 +163,8 @@ void lift_cmpxchg8b(struct x86_lift *l)
         unsigned reg = i ? X86_RDX : X86_RAX;
         ir_ref part = ir_extract(l->u, IR_I32, old, i * 32);
 
-        lift_set_reg(l, reg, 8, false, ir_sel(l->u, equal, lift_reg(l, reg, 8, false),
-                                              ir_zext(l->u, IR_I64, part)));
+        lift_set_reg(l, reg, 8, false,
+                     ir_sel(l->u, equal, lift_reg(l, reg, 8, false), ir_zext(l->u, IR_I64, part)));
     }
     set_zf_only(l, equal);
 }

@@ -144,11 +144,15 @@ ir_ref lift_cf(struct x86_lift *l)
     switch (l->cc.op >> 2) {
     case X86_CC_EFLAGS:
         return ir_trunc(l->u, IR_I1, l->cc.dst);
-    case X86_CC_ADD: case X86_CC_SUB:
+    case X86_CC_ADD:
+    case X86_CC_SUB:
         return ir_ult(l->u, l->cc.dst, l->cc.src);
-    case X86_CC_ADC: case X86_CC_SBB:
+    case X86_CC_ADC:
+    case X86_CC_SBB:
         return carry_with_carry(l);
-    case X86_CC_INC: case X86_CC_DEC: case X86_CC_SHR:
+    case X86_CC_INC:
+    case X86_CC_DEC:
+    case X86_CC_SHR:
         return ir_trunc(l->u, IR_I1, l->cc.src);
     case X86_CC_SHL:
         return ir_slt(l->u, l->cc.src, zero_like(l, l->cc.src));
@@ -200,17 +204,21 @@ static ir_ref of(struct x86_lift *l)
     switch (kind) {
     case X86_CC_EFLAGS:
         return flag_set(l, X86_FLAG_OF);
-    case X86_CC_ADD: case X86_CC_ADC:
+    case X86_CC_ADD:
+    case X86_CC_ADC:
         v = ir_sub(l->u, dst, src);
         if (kind == X86_CC_ADC)
             v = ir_sub(l->u, v, l->cc.src2);
         return signs_differ(l, v, dst, src, dst);
-    case X86_CC_SUB: case X86_CC_SBB:
+    case X86_CC_SUB:
+    case X86_CC_SBB:
         return signs_differ(l, dst, src, dst, result(l));
-    case X86_CC_INC: case X86_CC_DEC:
+    case X86_CC_INC:
+    case X86_CC_DEC:
         v = ir_const(l->u, ir_typeof(l->u, dst), kind == X86_CC_INC ? sign : sign - 1);
         return ir_eq(l->u, dst, v);
-    case X86_CC_SHL: case X86_CC_SHR:
+    case X86_CC_SHL:
+    case X86_CC_SHR:
         v = ir_xor(l->u, dst, src);
         return ir_slt(l->u, v, zero_like(l, v));
     case X86_CC_MUL:

@@ -4,9 +4,12 @@
 enum ir_type lift_int_type(unsigned bytes)
 {
     switch (bytes) {
-    case 1: return IR_I8;
-    case 2: return IR_I16;
-    case 4: return IR_I32;
+    case 1:
+        return IR_I8;
+    case 2:
+        return IR_I16;
+    case 4:
+        return IR_I32;
     }
     return IR_I64;
 }
@@ -91,8 +94,8 @@ ir_ref lift_segment(struct x86_lift *l, unsigned segment, ir_ref offset, unsigne
         if (based) {
             u32 slot = X86_SLOT(seg) + segment * sizeof(struct x86_seg);
 
-            linear = ir_add(l->u, ir_get(l->u, IR_I64, slot + offsetof(struct x86_seg, base)),
-                            offset);
+            linear =
+                ir_add(l->u, ir_get(l->u, IR_I64, slot + offsetof(struct x86_seg, base)), offset);
         }
     } else if (based || !(l->mode & X86_MODE_FLAT)) {
         linear = LIFT_CALL(l, IR_I64, seg_linear, ir_const(l->u, IR_I64, segment), offset,
@@ -125,9 +128,11 @@ ir_ref lift_read(struct x86_lift *l, unsigned n)
     case X86_OP_REG:
         return lift_reg(l, op->reg, op->size, op->high);
     case X86_OP_SEG:
-        return ir_get(l->u, IR_I16, X86_SLOT(seg) + op->reg * (u32)sizeof(struct x86_seg) +
-                                        (u32)offsetof(struct x86_seg, selector));
-    case X86_OP_MEM: case X86_OP_MOFFS:
+        return ir_get(l->u, IR_I16,
+                      X86_SLOT(seg) + op->reg * (u32)sizeof(struct x86_seg) +
+                          (u32)offsetof(struct x86_seg, selector));
+    case X86_OP_MEM:
+    case X86_OP_MOFFS:
         return ir_ld(l->u, type, lift_address(l, n, false), 0);
     }
     return ir_const(l->u, type, op->value & mask_low(op->size * 8));

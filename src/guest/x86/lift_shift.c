@@ -206,7 +206,8 @@ static void rotate_carry(struct x86_lift *l, bool right)
     if (s.size != 8)
         r = ir_trunc(l->u, lift_int_type(s.size), r);
     store(l, &s, r);
-    set_cf_of(l, &s, ir_trunc(l->u, IR_I1, flags), ir_trunc(l->u, IR_I1, ir_shr(l->u, flags, count8(l, 8))));
+    set_cf_of(l, &s, ir_trunc(l->u, IR_I1, flags),
+              ir_trunc(l->u, IR_I1, ir_shr(l->u, flags, count8(l, 8))));
 }
 
 /* By one, in place. */
@@ -385,7 +386,7 @@ void lift_crc32(struct x86_lift *l)
     ir_ref value = widen(l, lift_read(l, 1));
     ir_ref crc = ir_zext(l->u, IR_I64, lift_reg(l, l->in->op[0].reg, 4, false));
 
-    crc = LIFT_CALL(l, IR_I64, crc32, crc, value, ir_const(l->u, IR_I64, l->in->op[1].size),
-                    IR_NONE);
+    crc =
+        LIFT_CALL(l, IR_I64, crc32, crc, value, ir_const(l->u, IR_I64, l->in->op[1].size), IR_NONE);
     lift_set_reg(l, l->in->op[0].reg, 8, false, crc);
 }

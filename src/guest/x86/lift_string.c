@@ -48,8 +48,9 @@ static bool repeated(struct x86_lift *l, enum x86_helper helper, unsigned size)
     if (!in->rep && !in->repne)
         return false;
     left = ir_call(l->u, IR_I64, helper,
-                   ir_const(l->u, IR_I64, size | in->address_size << 8 | (u32)in->segment << 16 |
-                                              (u32)in->repne << 24 | (u32)once << 25),
+                   ir_const(l->u, IR_I64,
+                            size | in->address_size << 8 | (u32)in->segment << 16 |
+                                (u32)in->repne << 24 | (u32)once << 25),
                    IR_NONE, IR_NONE, IR_NONE);
     lift_again_if(l, ir_ne(l->u, left, ir_const(l->u, IR_I64, 0)));
     return true;
@@ -84,8 +85,7 @@ void lift_lods(struct x86_lift *l)
 
     if (repeated(l, X86_HELPER_rep_lods, size))
         return;
-    lift_set_reg(l, X86_RAX, size, false,
-                 ir_ld(l->u, lift_int_type(size), source(l, size), 0));
+    lift_set_reg(l, X86_RAX, size, false, ir_ld(l->u, lift_int_type(size), source(l, size), 0));
     advance(l, X86_RSI, size);
 }
 

@@ -18,9 +18,9 @@ static bool covers(const struct x86_row *row, unsigned map, unsigned opcode)
 /* Higher is tried earlier. */
 static int specificity(const struct x86_row *row)
 {
-    int modrm = row->modrm >= X86_MODRM_B   ? 4
-                : row->modrm >= X86_MODRM_R ? 3
-                : row->modrm >= X86_MODRM_G ? 2
+    int modrm = row->modrm >= X86_MODRM_B    ? 4
+                : row->modrm >= X86_MODRM_R  ? 3
+                : row->modrm >= X86_MODRM_G  ? 2
                 : row->modrm >= X86_MODRM_RR ? 1
                                              : 0;
     return modrm * 2 + (row->prefix != X86_PFX_ANY);
