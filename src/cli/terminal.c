@@ -68,10 +68,14 @@ static void hook(void)
 bool terminal_raw(int fd)
 {
     struct termios raw;
+    pid_t foreground;
 
     if (atomic_load(&terminal.raw))
         return true;
-    if (!isatty(fd) || tcgetpgrp(fd) != getpgrp() || tcgetattr(fd, &terminal.saved))
+    /* A terminal that is not our session's has no foreground job that could be another's. */
+    foreground = tcgetpgrp(fd);
+    if (!isatty(fd) || (foreground >= 0 && foreground != getpgrp()) ||
+        tcgetattr(fd, &terminal.saved))
         return false;
     terminal.fd = fd;
     hook();
