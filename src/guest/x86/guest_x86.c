@@ -6,10 +6,7 @@
 
 static const struct ir_helper helpers[X86_HELPERS] = {
 #define X(name, nargs, flags) {#name, (void *)x86_helper_##name, nargs, flags},
-#include "guest/x86/helpers_int.def"
-#include "guest/x86/helpers_sse.def"
-#include "guest/x86/helpers_sys.def"
-#include "guest/x86/helpers_x87.def"
+#include "guest/x86/all_helpers.def"
 #undef X
 };
 

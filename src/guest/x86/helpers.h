@@ -10,10 +10,7 @@
 #define X86_HELPER_ARGS_3 struct x86_cpu *, u64, u64, u64
 #define X86_HELPER_ARGS_4 struct x86_cpu *, u64, u64, u64, u64
 #define X(name, nargs, flags) u64 x86_helper_##name(X86_HELPER_ARGS_##nargs);
-#include "guest/x86/helpers_int.def"
-#include "guest/x86/helpers_sse.def"
-#include "guest/x86/helpers_sys.def"
-#include "guest/x86/helpers_x87.def"
+#include "guest/x86/all_helpers.def"
 #undef X
 
 #endif

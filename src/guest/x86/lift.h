@@ -110,10 +110,7 @@ void lift_flags_changed(struct x86_lift *l);
  */
 enum x86_helper {
 #define X(name, nargs, flags) X86_HELPER_##name,
-#include "guest/x86/helpers_int.def"
-#include "guest/x86/helpers_sys.def"
-#include "guest/x86/helpers_sse.def"
-#include "guest/x86/helpers_x87.def"
+#include "guest/x86/all_helpers.def"
 #undef X
     X86_HELPERS
 };

@@ -45,31 +45,31 @@ enum x86_row_flags {
  * Operand codes: O(code, place, size). Sizes in bytes, or a rule: V the operand size; Z 2 or 4;
  * Y 4, or 8 with REX.W; C 4, or 8 in 64-bit mode; P V + 2; A 2 V; S 6, or 10 in 64-bit mode.
  */
+/* clang-format off */
 #define X86_OPERAND_CODES(O)                                                                       \
     O(_, NOTHING, 0)                                                                               \
-    O(Eb, RM, 1)                                                                                   \
-    O(Ew, RM, 2) O(Ed, RM, 4) O(Eq, RM, 8) O(Ev, RM, V) O(Ey, RM, Y) O(Rd, RM_REG, C) O(           \
-        Rv, RM_REG, V) O(Gb, REG, 1) O(Gw, REG, 2) O(Gd, REG, 4) O(Gq, REG, 8) O(Gv, REG, V)       \
-        O(Gy, REG, Y) O(Ib, IMM, 1) O(Iw, IMM, 2) O(Ibs, IMM_SIGNED, V) O(Iz, IMM_Z, V) O(         \
-            Iv, IMM_V, V) O(Jb, REL, 1) O(Jz, REL, Z) O(M, MEM, 0) O(Mb, MEM, 1) O(Mw, MEM, 2)     \
-            O(Md, MEM, 4) O(Mq, MEM, 8) O(Mdq, MEM, 16) O(Mt, MEM, 10) O(Mv, MEM, V) O(My, MEM, Y) \
-                O(Ma, MEM, A) O(Mp, MEM, P) O(Ms, MEM, S) O(Ob, MOFFS, 1) O(Ov, MOFFS, V)          \
-                    O(Sw, SREG, 2) O(Cd, CREG, C) O(Dd, DREG, C) O(Xb, STR_SRC, 1)                 \
-                        O(Xv, STR_SRC, V) O(Xz, STR_SRC, Z) O(Yb, STR_DST, 1) O(Yv, STR_DST, V)    \
-                            O(Yz, STR_DST, Z) O(Zb, OPCODE_REG, 1) O(Zv, OPCODE_REG, V)            \
-                                O(Ap, FAR, Z) O(Vx, XMM_REG, 16) O(Ux, XMM_RM_REG, 16)             \
-                                    O(Wx, XMM_RM, 16) O(Wss, XMM_RM, 4) O(Wsd, XMM_RM, 8)          \
-                                        O(Wq, XMM_RM, 8) O(Wd, XMM_RM, 4) O(Ww, XMM_RM, 2)         \
-                                            O(Wb, XMM_RM, 1) O(Pq, MMX_REG, 8) O(Qq, MMX_RM, 8)    \
-                                                O(Qd, MMX_RM, 4) O(Nq, MMX_RM_REG,                 \
-                                                                   8) O(AL, ACC, 1) O(AX, ACC, 2)  \
-                                                    O(eAX, ACC, Z) O(rAX, ACC, V) O(CL, COUNT, 1)  \
-                                                        O(DX, PORT, 2) O(one, ONE, 1)              \
-                                                            O(ES, SEG0, 2) O(CS, SEG1, 2)          \
-                                                                O(SS, SEG2, 2) O(DS, SEG3, 2)      \
-                                                                    O(FS, SEG4, 2) O(GS, SEG5, 2)  \
-                                                                        O(ST0, STACK_TOP, 10)      \
-                                                                            O(STi, STACK_RM, 10)
+    O(Eb, RM, 1) O(Ew, RM, 2) O(Ed, RM, 4) O(Eq, RM, 8) O(Ev, RM, V) O(Ey, RM, Y)                  \
+    O(Rd, RM_REG, C) O(Rv, RM_REG, V)                                                              \
+    O(Gb, REG, 1) O(Gw, REG, 2) O(Gd, REG, 4) O(Gq, REG, 8) O(Gv, REG, V) O(Gy, REG, Y)            \
+    O(Ib, IMM, 1) O(Iw, IMM, 2) O(Ibs, IMM_SIGNED, V) O(Iz, IMM_Z, V) O(Iv, IMM_V, V)              \
+    O(Jb, REL, 1) O(Jz, REL, Z)                                                                    \
+    O(M, MEM, 0) O(Mb, MEM, 1) O(Mw, MEM, 2) O(Md, MEM, 4) O(Mq, MEM, 8) O(Mdq, MEM, 16)           \
+    O(Mt, MEM, 10) O(Mv, MEM, V) O(My, MEM, Y) O(Ma, MEM, A) O(Mp, MEM, P) O(Ms, MEM, S)           \
+    O(Ob, MOFFS, 1) O(Ov, MOFFS, V)                                                                \
+    O(Sw, SREG, 2) O(Cd, CREG, C) O(Dd, DREG, C)                                                   \
+    O(Xb, STR_SRC, 1) O(Xv, STR_SRC, V) O(Xz, STR_SRC, Z)                                          \
+    O(Yb, STR_DST, 1) O(Yv, STR_DST, V) O(Yz, STR_DST, Z)                                          \
+    O(Zb, OPCODE_REG, 1) O(Zv, OPCODE_REG, V)                                                      \
+    O(Ap, FAR, Z)                                                                                  \
+    O(Vx, XMM_REG, 16) O(Ux, XMM_RM_REG, 16)                                                       \
+    O(Wx, XMM_RM, 16) O(Wss, XMM_RM, 4) O(Wsd, XMM_RM, 8) O(Wq, XMM_RM, 8) O(Wd, XMM_RM, 4)        \
+    O(Ww, XMM_RM, 2) O(Wb, XMM_RM, 1)                                                              \
+    O(Pq, MMX_REG, 8) O(Qq, MMX_RM, 8) O(Qd, MMX_RM, 4) O(Nq, MMX_RM_REG, 8)                       \
+    O(AL, ACC, 1) O(AX, ACC, 2) O(eAX, ACC, Z) O(rAX, ACC, V) O(CL, COUNT, 1) O(DX, PORT, 2)       \
+    O(one, ONE, 1)                                                                                 \
+    O(ES, SEG0, 2) O(CS, SEG1, 2) O(SS, SEG2, 2) O(DS, SEG3, 2) O(FS, SEG4, 2) O(GS, SEG5, 2)      \
+    O(ST0, STACK_TOP, 10) O(STi, STACK_RM, 10)
+/* clang-format on */
 
 enum x86_operand_code {
 #define O(code, place, size) X86_OC_##code,
