@@ -23,10 +23,10 @@ struct host_frame {
 /* Where a value is, for restoring guest state from a host_site. */
 enum host_loc_kind { HOST_LOC_REG, HOST_LOC_VECTOR, HOST_LOC_SPILL, HOST_LOC_CONST, HOST_LOC_BASE };
 struct host_put {
-    u16 slot;   /* state byte offset */
-    u8 type;    /* enum ir_type */
+    u16 slot; /* state byte offset */
+    u8 type;  /* enum ir_type */
     u8 kind;
-    s32 where;  /* register number, spill granule, low part of constant; BASE: offset from base reg */
+    s32 where; /* register number, spill granule, low part of constant; BASE: offset from base reg */
 };
 
 /*
@@ -34,23 +34,23 @@ struct host_put {
  * address of this record; the sites of a unit lie behind its code.
  */
 struct host_site {
-    u8 op;           /* enum ir_op: ld st acas axchg aadd aand aor axor poll exit_if */
-    u8 type;         /* access type; for stores the type of the value */
+    u8 op;   /* enum ir_op: ld st acas axchg aadd aand aor axor poll exit_if */
+    u8 type; /* access type; for stores the type of the value */
     u8 addr_kind, result_kind, operand_kind, operand2_kind; /* enum host_loc_kind */
     u16 nputs;
     s32 addr, result, operand, operand2;
-    s32 disp;        /* added to the address */
-    u32 exit_code;   /* exit_if, poll */
-    s32 resume;      /* ld, st, atomics: code to go on with, relative to this record */
+    s32 disp;               /* added to the address */
+    u32 exit_code;          /* exit_if, poll */
+    s32 resume;             /* ld, st, atomics: code to go on with, relative to this record */
     struct host_put puts[]; /* dputs in effect; 64-bit constants use two consecutive entries: the
                              * second holds the high half in where and slot 0xffff */
 };
 
 /* A place in emitted code that a direct jump leaves by; dbt chains it. */
 struct host_link {
-    u32 patch;   /* offset in code of the 4-byte-aligned rel32 to overwrite atomically */
+    u32 patch;    /* offset in code of the 4-byte-aligned rel32 to overwrite atomically */
     u32 unlinked; /* offset in code that the rel32 leads to when not chained */
-    s64 offset;  /* guest destination: base + offset */
+    s64 offset;   /* guest destination: base + offset */
 };
 #define HOST_MAX_LINKS 8
 
@@ -66,16 +66,16 @@ struct host_abi {
     /* Jump cache geometry: index = gva & mask of entry count; entry: u64 gva, u32 space, u32 mode,
      * void *code. */
     u32 jump_cache_bits, jump_entry_bytes;
-    u64 direct_base;          /* HOST_MEMORY_DIRECT: host address of guest address 0 */
-    bool direct_pages;        /* true: a goto to any offset may be chained; false: only in the page */
+    u64 direct_base;   /* HOST_MEMORY_DIRECT: host address of guest address 0 */
+    bool direct_pages; /* true: a goto to any offset may be chained; false: only in the page */
     bool count_insns;
     /* Made by host_make_thunks: code addresses (in the executable mapping) of the thunks, and what
      * the host CPU can do beyond the baseline. */
-    u64 thunk_site;           /* call'ed by slow paths and side exits with a host_site behind */
-    u64 thunk_goto;           /* unchained goto: destination in rax, link in rdx */
-    u64 thunk_miss;           /* jump cache miss: destination in rax */
-    u64 thunk_exit;           /* exit_code is written */
-    u32 features;             /* HOST_FEATURE_* */
+    u64 thunk_site; /* call'ed by slow paths and side exits with a host_site behind */
+    u64 thunk_goto; /* unchained goto: destination in rax, link in rdx */
+    u64 thunk_miss; /* jump cache miss: destination in rax */
+    u64 thunk_exit; /* exit_code is written */
+    u32 features;   /* HOST_FEATURE_* */
 };
 
 enum {
@@ -104,7 +104,7 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
 
 /* Result of compiling a unit. */
 struct host_code {
-    size_t code_bytes;   /* instructions; then aligned sites; total is what was used of the buffer */
+    size_t code_bytes; /* instructions; then aligned sites; total is what was used of the buffer */
     size_t total_bytes;
     u32 nlinks;
     struct host_link links[HOST_MAX_LINKS];

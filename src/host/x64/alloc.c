@@ -7,12 +7,12 @@
 
 struct allocator {
     struct lowering *l;
-    u32 free[2];         /* general, xmm: bit masks */
-    ir_ref owner[32];    /* by value.reg */
-    u32 next_call;       /* the first call behind the current instruction */
+    u32 free[2];      /* general, xmm: bit masks */
+    ir_ref owner[32]; /* by value.reg */
+    u32 next_call;    /* the first call behind the current instruction */
     u32 ngranules;
     u32 granule_until[HOST_SPILLS]; /* end of the last life in it */
-    ir_ref sets[64];     /* of the current block: phis that have no place yet */
+    ir_ref sets[64];                /* of the current block: phis that have no place yet */
     u32 nsets;
 };
 

@@ -4,8 +4,8 @@
 static void prefixes_and_opcode(struct x64 *c, u32 op, unsigned reg, unsigned index, unsigned base,
                                 bool need_rex)
 {
-    unsigned rex = (op & X64_W ? 8 : 0) | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 |
-                   (base >> 3 & 1);
+    unsigned rex =
+        (op & X64_W ? 8 : 0) | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1);
     u8 *p = c->p;
 
     if (op & (X64_66 | X64_F2 | X64_F3 | X64_LOCK)) {
@@ -39,7 +39,8 @@ static bool byte_needs_rex(unsigned reg)
 
 void x64_rr(struct x64 *c, u32 op, unsigned reg, unsigned rm)
 {
-    bool rex = (op & X64_BYTE_REG && byte_needs_rex(reg)) || (op & X64_BYTE_RM && byte_needs_rex(rm));
+    bool rex =
+        (op & X64_BYTE_REG && byte_needs_rex(reg)) || (op & X64_BYTE_RM && byte_needs_rex(rm));
 
     prefixes_and_opcode(c, op, reg, 0, rm, rex);
     *c->p++ = (u8)(0xc0 | (reg & 7) << 3 | (rm & 7));
@@ -211,8 +212,8 @@ void x64_mov_ri(struct x64 *c, unsigned d, u64 imm)
 
 void x64_load(struct x64 *c, unsigned bytes, unsigned d, struct x64_mem s)
 {
-    static const u32 ops[9] = {[1] = X64_0F | 0xb6, [2] = X64_0F | 0xb7, [4] = 0x8b,
-                               [8] = X64_W | 0x8b};
+    static const u32 ops[9] = {
+        [1] = X64_0F | 0xb6, [2] = X64_0F | 0xb7, [4] = 0x8b, [8] = X64_W | 0x8b};
     x64_rm(c, ops[bytes], d, s);
 }
 

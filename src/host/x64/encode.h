@@ -100,8 +100,8 @@ static inline bool x64_fits_s8(s64 v)
 /* Operand size of 1, 2, 4 or 8 bytes as opcode bits, for an opcode whose byte form is even. */
 static inline u32 x64_size(unsigned bytes)
 {
-    static const u32 bits[9] = {[1] = X64_BYTE_REG | X64_BYTE_RM, [2] = X64_66 | 1, [4] = 1,
-                                [8] = X64_W | 1};
+    static const u32 bits[9] = {
+        [1] = X64_BYTE_REG | X64_BYTE_RM, [2] = X64_66 | 1, [4] = 1, [8] = X64_W | 1};
     return bits[bytes];
 }
 
@@ -129,7 +129,7 @@ void x64_unary_m(struct x64 *c, enum x64_unary op, unsigned bytes, struct x64_me
 
 /* Moves. mov_rr of 4 bytes zero-extends; no mov touches the flags. */
 void x64_mov_rr(struct x64 *c, unsigned bytes, unsigned d, unsigned s);
-void x64_mov_ri(struct x64 *c, unsigned d, u64 imm); /* the whole register */
+void x64_mov_ri(struct x64 *c, unsigned d, u64 imm);                        /* the whole register */
 void x64_load(struct x64 *c, unsigned bytes, unsigned d, struct x64_mem s); /* zero-extends */
 void x64_store(struct x64 *c, unsigned bytes, struct x64_mem d, unsigned s);
 void x64_store_imm(struct x64 *c, unsigned bytes, struct x64_mem d, s32 imm);
@@ -182,7 +182,7 @@ static inline void x64_rm_ib(struct x64 *c, u32 op, unsigned reg, struct x64_mem
 #define X64_XORPS (X64_0F | 0x57)
 #define X64_MOVD_TO_XMM (X64_66 | X64_0F | 0x6e)   /* xmm, r32; X64_W: movq xmm, r64 */
 #define X64_MOVD_FROM_XMM (X64_66 | X64_0F | 0x7e) /* r32, xmm: reg is the xmm, rm the gpr */
-#define X64_MOVQ (X64_F3 | X64_0F | 0x7e) /* xmm, xmm or m64; clears the upper half */
+#define X64_MOVQ (X64_F3 | X64_0F | 0x7e)          /* xmm, xmm or m64; clears the upper half */
 #define X64_PINSRQ (X64_66 | X64_0F3A | X64_W | 0x22)
 #define X64_PEXTRQ (X64_66 | X64_0F3A | X64_W | 0x16)
 

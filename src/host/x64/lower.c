@@ -1,7 +1,7 @@
 /* The walk that emits code, and where operands are found and results go. */
 #include "host/x64/lower.h"
 
-#define INST_ROOM 256    /* more than any scalar instruction's lowering takes */
+#define INST_ROOM 256 /* more than any scalar instruction's lowering takes */
 #define VECTOR_ROOM 1024
 
 const struct lower_op lower_ops[IR_OPS] = {
@@ -220,8 +220,10 @@ void alu_operand(struct lowering *l, enum x64_alu alu, unsigned bytes, unsigned 
     if (o->kind == IN_MEM)
         x64_alu_rm(c, alu, bytes, d, o->mem);
     else if (o->kind == IN_CONST && (bytes < 8 || x64_fits_s32(o->imm)))
-        x64_alu_ri(c, alu, bytes, d, bytes == 1 ? (s8)o->imm : bytes == 2 ? (s16)o->imm
-                                                                          : (s32)o->imm);
+        x64_alu_ri(c, alu, bytes, d,
+                   bytes == 1   ? (s8)o->imm
+                   : bytes == 2 ? (s16)o->imm
+                                : (s32)o->imm);
     else
         x64_alu_rr(c, alu, bytes, d, gpr_of(l, o, bytes, scratch));
 }
@@ -401,8 +403,7 @@ static void lower_inst(struct lowering *l, ir_ref ref)
     const struct ir_inst *inst = ir_inst(l->unit, ref);
     unsigned flags = l->values[ref].flags;
 
-    if (!(flags & VALUE_NEEDED) &&
-        (!(ir_op_info[inst->op].flags & IR_SIDE) || flags & VALUE_FUSED))
+    if (!(flags & VALUE_NEEDED) && (!(ir_op_info[inst->op].flags & IR_SIDE) || flags & VALUE_FUSED))
         return;
     l->pos = ref;
     if (is_vector_op(inst->op)) {

@@ -20,17 +20,17 @@
 #include "host/host.h"
 #include "host/x64/encode.h"
 
-#define NO_LOC 0xff     /* value.reg: not in a register; 0..15 general, 16..31 xmm */
+#define NO_LOC 0xff /* value.reg: not in a register; 0..15 general, 16..31 xmm */
 #define LOC_XMM 16
 #define NO_GRANULE 0xffffu
 
 enum {
-    VALUE_NEEDED = 1 << 0,  /* has a register or granule of its own */
-    VALUE_XMM = 1 << 1,     /* lives in vector registers */
-    VALUE_STORE = 1 << 2,   /* of a dput: store at once, no tracking */
-    VALUE_FREED = 1 << 3,   /* alloc: its register was given back already */
-    VALUE_PLACED = 1 << 4,  /* alloc: has been given its place */
-    VALUE_FUSED = 1 << 5,   /* a comparison that its only user emits */
+    VALUE_NEEDED = 1 << 0, /* has a register or granule of its own */
+    VALUE_XMM = 1 << 1,    /* lives in vector registers */
+    VALUE_STORE = 1 << 2,  /* of a dput: store at once, no tracking */
+    VALUE_FREED = 1 << 3,  /* alloc: its register was given back already */
+    VALUE_PLACED = 1 << 4, /* alloc: has been given its place */
+    VALUE_FUSED = 1 << 5,  /* a comparison that its only user emits */
 };
 
 /* What is known of each instruction. For a dput, end is the last instruction that may need its
@@ -66,19 +66,19 @@ enum stub_kind {
 };
 struct stub {
     u8 kind;
-    u8 nconstants;      /* SITE: loaded into rdx, rax before the call */
-    u8 *place;          /* displacement that leads here */
-    u32 site;           /* SITE: offset in the site buffer */
-    u32 link;           /* UNLINKED: index in host_code.links */
+    u8 nconstants; /* SITE: loaded into rdx, rax before the call */
+    u8 *place;     /* displacement that leads here */
+    u32 site;      /* SITE: offset in the site buffer */
+    u32 link;      /* UNLINKED: index in host_code.links */
     u64 constant[2];
-    s64 offset;         /* LEAVE, UNLINKED: the destination is base + offset */
+    s64 offset; /* LEAVE, UNLINKED: the destination is base + offset */
 };
 
 /* One of several copies done at once. */
 struct parallel_move {
-    ir_ref from;    /* operand */
-    ir_ref phi;     /* what it is for, when it is for a phi */
-    u8 to_reg;      /* 0..15 general, 16..31 xmm, NO_LOC: the granule */
+    ir_ref from; /* operand */
+    ir_ref phi;  /* what it is for, when it is for a phi */
+    u8 to_reg;   /* 0..15 general, 16..31 xmm, NO_LOC: the granule */
     u8 type;
     u16 to_spill;
 };
@@ -88,26 +88,26 @@ struct lowering {
     const struct ir_unit *unit;
     const struct host_abi *abi;
     struct value *values;
-    u32 pos;                 /* instruction being lowered */
-    u32 block;               /* its block */
-    int error;               /* the first reason why this unit cannot be compiled, or 0 */
+    u32 pos;   /* instruction being lowered */
+    u32 block; /* its block */
+    int error; /* the first reason why this unit cannot be compiled, or 0 */
 
-    u8 **block_places;       /* code of each block, NULL before it is emitted */
+    u8 **block_places; /* code of each block, NULL before it is emitted */
     struct fixup *fixups;
     u32 nfixups;
     struct parallel_move *sets; /* of the current block */
     u32 nsets;
     struct stub *stubs;
     u32 nstubs, stubs_cap;
-    struct stub spare_stub;  /* what stub_new answers when memory ran out */
-    u8 *sites;               /* the site records, offsets from here */
+    struct stub spare_stub; /* what stub_new answers when memory ran out */
+    u8 *sites;              /* the site records, offsets from here */
     u32 sites_bytes, sites_cap;
     struct active_dput dputs[MAX_ACTIVE_DPUTS];
     u32 ndputs;
-    u32 pending_insns;       /* guest instructions not yet counted */
+    u32 pending_insns; /* guest instructions not yet counted */
     struct host_code *out;
 
-    u32 max_sets;            /* the most sets in one block */
+    u32 max_sets; /* the most sets in one block */
     u32 ncalls;
 };
 
@@ -269,7 +269,7 @@ void dput_track(struct lowering *l, ir_ref ref);
 /* --- rows --------------------------------------------------------------------------------- */
 
 enum {
-    LOWER_MEM_A = 1 << 0,   /* operand a may be a memory operand: a state slot read here */
+    LOWER_MEM_A = 1 << 0, /* operand a may be a memory operand: a state slot read here */
     LOWER_MEM_B = 1 << 1,
     LOWER_STRICT = 1 << 2,  /* looks at whole registers of its operands */
     LOWER_ANY = 1 << 3,     /* the result may be in any operand's register */

@@ -106,8 +106,8 @@ struct condition compare_fp_flags(struct lowering *l, const struct ir_inst *comp
 {
     bool quiet = compare->op != IR_flt && compare->op != IR_fle;
     bool less = compare->op != IR_feq && compare->op != IR_funord;
-    u32 op = X64_0F | (ir_typeof(l->unit, compare->a) == IR_F64 ? X64_66 : 0) |
-             (quiet ? 0x2e : 0x2f);
+    u32 op =
+        X64_0F | (ir_typeof(l->unit, compare->a) == IR_F64 ? X64_66 : 0) | (quiet ? 0x2e : 0x2f);
     ir_ref first = less ? compare->b : compare->a, second = less ? compare->a : compare->b;
     unsigned a = operand_xmm(l, first, XMM14);
     struct operand b = operand_at(l, second, false);

@@ -218,8 +218,9 @@ static void move_extended(struct lowering *l, const struct operand *a, unsigned 
     struct x64 *c = &l->code;
 
     if (a->kind == IN_CONST)
-        x64_mov_ri(c, d, sign ? (u32)(bytes == 1 ? (s8)a->imm : (s16)a->imm)
-                              : a->imm & (bytes == 1 ? 0xff : 0xffff));
+        x64_mov_ri(c, d,
+                   sign ? (u32)(bytes == 1 ? (s8)a->imm : (s16)a->imm)
+                        : a->imm & (bytes == 1 ? 0xff : 0xffff));
     else if (a->kind == IN_MEM && sign)
         x64_movsx_m(c, bytes, 4, d, a->mem);
     else if (a->kind == IN_MEM)
@@ -389,8 +390,10 @@ static void compare_operands(struct lowering *l, unsigned bytes, struct operand 
     if (a.kind == IN_REG && b.kind == IN_CONST && !b.imm)
         x64_test_rr(c, bytes, a.reg, a.reg);
     else if (a.kind == IN_MEM && immediate)
-        x64_alu_mi(c, ALU_CMP, bytes, a.mem, bytes == 1 ? (s8)b.imm : bytes == 2 ? (s16)b.imm
-                                                                               : (s32)b.imm);
+        x64_alu_mi(c, ALU_CMP, bytes, a.mem,
+                   bytes == 1   ? (s8)b.imm
+                   : bytes == 2 ? (s16)b.imm
+                                : (s32)b.imm);
     else if (a.kind == IN_MEM && b.kind == IN_REG)
         x64_alu_mr(c, ALU_CMP, bytes, a.mem, b.reg);
     else
@@ -451,7 +454,8 @@ struct condition condition_flags(struct lowering *l, ir_ref ref)
 
 static u8 *jump_or_parity(struct lowering *l, struct condition c)
 {
-    u8 *taken = x64_jcc8_later(&l->code, c.cc), *not_taken = x64_jcc8_later(&l->code, CC_NP), *place;
+    u8 *taken = x64_jcc8_later(&l->code, c.cc), *not_taken = x64_jcc8_later(&l->code, CC_NP),
+       *place;
 
     x64_land8(&l->code, taken);
     place = x64_jmp_later(&l->code);

@@ -266,8 +266,10 @@ static void atomic_plain(struct lowering *l, enum x64_alu alu, unsigned bytes, s
 
 LOWER(atomic)
 {
-    static const u8 alus[] = {[IR_aadd - IR_axchg] = ALU_ADD, [IR_aand - IR_axchg] = ALU_AND,
-                              [IR_aor - IR_axchg] = ALU_OR, [IR_axor - IR_axchg] = ALU_XOR};
+    static const u8 alus[] = {[IR_aadd - IR_axchg] = ALU_ADD,
+                              [IR_aand - IR_axchg] = ALU_AND,
+                              [IR_aor - IR_axchg] = ALU_OR,
+                              [IR_axor - IR_axchg] = ALU_XOR};
     unsigned bytes = type_bytes(inst->type), wide = wide_bytes(inst->type), reg = RAX;
     struct access a = access_begin(l, inst, inst->type, true, inst->b, IR_NONE);
     struct x64_mem mem = access_in_rdx(l, &a);

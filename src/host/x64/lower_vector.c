@@ -21,8 +21,8 @@ enum shape {
 struct form {
     u32 opcode;
     u8 shape;
-    u8 group;  /* SHIFT: opcode of the immediate form; TEST: condition */
-    u8 digit;  /* SHIFT, BYTE_SHIFT: its ModRM.reg */
+    u8 group; /* SHIFT: opcode of the immediate form; TEST: condition */
+    u8 digit; /* SHIFT, BYTE_SHIFT: its ModRM.reg */
 };
 
 #define X64_ANDPS (X64_0F | 0x54)

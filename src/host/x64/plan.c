@@ -94,8 +94,8 @@ ir_ref plan_address(const struct lowering *l, ir_ref ref, s64 imm, s32 *disp)
     if (inst->op == IR_add && l->values[ref].uses == 1) {
         const struct ir_inst *b = ir_inst(l->unit, inst->b);
 
-        if (b->op == IR_const && plan_fits_displacement((s64)b->imm) && plan_fits_displacement(imm) &&
-            plan_fits_displacement((s64)b->imm + imm)) {
+        if (b->op == IR_const && plan_fits_displacement((s64)b->imm) &&
+            plan_fits_displacement(imm) && plan_fits_displacement((s64)b->imm + imm)) {
             *disp = (s32)((s64)b->imm + imm);
             return plan_peel(l->unit, inst->a, true);
         }
@@ -174,7 +174,7 @@ struct dput_walk {
         ir_ref ref;
     } active[MAX_ACTIVE_DPUTS];
     u32 n;
-    u64 filter;    /* bit slot/8 % 64: may be among the active ones */
+    u64 filter; /* bit slot/8 % 64: may be among the active ones */
     u32 last_trap;
 };
 
@@ -434,11 +434,9 @@ static void request_row(struct lowering *l, const struct ir_inst *inst, u32 pos)
     else if (flags & LOWER_ADDRESS)
         request(l, plan_address(l, inst->a, (s64)inst->imm, &disp), pos, true, 0);
     else if (inst->a)
-        request(l, inst->a, pos, strict,
-                flags & LOWER_MEM_A ? read_bytes(l, inst, inst->a) : 0);
+        request(l, inst->a, pos, strict, flags & LOWER_MEM_A ? read_bytes(l, inst, inst->a) : 0);
     if (inst->b)
-        request(l, inst->b, pos, strict,
-                flags & LOWER_MEM_B ? read_bytes(l, inst, inst->b) : 0);
+        request(l, inst->b, pos, strict, flags & LOWER_MEM_B ? read_bytes(l, inst, inst->b) : 0);
     if (inst->c)
         request(l, inst->c, pos, strict, 0);
     if (inst->d)
@@ -479,7 +477,8 @@ static void find_lives(struct lowering *l)
 
         if (ir_op_info[inst->op].flags & IR_TERM)
             term = ref;
-        if (flags & VALUE_NEEDED || (ir_op_info[inst->op].flags & IR_SIDE && !(flags & VALUE_FUSED)))
+        if (flags & VALUE_NEEDED ||
+            (ir_op_info[inst->op].flags & IR_SIDE && !(flags & VALUE_FUSED)))
             request_operands(l, ref, inst, term);
     }
 }

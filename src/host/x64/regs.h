@@ -30,7 +30,7 @@ enum x64_reg {
     R13,
     R14,
     R15,
-    X64_RIP = 0x20,     /* base of a memory operand only */
+    X64_RIP = 0x20, /* base of a memory operand only */
     X64_NO_REG = 0xff,
 };
 

@@ -108,7 +108,8 @@ static bool grow_sites(struct lowering *l, u32 bytes)
     sites = arena_alloc(l->unit->arena, cap);
     if (!sites)
         return false;
-    memcpy(sites, l->sites, l->sites_bytes);
+    if (l->sites)
+        memcpy(sites, l->sites, l->sites_bytes);
     l->sites = sites;
     l->sites_cap = cap;
     return true;
@@ -217,7 +218,8 @@ void emit_sites(struct lowering *l)
             s->resume -= (s32)(at + offset);
         offset += (u32)(sizeof(*s) + s->nputs * sizeof(s->puts[0]));
     }
-    memcpy(c->start + at, l->sites, l->sites_bytes);
+    if (l->sites)
+        memcpy(c->start + at, l->sites, l->sites_bytes);
     for (u32 i = 0; i < l->nstubs; i++) {
         const struct stub *stub = &l->stubs[i];
 

@@ -62,7 +62,8 @@ static void emit_leave(struct x64 *c)
 static void frame_registers(struct x64 *c, s32 extra, bool save)
 {
     for (unsigned r = 0; r < 16; r++) {
-        struct x64_mem m = x64_at(RSP, extra + (s32)offsetof(struct host_frame, saved) + 8 * (s32)r);
+        struct x64_mem m =
+            x64_at(RSP, extra + (s32)offsetof(struct host_frame, saved) + 8 * (s32)r);
 
         if (r == RSP)
             continue;

@@ -45,8 +45,10 @@ int main(void)
 
     jit_init(&jit, HOST_MEMORY_TLB, w);
     for (unsigned size = 30; size <= 1000; size = size * 5 / 2) {
-        struct random_options options = {.insts = size, .slot_base = WORLD_SLOTS,
-                                         .memory_base = WORLD_MEMORY, .memory = true,
+        struct random_options options = {.insts = size,
+                                         .slot_base = WORLD_SLOTS,
+                                         .memory_base = WORLD_MEMORY,
+                                         .memory = true,
                                          .leaves = true};
         u64 insts = 0, bytes = 0, ns;
 

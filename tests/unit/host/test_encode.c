@@ -17,12 +17,14 @@ static unsigned checked;
 static const u8 gprs[] = {RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R11, R12, R13, R15};
 static const u8 sizes[] = {1, 2, 4, 8};
 
-#define EACH(var, array) for (unsigned var##_i = 0; var##_i < ARRAY_SIZE(array) && ((void)(var = (array)[var##_i]), true); var##_i++)
+#define EACH(var, array)                                                                           \
+    for (unsigned var##_i = 0;                                                                     \
+         var##_i < ARRAY_SIZE(array) && ((void)(var = (array)[var##_i]), true); var##_i++)
 
 static void begin(void)
 {
-    code = (struct x64){.p = buffer, .start = buffer, .limit = buffer + sizeof(buffer),
-                        .exec = 0x10000000};
+    code = (struct x64){
+        .p = buffer, .start = buffer, .limit = buffer + sizeof(buffer), .exec = 0x10000000};
 }
 
 static void decode(ZydisMnemonic mnemonic)
@@ -95,20 +97,22 @@ static void each_mem(void (*check)(struct x64_mem m, unsigned bytes), unsigned b
     unsigned base, index;
     s32 disp;
 
-    EACH(disp, disps) {
-        EACH(base, gprs) {
+    EACH(disp, disps)
+    {
+        EACH(base, gprs)
+        {
             check(x64_at(base, disp), bytes);
             EACH(index, gprs)
-                check(x64_at_index(base, index, index & 3, disp), bytes);
+            check(x64_at_index(base, index, index & 3, disp), bytes);
         }
         check(x64_at(RSP, disp), bytes);
         check(x64_at_index(RSP, R12, 3, disp), bytes);
     }
 }
 
-static const ZydisMnemonic alu_names[] = {ZYDIS_MNEMONIC_ADD, ZYDIS_MNEMONIC_OR, ZYDIS_MNEMONIC_ADC,
-                                          ZYDIS_MNEMONIC_SBB, ZYDIS_MNEMONIC_AND, ZYDIS_MNEMONIC_SUB,
-                                          ZYDIS_MNEMONIC_XOR, ZYDIS_MNEMONIC_CMP};
+static const ZydisMnemonic alu_names[] = {
+    ZYDIS_MNEMONIC_ADD, ZYDIS_MNEMONIC_OR,  ZYDIS_MNEMONIC_ADC, ZYDIS_MNEMONIC_SBB,
+    ZYDIS_MNEMONIC_AND, ZYDIS_MNEMONIC_SUB, ZYDIS_MNEMONIC_XOR, ZYDIS_MNEMONIC_CMP};
 
 static s64 cut(s32 imm, unsigned bytes)
 {
@@ -123,15 +127,18 @@ static void test_alu(void **state)
 
     (void)state;
     for (unsigned alu = 0; alu < 8; alu++) {
-        EACH(bytes, sizes) EACH(d, gprs) {
-            EACH(s, gprs) {
+        EACH(bytes, sizes) EACH(d, gprs)
+        {
+            EACH(s, gprs)
+            {
                 begin();
                 x64_alu_rr(&code, alu, bytes, d, s);
                 decode(alu_names[alu]);
                 is_gpr(0, bytes, d);
                 is_gpr(1, bytes, s);
             }
-            EACH(imm, imms) {
+            EACH(imm, imms)
+            {
                 begin();
                 x64_alu_ri(&code, alu, bytes, d, imm);
                 decode(alu_names[alu]);
@@ -212,7 +219,8 @@ static void test_memory(void **state)
     unsigned bytes;
 
     (void)state;
-    EACH(bytes, sizes) {
+    EACH(bytes, sizes)
+    {
         each_mem(check_alu_mem, bytes);
         each_mem(check_moves, bytes);
     }
@@ -262,8 +270,10 @@ static void test_registers(void **state)
     static const struct {
         enum x64_shift shift;
         ZydisMnemonic name;
-    } shifts[] = {{SHIFT_ROL, ZYDIS_MNEMONIC_ROL}, {SHIFT_ROR, ZYDIS_MNEMONIC_ROR},
-                  {SHIFT_SHL, ZYDIS_MNEMONIC_SHL}, {SHIFT_SHR, ZYDIS_MNEMONIC_SHR},
+    } shifts[] = {{SHIFT_ROL, ZYDIS_MNEMONIC_ROL},
+                  {SHIFT_ROR, ZYDIS_MNEMONIC_ROR},
+                  {SHIFT_SHL, ZYDIS_MNEMONIC_SHL},
+                  {SHIFT_SHR, ZYDIS_MNEMONIC_SHR},
                   {SHIFT_SAR, ZYDIS_MNEMONIC_SAR}};
     static const ZydisMnemonic unaries[] = {
         [UNARY_NOT] = ZYDIS_MNEMONIC_NOT, [UNARY_NEG] = ZYDIS_MNEMONIC_NEG,
@@ -272,9 +282,10 @@ static void test_registers(void **state)
     unsigned bytes, d, s;
 
     (void)state;
-    EACH(bytes, sizes) EACH(d, gprs) {
+    EACH(bytes, sizes) EACH(d, gprs)
+    {
         EACH(s, gprs)
-            check_register_forms(bytes, d, s);
+        check_register_forms(bytes, d, s);
         begin();
         x64_test_ri(&code, bytes, d, -3);
         decode(ZYDIS_MNEMONIC_TEST);
@@ -305,13 +316,15 @@ static void test_registers(void **state)
 
 static void test_immediates(void **state)
 {
-    static const u64 imms[] = {0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, ~0ull,
-                               0xffffffff80000000, 0xffffffff7fffffff, 0x123456789abcdef0};
+    static const u64 imms[] = {
+        0,           1,     0x7fffffff,         0x80000000,         0xffffffff,
+        0x100000000, ~0ull, 0xffffffff80000000, 0xffffffff7fffffff, 0x123456789abcdef0};
     unsigned d;
     u64 imm;
 
     (void)state;
-    EACH(d, gprs) EACH(imm, imms) {
+    EACH(d, gprs) EACH(imm, imms)
+    {
         begin();
         x64_mov_ri(&code, d, imm);
         decode(ZYDIS_MNEMONIC_MOV);
@@ -324,21 +337,22 @@ static void test_immediates(void **state)
 static void test_conditions(void **state)
 {
     static const ZydisMnemonic sets[] = {
-        ZYDIS_MNEMONIC_SETO,  ZYDIS_MNEMONIC_SETNO, ZYDIS_MNEMONIC_SETB,  ZYDIS_MNEMONIC_SETNB,
-        ZYDIS_MNEMONIC_SETZ,  ZYDIS_MNEMONIC_SETNZ, ZYDIS_MNEMONIC_SETBE, ZYDIS_MNEMONIC_SETNBE,
-        ZYDIS_MNEMONIC_SETS,  ZYDIS_MNEMONIC_SETNS, ZYDIS_MNEMONIC_SETP,  ZYDIS_MNEMONIC_SETNP,
-        ZYDIS_MNEMONIC_SETL,  ZYDIS_MNEMONIC_SETNL, ZYDIS_MNEMONIC_SETLE, ZYDIS_MNEMONIC_SETNLE};
+        ZYDIS_MNEMONIC_SETO, ZYDIS_MNEMONIC_SETNO, ZYDIS_MNEMONIC_SETB,  ZYDIS_MNEMONIC_SETNB,
+        ZYDIS_MNEMONIC_SETZ, ZYDIS_MNEMONIC_SETNZ, ZYDIS_MNEMONIC_SETBE, ZYDIS_MNEMONIC_SETNBE,
+        ZYDIS_MNEMONIC_SETS, ZYDIS_MNEMONIC_SETNS, ZYDIS_MNEMONIC_SETP,  ZYDIS_MNEMONIC_SETNP,
+        ZYDIS_MNEMONIC_SETL, ZYDIS_MNEMONIC_SETNL, ZYDIS_MNEMONIC_SETLE, ZYDIS_MNEMONIC_SETNLE};
     static const ZydisMnemonic jumps[] = {
-        ZYDIS_MNEMONIC_JO,  ZYDIS_MNEMONIC_JNO, ZYDIS_MNEMONIC_JB,  ZYDIS_MNEMONIC_JNB,
-        ZYDIS_MNEMONIC_JZ,  ZYDIS_MNEMONIC_JNZ, ZYDIS_MNEMONIC_JBE, ZYDIS_MNEMONIC_JNBE,
-        ZYDIS_MNEMONIC_JS,  ZYDIS_MNEMONIC_JNS, ZYDIS_MNEMONIC_JP,  ZYDIS_MNEMONIC_JNP,
-        ZYDIS_MNEMONIC_JL,  ZYDIS_MNEMONIC_JNL, ZYDIS_MNEMONIC_JLE, ZYDIS_MNEMONIC_JNLE};
+        ZYDIS_MNEMONIC_JO, ZYDIS_MNEMONIC_JNO, ZYDIS_MNEMONIC_JB,  ZYDIS_MNEMONIC_JNB,
+        ZYDIS_MNEMONIC_JZ, ZYDIS_MNEMONIC_JNZ, ZYDIS_MNEMONIC_JBE, ZYDIS_MNEMONIC_JNBE,
+        ZYDIS_MNEMONIC_JS, ZYDIS_MNEMONIC_JNS, ZYDIS_MNEMONIC_JP,  ZYDIS_MNEMONIC_JNP,
+        ZYDIS_MNEMONIC_JL, ZYDIS_MNEMONIC_JNL, ZYDIS_MNEMONIC_JLE, ZYDIS_MNEMONIC_JNLE};
     unsigned d;
     u64 to;
 
     (void)state;
     for (unsigned cc = 0; cc < 16; cc++) {
-        EACH(d, gprs) {
+        EACH(d, gprs)
+        {
             begin();
             x64_setcc(&code, cc, d);
             decode(sets[cc]);
@@ -397,7 +411,8 @@ static void test_sse(void **state)
                 if (forms[i].imm)
                     is_imm(2, 0x0c);
             }
-            EACH(base, gprs) {
+            EACH(base, gprs)
+            {
                 begin();
                 x64_rm(&code, forms[i].op, d, x64_at(base, 0x40));
                 if (forms[i].imm)
@@ -416,7 +431,8 @@ static void test_sse_gpr(void **state)
 
     (void)state;
     for (unsigned x = 0; x < 16; x++) {
-        EACH(r, gprs) {
+        EACH(r, gprs)
+        {
             begin();
             x64_rr(&code, X64_MOVD_TO_XMM | X64_W, x, r);
             decode(ZYDIS_MNEMONIC_MOVQ);
@@ -456,8 +472,8 @@ static void test_nops(void **state)
         x64_nop(&code, n);
         assert_int_equal(code.p - code.start, n);
         while (at < n) {
-            assert_true(ZYAN_SUCCESS(
-                ZydisDecoderDecodeFull(&decoder, buffer + at, n - at, &inst, ops)));
+            assert_true(
+                ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, buffer + at, n - at, &inst, ops)));
             assert_int_equal(inst.mnemonic, ZYDIS_MNEMONIC_NOP);
             at += inst.length;
         }

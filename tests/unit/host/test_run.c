@@ -75,7 +75,8 @@ static u64 run(void *code)
 static void test_exit(void **state)
 {
     (void)state;
-    assert_int_equal(run(compile("block 0:\n%1 = const.i64 5\nput " S0 ", %1\nexit 77\n", NULL)), 77);
+    assert_int_equal(run(compile("block 0:\n%1 = const.i64 5\nput " S0 ", %1\nexit 77\n", NULL)),
+                     77);
     assert_int_equal(slot(8), 5);
     assert_int_equal(b.w->exit_code, 77);
     assert_int_equal(b.w->missed, 0);
@@ -142,7 +143,8 @@ static void test_conditional_chaining(void **state)
     static const char text[] = "block 0:\n%1 = get.i64 " S0 "\n%2 = const.i64 7\n%3 = ult %1, %2\n"
                                "goto_if %3, base + 0x10\ngoto base + 0x20\n";
     struct host_code code;
-    void *then = compile("block 0:\nexit 51\n", NULL), *otherwise = compile("block 0:\nexit 52\n", NULL);
+    void *then = compile("block 0:\nexit 51\n", NULL),
+         *otherwise = compile("block 0:\nexit 52\n", NULL);
     void *from = compile(text, &code);
     u8 *rw = b.jit.rw + ((u8 *)from - b.jit.exec);
 
@@ -168,8 +170,9 @@ static void test_more_gotos_than_links(void **state)
 
     (void)state;
     for (unsigned k = 0; k < 12; k++)
-        sprintf(text + strlen(text), "%%%u = const.i64 %u\n%%%u = eq %%1, %%%u\ngoto_if %%%u, base + %u\n",
-                10 * k + 10, k, 10 * k + 11, 10 * k + 10, 10 * k + 11, 16 * k);
+        sprintf(text + strlen(text),
+                "%%%u = const.i64 %u\n%%%u = eq %%1, %%%u\ngoto_if %%%u, base + %u\n", 10 * k + 10,
+                k, 10 * k + 11, 10 * k + 10, 10 * k + 11, 16 * k);
     strcat(text, "exit 20\n");
     at = compile(text, &code);
     assert_int_equal(code.nlinks, HOST_MAX_LINKS);
@@ -290,8 +293,8 @@ static void test_insns_are_counted(void **state)
 
 static void test_page_crossing_misses(void **state)
 {
-    void *at = compile("block 0:\n%1 = get.i64 " S0 "\n%2 = ld.i32 [%1 + 2]\nput s[272], %2\nexit 33\n",
-                       NULL);
+    void *at = compile(
+        "block 0:\n%1 = get.i64 " S0 "\n%2 = ld.i32 [%1 + 2]\nput s[272], %2\nexit 33\n", NULL);
     u64 first = WORLD_MEMORY + 4096 - 6;
 
     (void)state;
@@ -313,9 +316,15 @@ static void test_page_crossing_misses(void **state)
 
 static void test_too_small_a_buffer(void **state)
 {
-    struct random_options options = {.insts = 150, .blocks = 3, .slot_base = WORLD_SLOTS,
-                                     .memory_base = WORLD_MEMORY, .memory = true, .leaves = true,
-                                     .calls = true, .floats = true, .vectors = true};
+    struct random_options options = {.insts = 150,
+                                     .blocks = 3,
+                                     .slot_base = WORLD_SLOTS,
+                                     .memory_base = WORLD_MEMORY,
+                                     .memory = true,
+                                     .leaves = true,
+                                     .calls = true,
+                                     .floats = true,
+                                     .vectors = true};
     struct ir_unit *unit = random_unit(&b.arena, 42, &options);
     struct host_code code;
     u8 *buf = malloc(65536 + 512);
@@ -353,8 +362,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
                                   REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
                                   REG_R12, REG_R13, REG_R14, REG_R15};
     const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
-    const struct host_site *site =
-        host_find_site(fault.code_exec, fault.code, (u64)regs[REG_RIP]);
+    const struct host_site *site = host_find_site(fault.code_exec, fault.code, (u64)regs[REG_RIP]);
     static struct host_frame frame;
 
     (void)signal, (void)info;

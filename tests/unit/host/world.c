@@ -57,7 +57,7 @@ static u64 read_modify_write(u8 *p, enum ir_op op, unsigned bytes, u64 operand, 
         new = old + operand;
         break;
     case IR_aand:
-        new = old & operand;
+        new = old &operand;
         break;
     case IR_aor:
         new = old | operand;
@@ -207,8 +207,8 @@ struct world *world_new(void)
     assert_non_null(w);
     assert_int_equal(offsetof(struct world, slots), WORLD_SLOTS);
     memset(w, 0, sizeof(*w));
-    w->memory = mmap(NULL, WORLD_PAGES * 4096, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    w->memory =
+        mmap(NULL, WORLD_PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(w->memory != MAP_FAILED);
     return w;
 }

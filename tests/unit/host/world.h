@@ -46,8 +46,8 @@ struct world {
     bool fill_tlb;              /* slow accesses make the next one hit */
     u64 missed, missed_link;    /* calls of the missed callback, its last link */
     void *(*on_miss)(struct world *w, u64 link);
-    u64 last_addr;              /* of the last slow access */
-    u8 *memory;                 /* WORLD_PAGES pages */
+    u64 last_addr; /* of the last slow access */
+    u8 *memory;    /* WORLD_PAGES pages */
     struct world_tlb_entry entries[1 << WORLD_TLB_BITS];
     struct world_jump jump_entries[1 << WORLD_JUMP_BITS];
 };
