@@ -10,6 +10,17 @@ static const struct ir_helper helpers[X86_HELPERS] = {
 #undef X
 };
 
+/* Rounding, FTZ, DAZ and the flags so far; unmasked exceptions are the lifters' business. */
+static u32 fp_enter(const struct guest_cpu *cpu)
+{
+    return ((const struct x86_cpu *)cpu)->mxcsr | 0x1f80;
+}
+
+static void fp_leave(struct guest_cpu *cpu, u32 mxcsr)
+{
+    x86_cpu(cpu)->mxcsr |= mxcsr & 0x3f;
+}
+
 const struct guest_ops x86_guest_ops = {
     .name = "x86",
     .helpers = helpers,
@@ -21,5 +32,9 @@ const struct guest_ops x86_guest_ops = {
     .walk = x86_walk,
     .mmio_read = x86_mmio_read,
     .mmio_write = x86_mmio_write,
+    .fp_enter = fp_enter,
+    .fp_leave = fp_leave,
     .disassemble = x86_disassemble,
+    .fp_enter = x86_fp_enter,
+    .fp_leave = x86_fp_leave,
 };
