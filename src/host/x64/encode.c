@@ -333,7 +333,8 @@ void x64_land8(struct x64 *c, u8 *place)
 void x64_nop(struct x64 *c, unsigned bytes)
 {
     /* The recommended multi-byte forms (SDM volume 2, NOP). */
-    static const u8 forms[9][9] = {
+    static const u8 forms[10][9] = {
+        {0},
         {0x90},
         {0x66, 0x90},
         {0x0f, 0x1f, 0x00},
@@ -348,7 +349,7 @@ void x64_nop(struct x64 *c, unsigned bytes)
     while (bytes) {
         unsigned n = bytes < 9 ? bytes : 9;
 
-        memcpy(c->p, forms[n - 1], n);
+        memcpy(c->p, forms[n], n);
         c->p += n;
         bytes -= n;
     }

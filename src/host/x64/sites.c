@@ -163,7 +163,7 @@ static void emit_site_stub(struct lowering *l, struct stub *stub)
 {
     static const u8 regs[] = {RDX, RAX};
 
-    for (unsigned i = 0; i < stub->nconstants; i++)
+    for (unsigned i = 0; i < stub->nconstants && i < ARRAY_SIZE(regs); i++)
         x64_mov_ri(&l->code, regs[i], stub->constant[i]);
     x64_call(&l->code, l->abi->thunk_site);
     stub->place = l->code.p;
