@@ -449,18 +449,6 @@ static ir_ref rule_leave_if(struct ir_unit *unit, struct ir_inst *inst)
     return IR_NONE;
 }
 
-static ir_ref rule_goto_ind(struct ir_unit *unit, struct ir_inst *inst)
-{
-    const struct ir_inst *in = at(unit, inst->a);
-    u64 c;
-
-    if (in->op == IR_base)
-        return become(inst, IR_goto, 0, 0, 0);
-    if (in->op == IR_add && at(unit, in->a)->op == IR_base && const_value(unit, in->b, &c))
-        return become(inst, IR_goto, 0, 0, c);
-    return IR_NONE;
-}
-
 static rule *const rules[IR_OPS] = {
     [IR_add] = rule_add,
     [IR_sub] = rule_sub,
@@ -504,7 +492,6 @@ static rule *const rules[IR_OPS] = {
     [IR_axor] = rule_address,
     [IR_goto_if] = rule_leave_if,
     [IR_exit_if] = rule_leave_if,
-    [IR_goto_ind] = rule_goto_ind,
 };
 
 static bool fold(const struct ir_unit *unit, struct ir_inst *inst)

@@ -382,8 +382,8 @@ static void test_leaving(void **state)
     ir_goto_if(u, ir_const(u, IR_I1, 0), 4);
     assert_int_equal(u->blocks[0].count, 1); /* the constant */
     ir_goto_ind(u, ir_add(u, ir_base(u), ir_const(u, IR_I64, 0x10)));
-    assert_int_equal(u->insts[u->ninsts - 1].op, IR_goto);
-    assert_int_equal(u->insts[u->ninsts - 1].imm, 0x10);
+    /* The address is known, the mode is not: a helper before it may have changed it. */
+    assert_int_equal(u->insts[u->ninsts - 1].op, IR_goto_ind);
 }
 
 static void test_no_memory(void **state)
