@@ -147,6 +147,41 @@ static void math_error(void)
     asm volatile("fninit");
 }
 
+/* MXCSR rules how SSE rounds, and collects what happened. */
+static void rounding(void)
+{
+    static const u32 controls[] = {0x1f80, 0x3f80, 0x5f80, 0x7f80}; /* nearest, down, up, to 0 */
+    static const u32 thirds[] = {0x3eaaaaab, 0x3eaaaaaa, 0x3eaaaaab, 0x3eaaaaaa};
+    static const u32 halves[] = {2, 2, 3, 2}; /* of 2.5 */
+    u32 value, mxcsr;
+
+    for (u32 i = 0; i < 4; i++) {
+        asm volatile("ldmxcsr %0" : : "m"(controls[i]));
+        asm volatile("movd %1, %%xmm0; movd %2, %%xmm1; divss %%xmm1, %%xmm0; movd %%xmm0, %0"
+                     : "=r"(value)
+                     : "r"(0x3f800000), "r"(0x40400000));
+        EXPECT(value, thirds[i]);
+        asm volatile("movd %1, %%xmm0; cvtss2si %%xmm0, %0" : "=r"(value) : "r"(0x40200000));
+        EXPECT(value, halves[i]);
+        asm volatile("stmxcsr %0" : "=m"(mxcsr));
+        EXPECT(mxcsr, controls[i] | 0x20); /* inexact */
+    }
+    asm volatile("ldmxcsr %0" : : "m"(controls[0]));
+}
+
+/* CR0.TS set and cleared between two runs of the same code. */
+static void lazy_fpu(void)
+{
+    for (u32 i = 0; i < 3; i++) {
+        EXPECT(TRAPS("movq %%cr0, %%rax; orq $8, %%rax; movq %%rax, %%cr0; movaps %%xmm0, %%xmm1",
+                     :
+                     :
+                     : "rax"),
+               7);
+        EXPECT(TRAPS("clts; movaps %%xmm0, %%xmm1", :), NO_FAULT);
+    }
+}
+
 static void ignored_hints(void)
 {
     static u8 line[64] __attribute__((aligned(64)));
@@ -165,6 +200,8 @@ void guest_main(void)
     control_register_bits();
     random_numbers();
     sse_state();
+    rounding();
+    lazy_fpu();
     math_error();
     ignored_hints();
 }
