@@ -64,9 +64,9 @@ if [ ! -s "$guests/vmlinuz-cloud" ] || [ ! -s "$guests/vmlinuz" ] || [ ! -x "$gu
     rm -rf "$apt"
 fi
 
-for source in "$guests/busybox" guests/linux/init tools/mkinitramfs; do
+for source in "$guests/busybox" guests/linux/* tools/mkinitramfs; do
     if [ ! -s "$guests/initramfs.cpio" ] || [ "$source" -nt "$guests/initramfs.cpio" ]; then
-        tools/mkinitramfs "$guests/busybox" guests/linux/init "$guests/initramfs.cpio"
+        tools/mkinitramfs "$guests/busybox" guests/linux "$guests/initramfs.cpio"
         break
     fi
 done
