@@ -72,6 +72,7 @@ enum { /* bits of soft_run_state.signals: any thread sets them */
 
 struct soft_run_state {
     enum soft_state state;
+    bool init_received; /* waiting for SIPI: after an INIT, not since power-on */
     u32 signals;
     u32 calls;    /* counts soft_request; what a sleeper waits on */
     u32 sleeping; /* the thread waits, or is about to */

@@ -98,6 +98,7 @@ static void take_init(struct soft_vcpu *vcpu)
     vcpu->vmx.root.vmcs.vm_entry_interruption_information = 0;
     x86_reset(&vcpu->cpu, true);
     lapic_reset(&vcpu->parts.lapic, true);
+    vcpu->run.init_received = true;
     if (!(vcpu->parts.lapic.state.base & APIC_BASE_BSP))
         soft_set_state(vcpu, SOFT_WAIT_SIPI);
     else if (vcpu->run.state != SOFT_RUNNING)
@@ -222,6 +223,11 @@ static bool wait_runnable(struct soft_vcpu *vcpu)
 {
     u32 *request = &vcpu->cpu.common.request;
 
+    /* An instruction whose accesses have gone up in part is finished before a kick counts. */
+    if (soft_replaying(vcpu) && vcpu->run.state == SOFT_RUNNABLE) {
+        soft_set_state(vcpu, SOFT_RUNNING);
+        return true;
+    }
     for (;;) {
         u32 bits = __atomic_fetch_and(request, ~(u32)(GUEST_REQ_KICK | GUEST_REQ_EVENT),
                                       __ATOMIC_SEQ_CST);
@@ -516,8 +522,9 @@ int soft_vcpu_run(struct vcpu *engine_vcpu)
     ret = finish_handed_up(vcpu);
     while (ret == SOFT_RESUME) {
         if (vcpu->run.state != SOFT_RUNNING ||
-            unlikely(__atomic_load_n(request, __ATOMIC_RELAXED) & GUEST_REQ_KICK) ||
-            unlikely(soft_record(vcpu)->immediate_exit)) {
+            (unlikely(__atomic_load_n(request, __ATOMIC_RELAXED) & GUEST_REQ_KICK ||
+                      soft_record(vcpu)->immediate_exit) &&
+             !soft_replaying(vcpu))) {
             if (vcpu->run.state == SOFT_CREATED)
                 soft_set_state(vcpu, SOFT_RUNNABLE);
             count_ticks(vcpu, &vcpu->priv.stats.ticks_soft);

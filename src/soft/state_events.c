@@ -146,7 +146,8 @@ int soft_get_mp_state(struct vcpu *vcpu, struct kvm_mp_state *state)
         state->mp_state = KVM_MP_STATE_HALTED;
         break;
     case SOFT_WAIT_SIPI:
-        state->mp_state = KVM_MP_STATE_UNINITIALIZED;
+        state->mp_state = soft_vcpu(vcpu)->run.init_received ? KVM_MP_STATE_INIT_RECEIVED
+                                                             : KVM_MP_STATE_UNINITIALIZED;
         break;
     case SOFT_PAUSED:
     case SOFT_UNPLUGGED:
@@ -184,6 +185,7 @@ int soft_set_mp_state(struct vcpu *vcpu, const struct kvm_mp_state *state)
     }
     if (soft->run.state == SOFT_UNPLUGGED || soft->run.state == SOFT_RUNNING)
         return -EBUSY;
+    soft->run.init_received = state->mp_state == KVM_MP_STATE_INIT_RECEIVED;
     soft_set_state(soft, to);
     return 0;
 }
