@@ -75,6 +75,8 @@ struct host *host_create(unsigned cpus)
         .topology = {.cpus = cpus, .sockets = 1, .cores = cpus, .threads = 1},
         .cpu_model = "x86-64-v2",
         .jit = !getenv("CONFORMANCE_NO_JIT"),
+        .dump_stages = getenv("CONFORMANCE_DUMP") ? 15 : 0,
+        .dump_last = ~0ull,
         .pit = true,
     };
     struct err err = {""};

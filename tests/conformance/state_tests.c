@@ -556,7 +556,7 @@ void regs_reach_the_guest(void **state)
     CHECK_EQUAL(regs.r14, 0xf0);
     CHECK_EQUAL(regs.rcx, 0);
     CHECK_EQUAL(regs.rdx, 77);
-    CHECK_EQUAL(regs.rflags & 0x8d5, 0x45); /* CF from STC, ZF and PF from INC */
+    CHECK_EQUAL(regs.rflags & 0x8d5, 0x55); /* CF from STC; ZF, AF and PF from INC */
     CHECK_EQUAL(OPS(get_fpu)(vcpu, &fpu), 0);
     CHECK_EQUAL(fpu.xmm[0][5], 0xcc);
     host_destroy(host);

@@ -76,9 +76,12 @@ static void protection(void)
     EXPECT(fault.error, SELECTOR_FREE);
     EXPECT(TRAPS("mov %w0, %%fs", : : "r"(0)), NO_FAULT);
     /* Control register bits that do not go together. */
-    EXPECT(TRAPS("mov %0, %%cr0", : : "r"(0x80000000ul | 0x10)), 13);       /* PG without PE */
-    EXPECT(TRAPS("mov %0, %%cr0", : : "r"(read_cr0() | 0x20000000ul)), 13); /* NW without CD */
-    EXPECT(TRAPS("mov %0, %%cr4", : : "r"(read_cr4() | 0x8000ul)), 13);     /* reserved */
+    EXPECT(TRAPS("mov %0, %%cr0", : : "r"(0x80000000ul | 0x10)), 13); /* PG without PE */
+    EXPECT(TRAPS("mov %0, %%cr0",
+                 :
+                 : "r"((read_cr0() | 0x20000000ul) & ~0x40000000ul)),
+           13);                                                         /* NW without CD */
+    EXPECT(TRAPS("mov %0, %%cr4", : : "r"(read_cr4() | 0x8000ul)), 13); /* reserved */
 }
 
 /* Accessed and busy bits, and loads that leave the register alone when they fault. */

@@ -27,7 +27,7 @@ static int try_read(u32 index)
     } while (0)
 
 #define HIGH_HALF 0xffff800012345678
-#define NOT_CANONICAL 0x0000800000000000
+#define NOT_CANONICAL 0x0100000000000000 /* with 57 bits of linear address, too */
 
 static void syscall_family(void)
 {
