@@ -507,6 +507,12 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
     c->row = row;
     c->bits = bits;
     random_state_for(&c->in, bits);
+    /* A trap after the first instruction, or its first repetition. */
+    if (!isa_random(16))
+        c->in.rflags |= X86_FLAG_TF;
+    /* Of vectors CPUs differ in what they call aligned. */
+    if (!isa_random(16) && !(row->flags & (X86_ROW_SSE | X86_ROW_SSEFP | X86_ROW_FPU)))
+        c->in.rflags |= X86_FLAG_AC;
     c->in.rip = isa_slot(number) - isa_code_base(c);
     c->in.gpr[X86_RSP] = ISA_DATA - isa_data_base(c) + 2048 + 8 * isa_random(256);
     before = isa_random(2) ? prelude(c->code, bits) : 0;

@@ -86,6 +86,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
 
     (void)number;
     (void)info;
+    /* Before the first access that may be misaligned. */
+    __asm__ volatile("pushfq; andl %0, (%%rsp); popfq" : : "i"(~0x40000) : "memory", "cc");
     if (shared->current >= 0)
         note(uc, &shared->results[shared->current]);
     else

@@ -115,6 +115,14 @@ u64 x86_helper_seg_linear(struct x86_cpu *cpu, u64 segment, u64 offset, u64 acce
     return x86_segment_linear(cpu, (unsigned)segment, offset, access & 255, access >> 8);
 }
 
+/* A non-canonical address is the access's own fault. */
+u64 x86_helper_check_alignment(struct x86_cpu *cpu, u64 linear, u64 bytes)
+{
+    if (linear & (bytes - 1) && (!x86_code64(cpu) || x86_canonical(cpu, linear)))
+        x86_raise_error(cpu, X86_AC, 0);
+    return 0;
+}
+
 u64 x86_helper_idiv64(struct x86_cpu *cpu, u64 high, u64 low, u64 divisor)
 {
     s128 n = (s128)((u128)high << 64 | low), d = (s64)divisor, q;

@@ -132,10 +132,12 @@ void lift_into(struct x86_lift *l)
 void lift_bound(struct x86_lift *l)
 {
     unsigned size = l->in->operand_size;
-    ir_ref index = lift_read(l, 0), addr = lift_linear(l, size * 2, false);
-    ir_ref lower = ir_ld(l->u, lift_int_type(size), addr, 0);
-    ir_ref upper = ir_ld(l->u, lift_int_type(size), addr, size);
+    enum ir_type type = lift_int_type(size);
+    ir_ref index = lift_read(l, 0), ea = lift_ea(l), lower, upper;
 
+    lower = ir_ld(l->u, type, lift_segment(l, l->in->segment, ea, size, false), 0);
+    ea = ir_add(l->u, ea, ir_const(l->u, IR_I64, size));
+    upper = ir_ld(l->u, type, lift_segment(l, l->in->segment, ea, size, false), 0);
     lift_raise_if(l, ir_or(l->u, ir_slt(l->u, index, lower), ir_slt(l->u, upper, index)), X86_BR);
 }
 

@@ -77,12 +77,9 @@ ir_ref lift_ea(struct x86_lift *l)
 
 static void check_alignment(struct x86_lift *l, ir_ref linear, unsigned bytes)
 {
-    ir_ref low;
-
-    if (!(l->mode & X86_MODE_AC) || (bytes != 2 && bytes != 4 && bytes != 8))
-        return;
-    low = ir_and(l->u, linear, ir_const(l->u, IR_I64, bytes - 1));
-    lift_raise_if(l, ir_ne(l->u, low, ir_const(l->u, IR_I64, 0)), X86_AC);
+    if (l->mode & X86_MODE_AC && (bytes == 2 || bytes == 4 || bytes == 8))
+        LIFT_CALL(l, IR_VOID, check_alignment, linear, ir_const(l->u, IR_I64, bytes), IR_NONE,
+                  IR_NONE);
 }
 
 ir_ref lift_segment(struct x86_lift *l, unsigned segment, ir_ref offset, unsigned bytes, bool write)

@@ -91,6 +91,8 @@ static struct side find(const struct rep *r, unsigned segment, unsigned index, b
     u64 offset = reg(r, index), length;
     struct side s = {x86_segment_linear(r->cpu, segment, offset, r->size, write), NULL};
 
+    if (cpu->mode & X86_MODE_AC)
+        x86_helper_check_alignment(r->cpu, s.linear, r->size);
     length = run_length(r, segment, offset, s.linear, *n);
     if (length < *n)
         *n = length;
