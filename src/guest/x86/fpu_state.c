@@ -98,16 +98,6 @@ static unsigned xmm_count(const struct x86_cpu *cpu)
     return x86_code64(cpu) ? 16 : 8;
 }
 
-u32 x86_fp_enter(const struct guest_cpu *cpu)
-{
-    return (((const struct x86_cpu *)cpu)->mxcsr & MXCSR_MASK) | 0x1f80;
-}
-
-void x86_fp_leave(struct guest_cpu *cpu, u32 mxcsr)
-{
-    ((struct x86_cpu *)cpu)->mxcsr |= mxcsr & 0x3f;
-}
-
 void x86_mxcsr_loaded(struct x86_cpu *cpu)
 {
     if (cpu->common.memory && cpu->common.memory->fp_load)

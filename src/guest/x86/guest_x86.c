@@ -35,6 +35,4 @@ const struct guest_ops x86_guest_ops = {
     .fp_enter = fp_enter,
     .fp_leave = fp_leave,
     .disassemble = x86_disassemble,
-    .fp_enter = x86_fp_enter,
-    .fp_leave = x86_fp_leave,
 };

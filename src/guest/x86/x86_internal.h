@@ -191,11 +191,6 @@ static inline void x86_update(struct x86_cpu *cpu)
     x86_update_mmu(cpu);
 }
 
-/* fpu_state.c: SSE arithmetic runs under the host's MXCSR, loaded from the guest's with all exceptions
- * masked, and what flags it raised come back. */
-u32 x86_fp_enter(const struct guest_cpu *cpu);
-void x86_fp_leave(struct guest_cpu *cpu, u32 mxcsr);
-
 /* stack.c: pushes and pops whose effect on RSP and SS is the caller's to commit, so that a fault in
  * the middle leaves the state as it was. */
 struct x86_stack {
