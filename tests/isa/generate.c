@@ -155,8 +155,9 @@ static bool named(const struct x86_row *row, const char *const *names)
 
 bool isa_testable(const struct x86_row *row)
 {
-    /* INT is a system call natively. The kernel hides what POPF does to its own flags. */
-    static const char *const never[] = {"int", "int1", NULL};
+    /* INT is a system call natively; the approximations are each CPU's own. */
+    static const char *const never[] = {"int",     "int1",    "rcpps", "rcpss",
+                                        "rsqrtps", "rsqrtss", NULL};
     long number = row - x86_rows;
 
     return (number < INT_ROWS || number >= INT_ROWS + SYS_ROWS) && !named(row, never);
