@@ -71,11 +71,12 @@ struct host_abi {
     bool count_insns;
     /* Made by host_make_thunks: code addresses (in the executable mapping) of the thunks, and what
      * the host CPU can do beyond the baseline. */
-    u64 thunk_site; /* call'ed by slow paths and side exits with a host_site behind */
-    u64 thunk_goto; /* unchained goto: destination in rax, link in rdx */
-    u64 thunk_miss; /* jump cache miss: destination in rax */
-    u64 thunk_exit; /* exit_code is written */
-    u32 features;   /* HOST_FEATURE_* */
+    u64 thunk_site;         /* call'ed by slow paths and side exits with a host_site behind */
+    u64 thunk_site_general; /* the same for units that use no vector registers */
+    u64 thunk_goto;         /* unchained goto: destination in rax, link in rdx */
+    u64 thunk_miss;         /* jump cache miss: destination in rax */
+    u64 thunk_exit;         /* exit_code is written */
+    u32 features;           /* HOST_FEATURE_* */
 };
 
 enum {

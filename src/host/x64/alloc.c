@@ -45,6 +45,7 @@ static void take(struct allocator *a, ir_ref ref, unsigned reg)
 
     v->reg = (u8)reg;
     a->owner[reg] = ref;
+    a->l->vectors |= reg >= LOC_XMM;
     a->free[reg >= LOC_XMM] &= ~(1u << (reg & 15));
 }
 

@@ -109,6 +109,7 @@ struct lowering {
 
     u32 max_sets; /* the most sets in one block */
     u32 ncalls;
+    bool vectors; /* some value lives in a vector register */
 };
 
 /* --- plan.c ------------------------------------------------------------------------------- */

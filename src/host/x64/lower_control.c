@@ -255,6 +255,15 @@ void align_displacement(struct lowering *l, unsigned opcode_bytes)
     x64_nop(&l->code, (4 - (unsigned)((x64_here(&l->code) + opcode_bytes) & 3)) & 3);
 }
 
+/* The entry at rcx is of the state's space or mode (both at once if they lie side by side). */
+static void jump_entry_matches(struct x64 *c, const struct host_abi *abi, u32 state, s32 entry,
+                               unsigned bytes)
+{
+    x64_load(c, bytes, RDX, x64_at(STATE_REG, (s32)state));
+    x64_alu_rm(c, ALU_CMP, bytes, RDX, x64_at(RCX, entry));
+    x64_jcc(c, CC_NE, abi->thunk_miss);
+}
+
 /* Guest execution goes on at the address in rax: through the jump cache. */
 static void leave_indirect(struct lowering *l)
 {
@@ -272,12 +281,9 @@ static void leave_indirect(struct lowering *l)
     x64_alu_rm(c, ALU_ADD, 8, RCX, x64_at(STATE_REG, (s32)abi->jump_cache));
     x64_alu_rm(c, ALU_CMP, 8, RAX, x64_at(RCX, 0));
     x64_jcc(c, CC_NE, abi->thunk_miss);
-    x64_load(c, 4, RDX, x64_at(STATE_REG, (s32)abi->space));
-    x64_alu_rm(c, ALU_CMP, 4, RDX, x64_at(RCX, 8));
-    x64_jcc(c, CC_NE, abi->thunk_miss);
-    x64_load(c, 4, RDX, x64_at(STATE_REG, (s32)abi->mode));
-    x64_alu_rm(c, ALU_CMP, 4, RDX, x64_at(RCX, 12));
-    x64_jcc(c, CC_NE, abi->thunk_miss);
+    jump_entry_matches(c, abi, abi->space, 8, abi->mode == abi->space + 4 ? 8 : 4);
+    if (abi->mode != abi->space + 4)
+        jump_entry_matches(c, abi, abi->mode, 12, 4);
     x64_mov_rr(c, 8, BASE_REG, RAX);
     x64_alu_ri(c, ALU_AND, 8, BASE_REG, -4096);
     x64_rm(c, 0xff, 4, x64_at(RCX, 16));

@@ -276,6 +276,19 @@ static void walk_dputs(struct lowering *l, struct dput_walk *w, ir_ref ref,
         w->last_trap = ref;
 }
 
+static void count_operands(struct value *values, const struct ir_inst *inst)
+{
+    values[inst->a].uses++;
+    if (!inst->b)
+        return;
+    values[inst->b].uses++;
+    if (!inst->c)
+        return;
+    values[inst->c].uses++;
+    if (inst->d)
+        values[inst->d].uses++;
+}
+
 static void count_uses(struct lowering *l)
 {
     struct dput_walk walk = {0};
@@ -290,10 +303,8 @@ static void count_uses(struct lowering *l)
         values[ref].spill = NO_GRANULE;
         if (is_xmm_type(inst->type))
             values[ref].flags = VALUE_XMM;
-        values[inst->a].uses++;
-        values[inst->b].uses++;
-        values[inst->c].uses++;
-        values[inst->d].uses++;
+        if (inst->a) /* operands come in order; counting in values[0] would be a chain of stores */
+            count_operands(values, inst);
         walk_dputs(l, &walk, ref, inst);
         if (inst->op == IR_set && ++nsets > l->max_sets)
             l->max_sets = nsets;

@@ -165,7 +165,7 @@ static void emit_site_stub(struct lowering *l, struct stub *stub)
 
     for (unsigned i = 0; i < stub->nconstants && i < ARRAY_SIZE(regs); i++)
         x64_mov_ri(&l->code, regs[i], stub->constant[i]);
-    x64_call(&l->code, l->abi->thunk_site);
+    x64_call(&l->code, l->vectors ? l->abi->thunk_site : l->abi->thunk_site_general);
     stub->place = l->code.p;
     x64_u32(&l->code, 0);
 }
@@ -277,18 +277,45 @@ void host_write_result(struct host_frame *frame, const struct host_site *site, c
     }
 }
 
+static void restore_vector(void *slot, const struct host_frame *frame, const struct host_put *put)
+{
+    u64 value[2];
+
+    host_read_operand(frame, put->kind, put->where, value);
+    memcpy(slot, value, sizeof(value));
+}
+
+/* Slow accesses restore every time, so this is a hot path: most puts are general registers. */
 void host_restore(void *state, const struct host_frame *frame, const struct host_site *site)
 {
-    for (unsigned i = 0; i < site->nputs; i++) {
-        const struct host_put *put = &site->puts[i];
-        u64 value[2];
+    for (const struct host_put *put = site->puts, *end = put + site->nputs; put < end; put++) {
+        void *slot = (u8 *)state + put->slot;
+        u64 value = host_read_location(frame, put->kind, put->where);
 
-        host_read_operand(frame, put->kind, put->where, value);
-        if (put->kind == HOST_LOC_CONST && i + 1 < site->nputs && put[1].slot == 0xffff) {
-            value[0] = (u32)put->where | (u64)(u32)put[1].where << 32;
-            i++;
+        if (put->kind == HOST_LOC_CONST && put + 1 < end && put[1].slot == 0xffff) {
+            value = (u32)put->where | (u64)(u32)put[1].where << 32;
+            memcpy(slot, &value, 8);
+            put++;
+            continue;
         }
-        memcpy((u8 *)state + put->slot, value, type_bytes(put->type));
+        switch (put->type) {
+        case IR_I64:
+        case IR_F64:
+            memcpy(slot, &value, 8);
+            break;
+        case IR_I32:
+        case IR_F32:
+            memcpy(slot, &value, 4);
+            break;
+        case IR_I16:
+            memcpy(slot, &value, 2);
+            break;
+        case IR_V128:
+            restore_vector(slot, frame, put);
+            break;
+        default:
+            memcpy(slot, &value, 1);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 #include "host/x64/lower.h"
 
-#define THUNK_BYTES 1024
+#define THUNK_BYTES 2048
 
 static const u8 pushed[] = {RBX, RBP, R12, R13, R14, R15};
 
@@ -59,7 +59,7 @@ static void emit_leave(struct x64 *c)
 }
 
 /* @extra: how far rsp is below the frame. */
-static void frame_registers(struct x64 *c, s32 extra, bool save)
+static void frame_registers(struct x64 *c, s32 extra, bool save, bool vectors)
 {
     for (unsigned r = 0; r < 16; r++) {
         struct x64_mem m =
@@ -72,7 +72,7 @@ static void frame_registers(struct x64 *c, s32 extra, bool save)
         else
             x64_load(c, 8, r, m);
     }
-    for (unsigned r = 0; r < 16; r++) {
+    for (unsigned r = 0; vectors && r < 16; r++) {
         struct x64_mem m =
             x64_at(RSP, extra + (s32)offsetof(struct host_frame, vector) + 16 * (s32)r);
 
@@ -84,11 +84,12 @@ static void frame_registers(struct x64 *c, s32 extra, bool save)
  * Called by a unit; behind the call is the distance to the site record. Goes on at the record's
  * resume address by ret, so that the CPU's return predictor stays in step.
  */
-static void emit_site(struct x64 *c, const struct host_callbacks *callbacks, u64 leave)
+static void emit_site(struct x64 *c, const struct host_callbacks *callbacks, u64 leave,
+                      bool vectors)
 {
     u8 *left;
 
-    frame_registers(c, 8, true);
+    frame_registers(c, 8, true, vectors);
     x64_load(c, 8, RAX, x64_at(RSP, 0));
     x64_movsx_m(c, 4, 8, RBX, x64_at(RAX, 0));
     x64_alu_rr(c, ALU_ADD, 8, RBX, RAX);
@@ -103,7 +104,7 @@ static void emit_site(struct x64 *c, const struct host_callbacks *callbacks, u64
     x64_movsx_m(c, 4, 8, RAX, x64_at(RBX, offsetof(struct host_site, resume)));
     x64_alu_rr(c, ALU_ADD, 8, RAX, RBX);
     x64_store(c, 8, x64_at(RSP, 0), RAX);
-    frame_registers(c, 8, false);
+    frame_registers(c, 8, false, vectors);
     ret(c);
 
     x64_land(c, left);
@@ -173,7 +174,11 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
 
     align_code(&c);
     abi->thunk_site = x64_here(&c);
-    emit_site(&c, callbacks, leave);
+    emit_site(&c, callbacks, leave, true);
+
+    align_code(&c);
+    abi->thunk_site_general = x64_here(&c);
+    emit_site(&c, callbacks, leave, false);
     return (size_t)(c.p - c.start);
 }
 

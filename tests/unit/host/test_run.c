@@ -192,16 +192,15 @@ static void put_jump(u64 gva, void *code)
         (struct world_jump){gva, b.w->space, b.w->mode, code, 0};
 }
 
-static void test_jump_cache(void **state)
+static void check_jump_cache(u32 *mode)
 {
     void *to = compile("block 0:\n%1 = base\nput " S1 ", %1\nexit 53\n", NULL);
     void *indirect = compile("block 0:\n%1 = get.i64 " S0 "\ngoto_ind %1\n", NULL);
     void *far = compile("block 0:\ngoto base + 0x2345\n", NULL);
     u64 gva = 0x12345678;
 
-    (void)state;
     b.w->space = 5;
-    b.w->mode = 6;
+    *mode = 6;
     memcpy(b.w->slots + 8, &gva, 8);
     assert_int_equal(run(indirect), 0);
     assert_int_equal(slot(0), gva);
@@ -211,9 +210,9 @@ static void test_jump_cache(void **state)
     b.w->space = 7;
     assert_int_equal(run(indirect), 0);
     b.w->space = 5;
-    b.w->mode = 7;
+    *mode = 7;
     assert_int_equal(run(indirect), 0);
-    b.w->mode = 6;
+    *mode = 6;
     gva += 1ull << 32;
     memcpy(b.w->slots + 8, &gva, 8);
     assert_int_equal(run(indirect), 0);
@@ -221,6 +220,20 @@ static void test_jump_cache(void **state)
     put_jump(WORLD_BASE + 0x2345, to);
     assert_int_equal(run(far), 53);
     assert_int_equal(slot(16), WORLD_BASE + 0x2000);
+}
+
+static void test_jump_cache(void **state)
+{
+    (void)state;
+    check_jump_cache(&b.w->mode);
+}
+
+static void test_jump_cache_mode_elsewhere(void **state)
+{
+    (void)state;
+    b.jit.abi.mode = offsetof(struct world, far_mode);
+    b.w->mode = 6; /* what put_jump says */
+    check_jump_cache(&b.w->far_mode);
 }
 
 static void *answer_miss(struct world *w, u64 link)
@@ -418,6 +431,7 @@ int main(void)
         T(conditional_chaining),
         T(more_gotos_than_links),
         T(jump_cache),
+        T(jump_cache_mode_elsewhere),
         T(miss_goes_on),
         T(poll),
         T(puts_of_a_side_exit),

@@ -33,11 +33,12 @@ struct world_jump {
 };
 
 struct world {
-    u32 request, mode, space, exit_code;
+    u32 request, exit_code, space, mode;
     struct world_tlb_entry *tlb;
     struct world_jump *jumps;
     u64 insns;
-    u8 pad[WORLD_SLOTS - 40];
+    u32 far_mode; /* a mode that is not beside the space */
+    u8 pad[WORLD_SLOTS - 44];
     _Alignas(16) u8 slots[RANDOM_STATE_BYTES];
     /* Not known to emitted code. */
     jmp_buf *leave;
