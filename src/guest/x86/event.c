@@ -388,17 +388,45 @@ u64 x86_helper_soft_interrupt(struct x86_cpu *cpu, u64 vector, u64 type, u64 len
     guest_leave(&cpu->common, X86_EXIT_EVENT);
 }
 
-u64 x86_helper_single_step(struct x86_cpu *cpu)
+static NORETURN void raise_debug(struct x86_cpu *cpu, u64 dr6_bits)
 {
-    /* A load of SS holds the trap back until the next instruction is done (SDM vol. 3 6.8.3). */
-    if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
-        return 0;
     cpu->pending = (struct x86_event){
         .valid = true,
         .vector = X86_DB,
         .type = X86_EVENT_HARDWARE,
-        .payload = BIT(14), /* DR6.BS */
+        .payload = dr6_bits,
         .has_payload = true,
     };
     guest_leave(&cpu->common, X86_EXIT_EVENT);
+}
+
+u64 x86_helper_debug_begin(struct x86_cpu *cpu)
+{
+    u64 hits = 0;
+
+    cpu->debug_hits = 0;
+    if (cpu->eflags & X86_FLAG_RF) {
+        cpu->eflags &= ~X86_FLAG_RF;
+        return 0;
+    }
+    if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
+        return 0;
+    for (unsigned i = 0; i < 4; i++)
+        if (cpu->dr[7] >> 2 * i & 3 && !(cpu->dr[7] >> (16 + 4 * i) & 15) && cpu->dr[i] == cpu->lip)
+            hits |= BIT(i);
+    if (hits)
+        raise_debug(cpu, hits);
+    return 0;
+}
+
+u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf)
+{
+    u64 hits = cpu->debug_hits | (tf ? BIT(14) : 0);
+
+    /* A load of SS holds the trap back until the next instruction is done (SDM vol. 3 6.8.3). */
+    if (hits && !(x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)) {
+        cpu->debug_hits = 0;
+        raise_debug(cpu, hits);
+    }
+    return 0;
 }

@@ -55,10 +55,11 @@ ir_ref lift_next_rip(struct x86_lift *l)
 /* Leaves for the linear address @pc by lookup. */
 static void leave_for(struct x86_lift *l, ir_ref pc)
 {
-    if (l->mode & X86_MODE_TF) {
+    if (l->mode & X86_MODE_STEPPING) {
         ir_put(l->u, X86_SLOT(lip), pc);
-        LIFT_CALL(l, IR_VOID, single_step, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
-        ir_exit(l->u, X86_EXIT_STATE);
+        LIFT_CALL(l, IR_VOID, single_step, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), IR_NONE,
+                  IR_NONE, IR_NONE);
+        ir_exit(l->u, X86_EXIT_HALT_CHECK);
     } else {
         ir_goto_ind(l->u, pc);
     }
@@ -84,7 +85,7 @@ static ir_ref fits(struct x86_lift *l, ir_ref pc)
 /* The next instruction follows in memory. */
 static void fall_through(struct x86_lift *l)
 {
-    if (l->mode & X86_MODE_TF)
+    if (l->mode & X86_MODE_STEPPING)
         leave_for(l, at_offset(l, l->next));
     else
         ir_goto(l->u, l->next);
@@ -98,7 +99,7 @@ void lift_goto(struct x86_lift *l, s64 offset)
     if (!flat_cs(l) || l->in->operand_size == 2) {
         lift_goto_rip(
             l, ir_add(l->u, lift_next_rip(l), ir_const(l->u, IR_I64, (u64)(offset - l->next))));
-    } else if (l->mode & X86_MODE_TF) {
+    } else if (l->mode & X86_MODE_STEPPING) {
         leave_for(l, lift_is64(l) ? pc : wrap(l, pc));
     } else if (may_wrap(l, offset)) {
         ir_goto_if(l->u, fits(l, pc), offset);
@@ -133,7 +134,7 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
 {
     ir_ref pc = at_offset(l, offset), next = lift_next_pc(l);
 
-    if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_TF)) {
+    if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_STEPPING)) {
         if (may_wrap(l, offset)) {
             ir_goto_if(l->u, ir_and(l->u, cond, fits(l, pc)), offset);
             leave_for(l, ir_sel(l->u, cond, wrap(l, pc), next));
@@ -151,7 +152,7 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
 
 void lift_again_if(struct x86_lift *l, ir_ref cond)
 {
-    if (l->mode & X86_MODE_TF)
+    if (l->mode & X86_MODE_STEPPING)
         leave_for(l, ir_sel(l->u, cond, at_offset(l, l->offset), lift_next_pc(l)));
     else
         ir_goto_if(l->u, cond, l->offset);
@@ -175,7 +176,7 @@ void lift_end_state(struct x86_lift *l)
 
 void lift_end_check(struct x86_lift *l)
 {
-    if (l->mode & X86_MODE_TF) {
+    if (l->mode & X86_MODE_STEPPING) {
         lift_end_state(l);
         return;
     }
@@ -210,6 +211,8 @@ static void lift_one(struct x86_lift *l, int decoded)
     ir_put(l->u, X86_SLOT(lip), at_offset(l, l->offset));
     if (l->u->guest_insns == 1)
         ir_poll(l->u);
+    if (l->mode & X86_MODE_DR)
+        LIFT_CALL(l, IR_VOID, debug_begin, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
     if (decoded != X86_DECODE_OK) {
         lift_raise(l, decoded == -E2BIG ? X86_GP : X86_UD);
         return;
@@ -228,7 +231,7 @@ int x86_lift(struct guest_lift *lift)
     struct x86_insn insn;
     struct x86_lift l = {.u = lift->unit, .in = &insn, .mode = lift->mode};
     u32 start = lift->pc & (PAGE_SIZE - 1);
-    u32 max = lift->two_pages || lift->mode & X86_MODE_TF ? 1 : lift->max_insns;
+    u32 max = lift->two_pages || lift->mode & X86_MODE_STEPPING ? 1 : lift->max_insns;
     unsigned code_size = 2u << (lift->mode & X86_MODE_CODE_MASK);
 
     l.offset = l.next = start;

@@ -42,7 +42,7 @@ static void advance(struct x86_lift *l, unsigned reg, unsigned size)
 static bool repeated(struct x86_lift *l, enum x86_helper helper, unsigned size)
 {
     const struct x86_insn *in = l->in;
-    bool once = l->mode & X86_MODE_TF;
+    bool once = l->mode & X86_MODE_STEPPING;
     ir_ref left;
 
     if (!in->rep && !in->repne)

@@ -32,9 +32,9 @@ static ir_ref zext64(struct x86_lift *l, ir_ref value)
 /* Ends the block at the linear address that a far transfer's helper answered. */
 static void go_to(struct x86_lift *l, ir_ref lip)
 {
-    if (l->mode & X86_MODE_TF) {
-        CALL0(l, single_step);
-        ir_exit(l->u, X86_EXIT_STATE);
+    if (l->mode & X86_MODE_STEPPING) {
+        CALL1(l, single_step, imm(l, l->mode & X86_MODE_TF));
+        ir_exit(l->u, X86_EXIT_HALT_CHECK);
     } else {
         ir_goto_ind(l->u, lip);
     }
@@ -44,7 +44,7 @@ static void go_to(struct x86_lift *l, ir_ref lip)
 /* If @look (i64) is not 0, to the run loop for events before the next instruction. */
 static void check_events_if(struct x86_lift *l, ir_ref look)
 {
-    if (l->mode & X86_MODE_TF)
+    if (l->mode & X86_MODE_STEPPING)
         return; /* the run loop comes next anyway */
     ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
     ir_exit_if(l->u, ir_ne(l->u, look, imm(l, 0)), X86_EXIT_HALT_CHECK);

@@ -316,6 +316,111 @@ static bool finish_second_level(struct walk *walk, struct guest_page *page)
     return true;
 }
 
+/* --- What the instruction at lip does with memory --- */
+
+/* The bytes of the instruction at lip, as far as they are mapped. */
+static unsigned read_code(struct x86_cpu *cpu, u8 code[15])
+{
+    unsigned done = 0;
+
+    while (done < 15) {
+        u64 gva = cpu->lip + done;
+        unsigned part = 4096 - (gva & 4095);
+        struct guest_page page;
+
+        if (part > 15 - done)
+            part = 15 - done;
+        if (x86_walk(&cpu->common, gva, GUEST_FETCH, false, true, &page) ||
+            mem_read(cpu->common.mem, page.gpa | (gva & 4095), code + done, part))
+            break;
+        done += part;
+    }
+    return done;
+}
+
+static unsigned code_size(const struct x86_cpu *cpu)
+{
+    return 2u << (cpu->common.mode & X86_MODE_CODE_MASK);
+}
+
+/* Instructions that push or pop: in the one-byte map and the 0F map. */
+static bool uses_stack(const struct x86_insn *in)
+{
+    u8 opcode = in->opcode;
+
+    if (in->map)
+        return opcode == 0xa0 || opcode == 0xa1 || opcode == 0xa8 || opcode == 0xa9;
+    if (opcode == 0xff)
+        return (in->reg & 7) == 2 || (in->reg & 7) == 3 || (in->reg & 7) == 6;
+    return (opcode >= 0x50 && opcode <= 0x5f) || opcode == 0x68 || opcode == 0x6a ||
+           opcode == 0x8f || opcode == 0x9c || opcode == 0x9d || opcode == 0xc2 || opcode == 0xc3 ||
+           (opcode >= 0xc8 && opcode <= 0xcb) || opcode == 0xcf || opcode == 0xe8;
+}
+
+/* Bytes of a memory access of the instruction at lip; the largest if it has several. */
+static unsigned access_bytes(struct x86_cpu *cpu)
+{
+    unsigned bytes = 1;
+    u8 code[15];
+    unsigned avail = read_code(cpu, code);
+    struct x86_insn in;
+
+    if (x86_decode(&in, code, avail, code_size(cpu)) != X86_DECODE_OK)
+        return 8;
+    if (uses_stack(&in))
+        bytes = in.operand_size;
+    for (unsigned i = 0; i < 3; i++) {
+        const struct x86_operand *op = &in.op[i];
+        bool memory = op->kind == X86_OP_MEM || op->kind == X86_OP_MOFFS ||
+                      op->kind == X86_OP_STR_SRC || op->kind == X86_OP_STR_DST;
+
+        if (memory && op->size > bytes)
+            bytes = op->size;
+    }
+    return bytes;
+}
+
+/* Data breakpoints (SDM vol. 3 17.2.4): notes which of them the access at @gva meets. The page is kept
+ * out of the soft TLB so that the next access comes here too. */
+static void note_access(struct x86_cpu *cpu, u64 gva, enum guest_access access,
+                        struct guest_page *page)
+{
+    static const u8 lengths[] = {1, 2, 8, 4};
+    unsigned bytes = access_bytes(cpu);
+
+    page->readable = page->writable = false;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned control = cpu->dr[7] >> (16 + 4 * i) & 15, type = control & 3;
+        u64 length = lengths[control >> 2], first = cpu->dr[i] & ~(length - 1);
+
+        if (cpu->dr[7] >> 2 * i & 3 && (type == 3 || (type == 1 && access == GUEST_WRITE)) &&
+            gva < first + length && first < gva + bytes)
+            cpu->debug_hits |= 1u << i;
+    }
+}
+
+bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva)
+{
+    u8 code[15];
+    unsigned avail = read_code(cpu, code);
+    struct x86_insn in;
+    bool memory;
+
+    if (x86_decode(&in, code, avail, code_size(cpu)) != X86_DECODE_OK)
+        return false;
+    memory = in.has_modrm && in.mod != 3;
+    if (memory && in.segment == X86_SS)
+        return true;
+    if (!uses_stack(&in))
+        return false;
+    if (!memory)
+        return true;
+    /* PUSH, POP, CALL with a memory operand: the access near RSP is the stack's. */
+    return gva - (cpu->gpr[X86_RSP] - 64) < 128;
+}
+
+/* --- The walk as others see it --- */
+
 /* A stack access outside the canonical range is #SS(0), any other #GP(0). */
 static void raise_non_canonical(struct x86_cpu *cpu, u64 gva, enum guest_access access)
 {
@@ -357,7 +462,11 @@ int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool i
             return -EFAULT;
         }
     }
-    return finish_second_level(&walk, page) ? 0 : -EFAULT;
+    if (!finish_second_level(&walk, page))
+        return -EFAULT;
+    if (unlikely(cpu->common.mode & X86_MODE_DR) && !probe && access != GUEST_FETCH)
+        note_access(cpu, gva, access, page);
+    return 0;
 }
 
 int x86_translate(struct x86_cpu *cpu, u64 gva, struct guest_page *page)
@@ -389,60 +498,4 @@ void x86_mmio_write(struct guest_cpu *common, u64 gpa, const void *buf, unsigned
     struct x86_cpu *cpu = x86_cpu(common);
 
     cpu->hooks->mmio_write(cpu, gpa, buf, bytes);
-}
-
-/* --- Is it the stack? --- */
-
-/* The bytes of the instruction at lip, as far as they are mapped. */
-static unsigned read_code(struct x86_cpu *cpu, u8 code[15])
-{
-    unsigned done = 0;
-
-    while (done < 15) {
-        u64 gva = cpu->lip + done;
-        unsigned part = 4096 - (gva & 4095);
-        struct guest_page page;
-
-        if (part > 15 - done)
-            part = 15 - done;
-        if (x86_walk(&cpu->common, gva, GUEST_FETCH, false, true, &page) ||
-            mem_read(cpu->common.mem, page.gpa | (gva & 4095), code + done, part))
-            break;
-        done += part;
-    }
-    return done;
-}
-
-/* Instructions that push or pop: in the one-byte map and the 0F map. */
-static bool uses_stack(const struct x86_insn *in)
-{
-    u8 opcode = in->opcode;
-
-    if (in->map)
-        return opcode == 0xa0 || opcode == 0xa1 || opcode == 0xa8 || opcode == 0xa9;
-    if (opcode == 0xff)
-        return (in->reg & 7) == 2 || (in->reg & 7) == 3 || (in->reg & 7) == 6;
-    return (opcode >= 0x50 && opcode <= 0x5f) || opcode == 0x68 || opcode == 0x6a ||
-           opcode == 0x8f || opcode == 0x9c || opcode == 0x9d || opcode == 0xc2 || opcode == 0xc3 ||
-           (opcode >= 0xc8 && opcode <= 0xcb) || opcode == 0xcf || opcode == 0xe8;
-}
-
-bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva)
-{
-    u8 code[15];
-    unsigned avail = read_code(cpu, code);
-    struct x86_insn in;
-    bool memory;
-
-    if (x86_decode(&in, code, avail, x86_code64(cpu) ? 8 : 4) != X86_DECODE_OK)
-        return false;
-    memory = in.has_modrm && in.mod != 3;
-    if (memory && in.segment == X86_SS)
-        return true;
-    if (!uses_stack(&in))
-        return false;
-    if (!memory)
-        return true;
-    /* PUSH, POP, CALL with a memory operand: the access near RSP is the stack's. */
-    return gva - (cpu->gpr[X86_RSP] - 64) < 128;
 }

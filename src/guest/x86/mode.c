@@ -58,11 +58,11 @@ static u32 fpu_mode(const struct x86_cpu *cpu)
     return mode;
 }
 
-/* A data or I/O breakpoint: an enable bit pair in DR7 with R/W not 0. */
-static bool data_breakpoints(const struct x86_cpu *cpu)
+/* A breakpoint on execution or data (R/W 2 is for I/O). */
+static bool breakpoints(const struct x86_cpu *cpu)
 {
     for (unsigned i = 0; i < 4; i++)
-        if (cpu->dr[7] >> 2 * i & 3 && cpu->dr[7] >> (16 + 4 * i) & 3)
+        if (cpu->dr[7] >> 2 * i & 3 && (cpu->dr[7] >> (16 + 4 * i) & 3) != 2)
             return true;
     return false;
 }
@@ -85,8 +85,11 @@ void x86_update_mode(struct x86_cpu *cpu)
         mode |= X86_MODE_IOPL_OK;
     if (cpu->cpl == 3 && cpu->cr0 & X86_CR0_AM && cpu->eflags & X86_FLAG_AC)
         mode |= X86_MODE_AC;
-    if (cpu->dr[7] & 0xff && data_breakpoints(cpu))
+    if (cpu->dr[7] & 0xff && breakpoints(cpu))
         mode |= X86_MODE_DR;
+    /* While breakpoints are on, walks see every access: no soft TLB entry may answer instead. */
+    if (mode & ~cpu->common.mode & X86_MODE_DR && cpu->common.memory)
+        cpu->common.memory->flush_all(&cpu->common);
     cpu->common.mode = mode;
 }
 

@@ -83,6 +83,7 @@ struct x86_cpu {
     struct x86_table gdtr, idtr;
     u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
     u64 dr[8]; /* 0..3, 6, 7 used */
+    u32 debug_hits; /* data breakpoints (DR6 bits) that this instruction met */
     u32 pkru;
     u8 cpl;
 
@@ -167,7 +168,7 @@ enum {
     X86_MODE_NONROOT = 1 << 14,  /* in VMX non-root operation of a guest's VMCS (not the root VMCS) */
     X86_MODE_IOPL_OK = 1 << 15,  /* CPL <= IOPL (or real mode): CLI/STI/IN/OUT allowed without TSS */
     X86_MODE_AC = 1 << 16,       /* alignment checks on: CPL 3, CR0.AM, EFLAGS.AC */
-    X86_MODE_DR = 1 << 17,       /* a data or I/O breakpoint is enabled */
+    X86_MODE_DR = 1 << 17,       /* a breakpoint is enabled: checks around every instruction */
 };
 
 #define X86_CR0_PE BIT(0)

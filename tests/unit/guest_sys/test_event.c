@@ -449,11 +449,55 @@ static void test_debug_payload(void **state)
     set_gate(f, X86_DB, 14, 0, SEL_CODE64_0, HANDLER);
     x86_set_rflags(&f->cpu, 2 | X86_FLAG_TF);
     f->cpu.dr[6] = 0xffff0ff0 | 1;
-    assert_int_equal(TRY(f, x86_helper_single_step(&f->cpu)), X86_EXIT_EVENT);
+    assert_int_equal(TRY(f, x86_helper_single_step(&f->cpu, 1)), X86_EXIT_EVENT);
     assert_int_equal(deliver(f, f->cpu.pending), 0);
     assert_int_equal(f->cpu.dr[6], 0xffff0ff0 | BIT(14));
     assert_false(f->cpu.eflags & X86_FLAG_TF);
     assert_int_equal(*ram64(f, STACK - 24), 2 | X86_FLAG_TF); /* a trap: no RF */
+}
+
+/* Breakpoints: on execution before the instruction unless RF is set, on data after it. */
+static void test_breakpoints(void **state)
+{
+    struct fixture *f = *state;
+    struct x86_cpu *cpu = &f->cpu;
+    struct guest_page page;
+
+    enter_long(f);
+    start(f, 0x1000);
+    memcpy(f->ram.hva + 0x1000, "\x8b\x00", 2); /* mov eax, [rax]: 4 bytes */
+    cpu->dr[0] = 0x1000;
+    cpu->dr[1] = 0x5003;
+    cpu->dr[2] = 0x6000;
+    f->flush_all = 0;
+    /* 0: execution; 1: 4 bytes, reads and writes, so 5000h to 5003h; 2: 1 byte, writes. */
+    assert_int_equal(TRY(f, x86_helper_write_dr(cpu, 7, 0x01f00015, 3)), 0);
+    assert_true(cpu->common.mode & X86_MODE_DR);
+    assert_int_equal(f->flush_all, 1);
+    assert_int_equal(TRY(f, x86_helper_debug_begin(cpu)), X86_EXIT_EVENT);
+    assert_fault(f, X86_DB, 0);
+    assert_int_equal(cpu->pending.payload, 1);
+    cpu->eflags |= X86_FLAG_RF;
+    assert_int_equal(TRY(f, x86_helper_debug_begin(cpu)), 0);
+    assert_false(cpu->eflags & X86_FLAG_RF);
+
+    assert_int_equal(x86_walk(&cpu->common, 0x5004, GUEST_READ, false, false, &page), 0);
+    assert_int_equal(cpu->debug_hits, 0);
+    assert_false(page.readable);
+    assert_int_equal(x86_walk(&cpu->common, 0x4ffc, GUEST_READ, false, false, &page), 0);
+    assert_int_equal(cpu->debug_hits, 0);
+    assert_int_equal(x86_walk(&cpu->common, 0x5fff, GUEST_READ, false, false, &page), 0);
+    assert_int_equal(cpu->debug_hits, 0); /* a read: breakpoint 2 is for writes */
+    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 0)), 0);
+    assert_int_equal(x86_walk(&cpu->common, 0x5fff, GUEST_WRITE, false, false, &page), 0);
+    assert_int_equal(x86_walk(&cpu->common, 0x4ffd, GUEST_READ, false, false, &page), 0);
+    assert_int_equal(cpu->debug_hits, 6);
+    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 1)), X86_EXIT_EVENT);
+    assert_int_equal(cpu->pending.payload, 6 | BIT(14));
+    assert_int_equal(TRY(f, x86_helper_write_dr(cpu, 7, 0, 3)), 0);
+    assert_false(cpu->common.mode & X86_MODE_DR);
+    assert_int_equal(x86_walk(&cpu->common, 0x5000, GUEST_READ, false, false, &page), 0);
+    assert_true(page.readable);
 }
 
 static void test_interruptibility(void **state)
@@ -509,7 +553,7 @@ int main(void)
         T(test_long_mode_checks), T(test_double_fault),
         T(test_supervisor_stack), T(test_vm86),
         T(test_debug_payload),    T(test_interruptibility),
-        T(test_task_gate),
+        T(test_breakpoints),      T(test_task_gate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
