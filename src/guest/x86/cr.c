@@ -367,7 +367,7 @@ u64 x86_helper_invpcid(struct x86_cpu *cpu, u64 type, u64 linear, u64 info,
     memory->load(&cpu->common, linear, descriptor, 16);
     if (type > 3 || (type < 2 && descriptor[0] >> 12) ||
         (type < 2 && descriptor[0] && !(cpu->cr4 & X86_CR4_PCIDE)) ||
-        (type == 0 && !x86_canonical(cpu, descriptor[1])))
+        (type == 0 && !x86_canonical_any(cpu, descriptor[1])))
         x86_raise_error(cpu, X86_GP, 0);
     if (type == 0)
         memory->flush_page(&cpu->common, descriptor[1]);

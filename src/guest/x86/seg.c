@@ -274,7 +274,7 @@ u64 x86_helper_lldt(struct x86_cpu *cpu, u64 value)
     if (!(seg.access & X86_SEG_P))
         x86_raise_error(cpu, X86_NP, error);
     seg.base |= d.high << 32;
-    if (wide && !x86_canonical(cpu, seg.base))
+    if (wide && !x86_canonical_any(cpu, seg.base))
         x86_raise_error(cpu, X86_GP, error);
     cpu->seg[X86_LDTR] = seg;
     return 0;
@@ -300,7 +300,7 @@ u64 x86_helper_ltr(struct x86_cpu *cpu, u64 value)
     if (!(seg.access & X86_SEG_P))
         x86_raise_error(cpu, X86_NP, error);
     seg.base |= d.high << 32;
-    if (wide && !x86_canonical(cpu, seg.base))
+    if (wide && !x86_canonical_any(cpu, seg.base))
         x86_raise_error(cpu, X86_GP, error);
     seg.access |= 2; /* busy */
     access = (u8)seg.access;
@@ -388,7 +388,7 @@ u64 x86_helper_load_table(struct x86_cpu *cpu, u64 which, u64 base, u64 limit)
 {
     struct x86_table *table = which ? &cpu->idtr : &cpu->gdtr;
 
-    if (x86_code64(cpu) && !x86_canonical(cpu, base))
+    if (x86_code64(cpu) && !x86_canonical_any(cpu, base))
         x86_raise_error(cpu, X86_GP, 0);
     table->base = base;
     table->limit = (u16)limit;

@@ -100,7 +100,7 @@ u64 x86_helper_write_fsgsbase(struct x86_cpu *cpu, u64 reg, u64 base)
 {
     if (!(cpu->cr4 & X86_CR4_FSGSBASE))
         x86_raise(cpu, X86_UD);
-    if (!x86_canonical(cpu, base))
+    if (!x86_canonical_any(cpu, base))
         x86_raise_error(cpu, X86_GP, 0);
     cpu->seg[reg].base = base;
     return 0;

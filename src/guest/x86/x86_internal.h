@@ -154,7 +154,8 @@ static inline bool x86_canonical(const struct x86_cpu *cpu, u64 address)
     return (u64)sign_extend(address, cpu->cr4 & X86_CR4_LA57 ? 57 : 48) == address;
 }
 
-/* Canonical for 57 bits if the CPU has 5-level paging at all: what WRMSR and the like check. */
+/* Canonical for 57 bits if the CPU has 5-level paging at all: what is checked when a base register
+ * is loaded, by WRMSR, LGDT, LLDT, WRFSBASE ..., and by INVPCID, whatever CR4.LA57. */
 static inline bool x86_canonical_any(struct x86_cpu *cpu, u64 address)
 {
     return (u64)sign_extend(address, x86_has(cpu, X86_FEATURE_LA57) ? 57 : 48) == address;

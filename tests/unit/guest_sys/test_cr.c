@@ -311,7 +311,7 @@ static void test_invpcid(void **state)
     *ram64(f, 0x5008) = 0xffffffff81000000;
     assert_int_equal(TRY(f, x86_helper_invpcid(cpu, 0, 0x5000, 0, 5)), 0);
     assert_int_equal(f->flushed_gva, 0xffffffff81000000);
-    *ram64(f, 0x5008) = 0x800000000000;
+    *ram64(f, 0x5008) = 0x100000000000000;
     assert_raises(f, x86_helper_invpcid(cpu, 0, 0x5000, 0, 5), X86_GP, 0);
     *ram64(f, 0x5000) = 1; /* a PCID without CR4.PCIDE */
     assert_raises(f, x86_helper_invpcid(cpu, 1, 0x5000, 0, 5), X86_GP, 0);

@@ -94,7 +94,7 @@ static void test_ldtr_tr(void **state)
     *ram64(f, GDT_BASE + SEL_TEST + 8) = 0xffff8880;
     assert_int_equal(TRY(f, x86_helper_lldt(cpu, SEL_TEST)), 0);
     assert_int_equal(cpu->seg[X86_LDTR].base, 0xffff888000030000);
-    *ram64(f, GDT_BASE + SEL_TEST + 8) = 0xffff;
+    *ram64(f, GDT_BASE + SEL_TEST + 8) = 0x1ffffff;
     assert_raises(f, x86_helper_lldt(cpu, SEL_TEST), X86_GP, SEL_TEST);
     assert_raises(f, x86_helper_lldt(cpu, SEL_TEST | 4), X86_GP, SEL_TEST | 4);
     assert_raises(f, x86_helper_lldt(cpu, SEL_DATA0), X86_GP, SEL_DATA0);
@@ -515,7 +515,7 @@ static void test_umip(void **state)
     assert_int_equal(TRY(f, x86_helper_descriptor_table(cpu, store, load, 0)), 0);
     assert_int_equal(f->intercepts, 1);
     assert_int_equal(f->last_reason, X86_REASON_GDTR_IDTR);
-    assert_raises(f, x86_helper_load_table(cpu, 0, 0x800000000000, 0xff), X86_GP, 0);
+    assert_raises(f, x86_helper_load_table(cpu, 0, 0x100000000000000, 0xff), X86_GP, 0);
     assert_int_equal(TRY(f, x86_helper_load_table(cpu, 1, 0xffff800000000000, 0xfff)), 0);
     assert_int_equal(cpu->idtr.base, 0xffff800000000000);
 }
