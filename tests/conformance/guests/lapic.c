@@ -137,7 +137,7 @@ static void deadline_timer(void)
     EXPECT(rdmsr(IA32_TSC_DEADLINE), 0);
     /* A deadline in the past fires at once; 0 disarms. */
     wrmsr(IA32_TSC_DEADLINE, 1);
-    WAIT_UNTIL(lapic_read(LAPIC_IRR + 0x60) >> 3 & 1);
+    WAIT_UNTIL(lapic_read(LAPIC_IRR + 0x30) >> 3 & 1);
     open_interrupts();
     EXPECT(count[0x63], 2);
     wrmsr(IA32_TSC_DEADLINE, rdtsc() + 100000000000);
