@@ -363,6 +363,7 @@ const struct guest_memory dbt_memory = {
     .flush_page = tlb_flush_page,
     .flush_all = tlb_flush_all,
     .flush_space = tlb_flush_space,
+    .flush_tags = tlb_flush_tags,
     .switch_space = tlb_switch_space,
 };
 

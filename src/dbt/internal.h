@@ -78,7 +78,7 @@ struct fetch_entry {
 };
 
 struct space {
-    u64 key;
+    u64 key, tag;
     u32 id;                 /* cpu->space: changes when translations of it are dropped */
     u64 last_used;
     bool valid;
@@ -178,6 +178,7 @@ void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv);
 void tlb_flush_page(struct guest_cpu *cpu, u64 gva);
 void tlb_flush_all(struct guest_cpu *cpu);
 void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global);
+void tlb_flush_tags(struct guest_cpu *cpu);
 void tlb_drop_jumps(struct dbt_cpu *dc);
 void tlb_note_code(struct dbt_cpu *dc, u64 gva);
 void tlb_revoke_write(struct dbt_cpu *dc, u64 gpa);

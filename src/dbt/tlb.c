@@ -69,12 +69,12 @@ void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv)
     struct space *space = dc->current, *oldest = &dc->spaces[0];
 
     BUG_ON(priv >= DBT_PRIVS);
-    if (!space || !space->valid || space->key != key) {
+    if (!space || !space->valid || space->key != key || space->tag != cpu->space_tag) {
         space = NULL;
         for (unsigned i = 0; i < DBT_SPACES && !space; i++) {
             struct space *s = &dc->spaces[i];
 
-            if (s->valid && s->key == key)
+            if (s->valid && s->key == key && s->tag == cpu->space_tag)
                 space = s;
             else if (!s->valid || (oldest->valid && s->last_used < oldest->last_used))
                 oldest = s;
@@ -83,6 +83,7 @@ void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv)
             space = oldest;
             flush_space(dc, space);
             space->key = key;
+            space->tag = cpu->space_tag;
             space->valid = true;
         }
         space->last_used = ++dc->use_clock;
@@ -158,6 +159,15 @@ void tlb_flush_all(struct guest_cpu *cpu)
     memset(dc->code_filter, 0, sizeof(dc->code_filter));
 }
 
+void tlb_flush_tags(struct guest_cpu *cpu)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+
+    for (unsigned i = 0; i < DBT_SPACES; i++)
+        if (dc->spaces[i].valid && dc->spaces[i].tag)
+            flush_space(dc, &dc->spaces[i]);
+}
+
 static void clear_local(struct tlb *tlb)
 {
     if (!tlb || !tlb->used)
@@ -177,7 +187,7 @@ void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
     for (unsigned i = 0; i < DBT_SPACES; i++) {
         struct space *space = &dc->spaces[i];
 
-        if (!space->valid || space->key != key)
+        if (!space->valid || space->key != key || space->tag != cpu->space_tag)
             continue;
         if (!keep_global) {
             flush_space(dc, space);

@@ -70,6 +70,7 @@ struct guest_cpu {
     void *jump_cache;          /* dbt's: gva -> block, per vCPU */
     u32 space;                 /* tag of the current address space for the jump cache */
     u32 insn_limit;            /* 1: translate single instructions, do not cache; 0: normal */
+    u64 space_tag;             /* with the space key: which second-level translation; 0 none */
     u64 insns;                 /* guest instructions executed, when counted */
     u64 host_frame;            /* dbt's: host stack pointer inside translated code */
     u64 scratch[4];            /* between lifted code and its helpers; not guest state */
@@ -165,7 +166,9 @@ struct guest_memory {
     void (*flush_page)(struct guest_cpu *cpu, u64 gva);   /* all spaces of this vCPU */
     void (*flush_all)(struct guest_cpu *cpu);             /* all spaces, global pages too */
     void (*flush_space)(struct guest_cpu *cpu, u64 space_key, bool keep_global);
-    /* Makes the address space known by @space_key (x86: CR3 | PCID bits, paging mode) and privilege
+    /* All spaces whose tag is not 0. */
+    void (*flush_tags)(struct guest_cpu *cpu);
+    /* Makes the address space known by @space_key and cpu->space_tag (x86: CR3 | PCID bits, paging mode) and privilege
      * class @priv (0..3) current: sets cpu->tlb and cpu->space. A key not seen lately starts empty. */
     void (*switch_space)(struct guest_cpu *cpu, u64 space_key, unsigned priv);
 };

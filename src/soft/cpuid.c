@@ -97,9 +97,6 @@ static int parse_feature(struct cpuid_model *model, const char *text, size_t len
                        "\"%.*s\" after the CPU model: write +feature, -feature or feature=on|off",
                        (int)whole_len, whole);
     }
-    /* Asked for by others, and true: it is off. */
-    if (equals("vmx", name, name_len) && !on)
-        return 0;
     for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
         if (equals(features[i].name, name, name_len)) {
             set_feature(model, i, on);

@@ -63,6 +63,16 @@ static bool msr_write_tsc_adjust(const struct msr_access *a, u64 value)
 }
 
 /* SDM 10.11.7.1: software writes 0, executes CPUID and reads the revision. */
+static bool msr_read_vmx(const struct msr_access *a, u64 *value)
+{
+    return vmx_msr_read(&a->vcpu->cpu, a->msr, value);
+}
+
+static bool msr_write_vmx(const struct msr_access *a, u64 value)
+{
+    return vmx_msr_write(&a->vcpu->cpu, a->msr, value);
+}
+
 static bool msr_read_microcode_revision(const struct msr_access *a, u64 *value)
 {
     (void)a;

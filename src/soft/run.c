@@ -96,6 +96,7 @@ static void take_init(struct soft_vcpu *vcpu)
     trace_emit(IRQ, irq, (int)vcpu->id.vcpu.index, .unit = "cpu", .action = "init");
     soft_mmio_done(vcpu);
     vcpu->vmx.root.vmcs.vm_entry_interruption_information = 0;
+    vmx_reset(&vcpu->cpu);
     x86_reset(&vcpu->cpu, true);
     lapic_reset(&vcpu->parts.lapic, true);
     vcpu->run.init_received = true;
@@ -154,21 +155,41 @@ static void inject_nmi(struct soft_vcpu *vcpu)
     vmx_inject(&vcpu->vmx, &event);
 }
 
-static void inject_interrupt(struct soft_vcpu *vcpu)
+/* The vector of the interrupt that waits, taken from its controller. */
+static int acknowledge(struct soft_vcpu *vcpu)
 {
     struct lapic *lapic = &vcpu->parts.lapic;
-    struct x86_event event = {.valid = true, .type = 0};
+    int vector;
 
-    if (lapic_extint(lapic)) {
-        event.vector = pic_acknowledge(&vcpu->id.vm->pic);
-    } else {
-        event.vector = (u8)lapic_pending(lapic);
-        lapic_accept(lapic, event.vector);
-    }
+    if (lapic_extint(lapic))
+        return pic_acknowledge(&vcpu->id.vm->pic);
+    vector = lapic_pending(lapic);
+    lapic_accept(lapic, (u8)vector);
+    return vector;
+}
+
+static void inject_interrupt(struct soft_vcpu *vcpu)
+{
+    struct x86_event event = {.valid = true, .type = 0, .vector = (u8)acknowledge(vcpu)};
+
     trace_emit(IRQ, irq, (int)vcpu->id.vcpu.index, .unit = "cpu", .action = "take",
                .number = event.vector);
     vcpu->priv.stats.injected[0]++;
     vmx_inject(&vcpu->vmx, &event);
+}
+
+/* In non-root operation an NMI or interrupt is the guest's hypervisor's business. */
+static void exit_for_event(struct soft_vcpu *vcpu, bool nmi)
+{
+    struct x86_cpu *cpu = &vcpu->cpu;
+
+    if (nmi) {
+        __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI, __ATOMIC_SEQ_CST);
+        vmx_interrupt_exit(cpu, true, -1);
+    } else {
+        vmx_interrupt_exit(cpu, false, vmx_acknowledges(cpu) ? acknowledge(vcpu) : -1);
+    }
+    vcpu->priv.events_due = true;
 }
 
 /*
@@ -190,15 +211,22 @@ static void look_for_events(struct soft_vcpu *vcpu)
     }
     nmi = nmi_waits(vcpu);
     interrupt = interrupt_waits(vcpu);
-    cpu->quiet = !nmi && !interrupt;
-    if (likely(cpu->quiet))
+    if (unlikely(vmx_window_exit(cpu))) {
+        vcpu->priv.events_due = true;
         return;
-    if (nmi && x86_nmi_allowed(cpu)) {
+    }
+    cpu->quiet = !nmi && !interrupt && !vmx_window_waits(cpu);
+    if (likely(!nmi && !interrupt))
+        return;
+    if ((nmi && vmx_exits_on_interrupt(cpu, true)) ||
+        (interrupt && vmx_exits_on_interrupt(cpu, false))) {
+        exit_for_event(vcpu, nmi && vmx_exits_on_interrupt(cpu, true));
+    } else if (nmi && x86_nmi_allowed(cpu)) {
         inject_nmi(vcpu);
         vcpu->priv.events_due = interrupt;
     } else if (interrupt && x86_interrupt_allowed(cpu)) {
         inject_interrupt(vcpu);
-        cpu->quiet = !nmi_waits(vcpu) && !interrupt_waits(vcpu);
+        cpu->quiet = !nmi_waits(vcpu) && !interrupt_waits(vcpu) && !vmx_window_waits(cpu);
         vcpu->priv.events_due = !cpu->quiet;
     } else if (x86_interruptibility(cpu) & 3 && (nmi || cpu->eflags & X86_FLAG_IF)) {
         vcpu->priv.shadow_step = true;
@@ -213,8 +241,10 @@ static bool wakes(struct soft_vcpu *vcpu)
     if (__atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_UNHALT, __ATOMIC_SEQ_CST) &
         SOFT_SIGNAL_UNHALT)
         return true;
-    return (nmi_waits(vcpu) && x86_nmi_allowed(cpu)) ||
-           (interrupt_waits(vcpu) && x86_interrupt_allowed(cpu)) || cpu->pending.valid ||
+    return (nmi_waits(vcpu) && (x86_nmi_allowed(cpu) || vmx_exits_on_interrupt(cpu, true))) ||
+           (interrupt_waits(vcpu) &&
+            (x86_interrupt_allowed(cpu) || vmx_exits_on_interrupt(cpu, false))) ||
+           cpu->pending.valid ||
            vmx_injecting(&vcpu->vmx);
 }
 
@@ -345,6 +375,11 @@ static int handle_vmexit(struct soft_vcpu *vcpu)
 {
     u32 reason = vmx_exit(&vcpu->cpu);
 
+    if (reason == VMX_HANDLED) {
+        soft_mmio_done(vcpu);
+        vcpu->priv.events_due = true;
+        return SOFT_RESUME;
+    }
     requeue_delivery(vcpu);
     return handlers[reason] ? handlers[reason](vcpu, &vcpu->cpu.vmexit)
                             : soft_exit_unexpected(vcpu, &vcpu->cpu.vmexit);

@@ -119,9 +119,9 @@ static u64 hook_tsc(struct x86_cpu *cpu)
 {
     u64 ticks = soft_clock_ticks(&soft_of(cpu)->id.vm->clock);
 
-    if (likely(cpu->tsc_scale == 1ull << 48))
-        return ticks + cpu->tsc_offset;
-    return (u64)((u128)ticks * cpu->tsc_scale >> 48) + cpu->tsc_offset;
+    if (unlikely(cpu->tsc_scale != 1ull << 48))
+        ticks = (u64)((u128)ticks * cpu->tsc_scale >> 48);
+    return vmx_tsc(cpu, ticks + cpu->tsc_offset);
 }
 
 static u32 xsave_bytes(u64 components, bool compacted)
@@ -171,17 +171,15 @@ static void hook_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
     soft_cpuid(cpu, leaf, subleaf, out);
 }
 
-const struct x86_hooks soft_x86_hooks = {
-    .intercept = vmx_intercept,
-    .msr_read = soft_msr_read,
-    .msr_write = soft_msr_write,
-    .cpuid = hook_cpuid,
-    .mmio_read = soft_mmio_read,
-    .mmio_write = soft_mmio_write,
-    .read_tpr = hook_read_tpr,
-    .write_tpr = hook_write_tpr,
-    .tsc = hook_tsc,
-};
+/* All but second-level translation, which is there only while a guest's VMCS has EPT. */
+#define HOOKS                                                                                      \
+    .intercept = vmx_intercept, .vmx = vmx_instruction, .cr_view = vmx_cr_view,                    \
+    .msr_read = soft_msr_read, .msr_write = soft_msr_write, .cpuid = hook_cpuid,                   \
+    .mmio_read = soft_mmio_read, .mmio_write = soft_mmio_write, .read_tpr = hook_read_tpr,         \
+    .write_tpr = hook_write_tpr, .tsc = hook_tsc
+
+const struct x86_hooks soft_x86_hooks = {HOOKS};
+static const struct x86_hooks hooks_ept = {HOOKS, .second_level = vmx_second_level};
 
 /* --- creation --- */
 
@@ -223,6 +221,8 @@ static int vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index,
     identify(vcpu, vm, index, apic_id);
     vmx_init(&vcpu->vmx);
     vcpu->vmx.root.msr_exits = soft_msr_exits;
+    vcpu->vmx.hooks = &soft_x86_hooks;
+    vcpu->vmx.hooks_ept = &hooks_ept;
     if (vm->overcommitted)
         vcpu->vmx.root.vmcs.primary_processor_based_controls |= (u32)VMX_C_pause_exiting;
     cpuid_build(&vcpu->parts.cpuid, &vm->model, &vm->topology, apic_id, vm->clock.khz);

@@ -1,7 +1,7 @@
 /* The tables made from fields.def, controls.def and reasons.def, and look-ups in them. */
 #include <string.h>
 
-#include "vmx/vmx.h"
+#include "vmx/nested.h"
 
 const struct vmx_field vmx_fields[] = {
 #define F(encoding, width, area, access, name)                                                     \
@@ -66,6 +66,16 @@ u32 vmx_allowed0(enum vmx_control_word word)
     return must;
 }
 
+u32 vmx_default1(enum vmx_control_word word)
+{
+    u32 must = vmx_allowed0(word);
+
+    for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
+        if (vmx_controls[i].word == word && vmx_controls[i].allowed == VMX_DEFAULT1)
+            must |= 1u << vmx_controls[i].bit;
+    return must;
+}
+
 u32 vmx_allowed1(enum vmx_control_word word)
 {
     u32 may = 0;
@@ -102,38 +112,97 @@ static bool proc(const struct vmx_level *level, u32 bit)
     return level->vmcs.primary_processor_based_controls & bit;
 }
 
-/* SDM table 28-3: register in bits 3:0, access type in 5:4 (0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW),
- * LMSW operand in 31:16. Whether a write of CR0 or CR4 exits depends on the value, so the caller
- * passes the new value's differing bits from the read shadow, masked, as cpu's scratch[3]. */
+/* SDM 26.1.3: MOV to CR0 or CR4 exits if the value differs from the read shadow in a bit the guest
+ * does not own; LMSW looks at the low four bits and cannot clear PE; CLTS at TS. The root owns no
+ * bit. cpu->cr_operand is what is to be written. */
+static bool cr_write_exits(const struct vmx_level *level, const struct x86_cpu *cpu, unsigned reg,
+                           unsigned type)
+{
+    const struct vmcs *v = &level->vmcs;
+    u64 mask = reg == 4 ? v->cr4_guest_host_mask : v->cr0_guest_host_mask;
+    u64 shadow = reg == 4 ? v->cr4_read_shadow : v->cr0_read_shadow;
+    u64 operand = cpu->cr_operand;
+
+    if (!level->outer)
+        return false;
+    if (type == 2)
+        return mask & shadow & X86_CR0_TS;
+    if (type == 3) {
+        mask &= 15;
+        operand |= shadow & X86_CR0_PE;
+    }
+    return (operand ^ shadow) & mask;
+}
+
+static bool is_cr3_target(const struct vmcs *v, u64 value)
+{
+    const u64 targets[] = {v->cr3_target_value_0, v->cr3_target_value_1, v->cr3_target_value_2,
+                           v->cr3_target_value_3};
+
+    for (unsigned i = 0; i < v->cr3_target_count && i < ARRAY_SIZE(targets); i++)
+        if (targets[i] == value)
+            return true;
+    return false;
+}
+
+/* SDM table 28-3: register in bits 3:0, access type in 5:4 (0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW). */
 static bool when_control_register(const struct vmx_level *level, const struct x86_cpu *cpu,
                                   u64 qualification)
 {
-    unsigned reg = qualification & 15, type = bits(qualification, 5, 4);
-    const struct vmcs *vmcs = &level->vmcs;
+    unsigned reg = qualification & 15, type = (unsigned)bits(qualification, 5, 4);
 
-    (void)cpu;
-    if (type == 0 && reg == 3)
-        return proc(level, VMX_C_cr3_load_exiting);
-    if (type == 1 && reg == 3)
+    if (reg == 3 && type == 0)
+        return proc(level, VMX_C_cr3_load_exiting) && !is_cr3_target(&level->vmcs, cpu->cr_operand);
+    if (reg == 3)
         return proc(level, VMX_C_cr3_store_exiting);
     if (reg == 8)
         return proc(level, type == 0 ? VMX_C_cr8_load_exiting : VMX_C_cr8_store_exiting);
-    /* The root owns no bit of CR0 and CR4. */
-    return level->outer && (reg == 4 ? vmcs->cr4_guest_host_mask : vmcs->cr0_guest_host_mask);
+    return type != 1 && cr_write_exits(level, cpu, reg, type);
 }
 
+/* Bit @n of the bitmap at guest-physical @address; memory that is not there reads as ones. */
+static bool bitmap_bit(const struct x86_cpu *cpu, u64 address, unsigned n)
+{
+    u8 byte;
+
+    if (mem_read(cpu->common.mem, address + n / 8, &byte, 1))
+        return true;
+    return byte >> (n % 8) & 1;
+}
+
+/* SDM 26.1.3: bitmap A has ports 0 to 7FFFh, B the others; any of the access's ports counts, and one
+ * that wraps around FFFFh exits. */
 static bool when_io(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
 {
-    (void)cpu;
-    (void)qualification;
-    return proc(level, VMX_C_unconditional_io_exiting);
+    unsigned port = (unsigned)bits(qualification, 31, 16), bytes = (qualification & 7) + 1;
+
+    if (!proc(level, (u32)VMX_C_use_io_bitmaps))
+        return proc(level, VMX_C_unconditional_io_exiting);
+    for (unsigned i = 0; i < bytes; i++) {
+        u64 map = (port + i) & 0x8000 ? level->vmcs.io_bitmap_b_address
+                                      : level->vmcs.io_bitmap_a_address;
+
+        if (port + i > 0xffff || bitmap_bit(cpu, map, (port + i) & 0x7fff))
+            return true;
+    }
+    return false;
 }
 
+/* SDM 25.6.9: four bitmaps of 1 KiB: reads of low and high MSRs, writes of low and high. */
 static bool msr_exits(const struct vmx_level *level, const struct x86_cpu *cpu, bool write)
 {
-    if (!proc(level, VMX_C_use_msr_bitmaps) || !level->msr_exits)
+    u32 msr = (u32)cpu->gpr[X86_RCX];
+    u64 map = level->vmcs.msr_bitmaps_address + (write ? 2048 : 0);
+
+    if (!proc(level, VMX_C_use_msr_bitmaps))
         return true;
-    return level->msr_exits(cpu, (u32)cpu->gpr[X86_RCX], write);
+    if (!level->outer)
+        return !level->msr_exits || level->msr_exits(cpu, msr, write);
+    if (msr < 0x2000)
+        return bitmap_bit(cpu, map, msr);
+    if (msr >= 0xc0000000 && msr < 0xc0002000)
+        return bitmap_bit(cpu, map + 1024, msr & 0x1fff);
+    return true;
 }
 
 static bool when_rdmsr(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)

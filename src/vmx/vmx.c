@@ -1,5 +1,5 @@
 /* Who intercepts what; the entry path; the exit path. */
-#include "vmx/vmx.h"
+#include "vmx/nested.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,6 +17,8 @@ void vmx_init(struct vmx_cpu *vmx)
 
     memset(vmx, 0, sizeof *vmx);
     vmx->current = vmx->exit_to = &vmx->root;
+    vmx->nested.outer = &vmx->root;
+    vmx->current_pointer = VMX_NO_POINTER;
     vmcs->pin_based_controls = vmx_allowed0(VMX_PIN) | VMX_C_external_interrupt_exiting;
     vmcs->primary_processor_based_controls =
         (u32)(vmx_allowed0(VMX_PROC) | VMX_C_use_tsc_offsetting | VMX_C_hlt_exiting |
@@ -27,10 +29,40 @@ void vmx_init(struct vmx_cpu *vmx)
         VMX_C_unrestricted_guest | VMX_C_enable_invpcid | VMX_C_enable_xsaves_xrstors |
         VMX_C_use_tsc_scaling;
     vmcs->primary_vm_exit_controls =
-        vmx_allowed0(VMX_EXIT) | VMX_C_exit_host_address_space_size | VMX_C_exit_save_efer;
-    vmcs->vm_entry_controls = vmx_allowed0(VMX_ENTRY) | VMX_C_entry_load_efer;
+        vmx_default1(VMX_EXIT) | VMX_C_exit_host_address_space_size | VMX_C_exit_save_efer;
+    vmcs->vm_entry_controls = vmx_default1(VMX_ENTRY) | VMX_C_entry_load_efer;
     vmcs->vmcs_link_pointer = ~0ull;
     vmcs->tsc_multiplier = 1ull << 48;
+}
+
+/* The control word as it counts: 0 for secondary controls that are not activated. */
+static u64 control_word(const struct vmcs *vmcs, u8 word)
+{
+    if (word == VMX_PROC2 && !vmx_proc(vmcs, (u32)VMX_C_activate_secondary_controls))
+        return 0;
+    return vmx_control_get(vmcs, word);
+}
+
+/* SDM 26.3: instructions that are #UD in non-root operation unless a control enables them. */
+static bool not_enabled(const struct x86_cpu *cpu, u32 reason)
+{
+    const struct vmcs *v = vmx_inner(cpu);
+
+    if (likely(!v))
+        return false;
+    switch (reason) {
+    case VMX_REASON_rdtscp:
+        return !vmx_proc2(v, VMX_C_enable_rdtscp);
+    case VMX_REASON_invpcid:
+        return !vmx_proc2(v, VMX_C_enable_invpcid);
+    case VMX_REASON_xsaves:
+    case VMX_REASON_xrstors:
+        return !vmx_proc2(v, VMX_C_enable_xsaves_xrstors);
+    case VMX_REASON_vmfunc:
+        return !vmx_proc2(v, VMX_C_enable_vm_functions);
+    default:
+        return false;
+    }
 }
 
 static bool intercepts(const struct vmx_level *level, const struct x86_cpu *cpu,
@@ -42,9 +74,9 @@ static bool intercepts(const struct vmx_level *level, const struct x86_cpu *cpu,
     case VMX_INNER:
         return level->outer;
     case VMX_ON:
-        return vmx_control_get(&level->vmcs, info->word) & info->mask;
+        return control_word(&level->vmcs, info->word) & info->mask;
     case VMX_OFF:
-        return !(vmx_control_get(&level->vmcs, info->word) & info->mask);
+        return !(control_word(&level->vmcs, info->word) & info->mask);
     case VMX_ASK:
         return info->ask(level, cpu, qualification);
     default:
@@ -68,8 +100,11 @@ void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_
                    u64 insn_info)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
-    struct vmx_level *level = vmx_interceptor(vmx, cpu, reason, qualification);
+    struct vmx_level *level;
 
+    if (not_enabled(cpu, reason))
+        x86_raise(cpu, X86_UD);
+    level = vmx_interceptor(vmx, cpu, reason, qualification);
     if (likely(!level))
         return;
     vmx->exit_to = level;
@@ -150,6 +185,10 @@ u32 vmx_exit(struct x86_cpu *cpu)
         vmcs->idt_vectoring_error_code = vmx->delivering.error;
         vmcs->vm_exit_instruction_length = vmx->delivering.insn_len;
         vmx->delivering.valid = false;
+    }
+    if (vmx->exit_to != &vmx->root) {
+        vmx_nested_exit(cpu, exit->reason);
+        return VMX_HANDLED;
     }
     vmx->exits[exit->reason]++;
     trace_emit(EXITS, exits, (int)cpu->common.index, .reason = vmx_reason_name(exit->reason),
@@ -236,6 +275,7 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
             return VMX_EXITED;
         if (ret != -EAGAIN) {
             vmx_event_exit(cpu, VMX_REASON_triple_fault, 0);
+            vmx->exit_to = vmx->current;
             return VMX_EXITED;
         }
         event = cpu->pending;
@@ -246,7 +286,7 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
 int vmx_enter(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
-    struct vmcs *vmcs = &vmx->current->vmcs;
+    struct vmcs *vmcs = &vmx->root.vmcs; /* the engine's; a guest's own entry put its event there too */
     struct x86_event event;
 
     if (likely(!(vmcs->vm_entry_interruption_information & VMX_INTR_VALID)))

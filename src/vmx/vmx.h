@@ -59,7 +59,7 @@ enum vmx_control_word {
     VMX_CONTROL_WORDS
 };
 
-enum vmx_allowed { VMX_ONE, VMX_MAY, VMX_NO };
+enum vmx_allowed { VMX_ONE, VMX_DEFAULT1, VMX_MAY, VMX_NO };
 
 struct vmx_control {
     u8 word, bit, allowed;
@@ -69,9 +69,12 @@ struct vmx_control {
 extern const struct vmx_control vmx_controls[];
 extern const unsigned vmx_ncontrols;
 
-/* Bits of @word that must be 1, and that may be 1, as the capability MSRs report them (SDM A.3). */
+/* Bits of @word that must be 1, and that may be 1, as the TRUE capability MSRs report them (SDM
+ * A.3). */
 u32 vmx_allowed0(enum vmx_control_word word);
 u32 vmx_allowed1(enum vmx_control_word word);
+/* Bits that must be 1 for a guest that knows only the older capability MSRs (SDM A.2). */
+u32 vmx_default1(enum vmx_control_word word);
 u64 vmx_control_get(const struct vmcs *vmcs, enum vmx_control_word word);
 
 /* Basic exit reasons, as VMX_REASON_hlt. */
@@ -129,12 +132,53 @@ struct vmx_cpu {
     struct vmx_level *exit_to;  /* who gets the exit in cpu->vmexit */
     struct x86_event delivering; /* event whose delivery is under way: IDT-vectoring information */
     u64 exits[VMX_REASONS];
+    const struct x86_hooks *hooks, *hooks_ept; /* the engine's, without and with second_level */
+
+    /* VMX operation of the guest (nested.h). */
+    bool on;
+    u64 feature_control;        /* IA32_FEATURE_CONTROL */
+    u64 vmxon_pointer, current_pointer;
+    struct vmx_level nested;    /* the current VMCS; outer is the root */
+    bool launched, shadow;      /* of the current VMCS */
+    bool mtf_pending;
+    u64 entry_tsc;
+    u64 entries;
+    u64 inner_exits[VMX_REASONS];
 };
+
+#define VMX_PREEMPTION_SHIFT 5
 
 static inline struct vmx_cpu *vmx_of(const struct x86_cpu *cpu)
 {
     return (struct vmx_cpu *)cpu->engine;
 }
+
+/* Hooks of the guest's VMX: instructions nobody intercepts, the view of control registers, second-
+ * level translation. */
+void vmx_instruction(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsigned insn_len);
+struct x86_cr_view vmx_cr_view(struct x86_cpu *cpu, unsigned cr);
+bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,
+                      bool walk_entry, bool probe, struct guest_page *page);
+
+/* IA32_FEATURE_CONTROL and the capability MSRs; false: #GP. */
+bool vmx_msr_read(const struct x86_cpu *cpu, u32 msr, u64 *value);
+bool vmx_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
+
+/* The TSC of non-root operation from the one outside (SDM 26.3, 26.5.3). */
+u64 vmx_tsc(const struct x86_cpu *cpu, u64 outer);
+
+/* In non-root operation: does an external interrupt (or NMI) exit to the guest's hypervisor? */
+bool vmx_exits_on_interrupt(const struct x86_cpu *cpu, bool nmi);
+/* Makes that exit; @vector as acknowledged, or -1. */
+void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector);
+/* Should the interrupt be acknowledged first? */
+bool vmx_acknowledges(const struct x86_cpu *cpu);
+/* An exit due before the next instruction (interrupt window, monitor trap flag): made, true. */
+bool vmx_window_exit(struct x86_cpu *cpu);
+/* Does such an exit wait for the guest's state to change? */
+bool vmx_window_waits(const struct x86_cpu *cpu);
+/* Ends VMX operation without a word: reset. */
+void vmx_reset(struct x86_cpu *cpu);
 
 /* The root VMCS with the engine's controls. */
 void vmx_init(struct vmx_cpu *vmx);
@@ -156,7 +200,9 @@ void vmx_event_exit(struct x86_cpu *cpu, u32 reason, u64 qualification);
 void vmx_ept_violation(struct x86_cpu *cpu, u64 gpa, enum guest_access access) NORETURN;
 
 /* The exit path: writes what cpu->vmexit says into the exit-information fields of the VMCS that
- * gets it. Answers the basic exit reason. SDM 28.2. */
+ * gets it. Answers the basic exit reason for the root's handler, or VMX_HANDLED: it was an exit to
+ * the guest's own hypervisor, which runs on. SDM 28.2. */
+#define VMX_HANDLED (~0u)
 u32 vmx_exit(struct x86_cpu *cpu);
 
 /* Puts @event into the VM-entry fields of the root VMCS; the next vmx_enter delivers it. */

@@ -193,6 +193,31 @@ static void cr_intercept(struct x86_cpu *cpu, u64 regs, unsigned type, u64 lengt
                   0, 0);
 }
 
+static struct x86_cr_view view(struct x86_cpu *cpu, unsigned cr)
+{
+    if (likely(!cpu->hooks || !cpu->hooks->cr_view))
+        return (struct x86_cr_view){0};
+    return cpu->hooks->cr_view(cpu, cr);
+}
+
+/* What the guest sees of @value: the read shadow where a hypervisor owns bits (SDM vol. 3 26.3). */
+static u64 seen(struct x86_cpu *cpu, unsigned cr, u64 value)
+{
+    struct x86_cr_view v = view(cpu, cr);
+
+    return (value & ~v.mask) | (v.shadow & v.mask);
+}
+
+/* A write that nobody intercepted: bits the guest does not own stay. False: a bit that VMX operation
+ * fixes would change (SDM vol. 3 24.8). */
+static bool owned(struct x86_cpu *cpu, unsigned cr, u64 old, u64 *value)
+{
+    struct x86_cr_view v = view(cpu, cr);
+
+    *value = (*value & ~v.mask) | (old & v.mask);
+    return !(~*value & v.fixed);
+}
+
 u64 x86_helper_read_cr(struct x86_cpu *cpu, u64 regs, u64 length)
 {
     /* Only CR3 and CR8 reads can be intercepted; the hook knows, and may change what is read of
@@ -227,6 +252,7 @@ u64 x86_helper_write_cr(struct x86_cpu *cpu, u64 regs, u64 value, u64 length)
 {
     bool done = false;
 
+    cpu->cr_operand = value;
     cr_intercept(cpu, regs, 0, length);
     switch (regs & 15) {
     case 0:
@@ -307,11 +333,12 @@ u64 x86_helper_lmsw(struct x86_cpu *cpu, u64 value, u64 length, u64 linear, u64 
 {
     u64 cr0;
 
+    cpu->cr_operand = value;
     x86_intercept(cpu, X86_REASON_CR, 3 << 4 | memory << 6 | (value & 0xffff) << 16, (u32)length,
                   linear, 0);
     /* PE can be set but not cleared. */
     cr0 = (cpu->cr0 & ~14ull) | (value & 15);
-    if (!x86_write_cr0(cpu, cr0, true))
+    if (!owned(cpu, 0, cpu->cr0, &cr0) || !x86_write_cr0(cpu, cr0, true))
         x86_raise_error(cpu, X86_GP, 0);
     return 0;
 }
@@ -320,13 +347,14 @@ u64 x86_helper_smsw(struct x86_cpu *cpu)
 {
     if (cpu->cpl && cpu->cr4 & X86_CR4_UMIP)
         x86_raise_error(cpu, X86_GP, 0);
-    return cpu->cr0;
+    return seen(cpu, 0, cpu->cr0);
 }
 
 u64 x86_helper_clts(struct x86_cpu *cpu, u64 length)
 {
     x86_intercept(cpu, X86_REASON_CR, 2 << 4, (u32)length, 0, 0);
-    cpu->cr0 &= ~X86_CR0_TS;
+    if (!(view(cpu, 0).mask & X86_CR0_TS))
+        cpu->cr0 &= ~X86_CR0_TS;
     x86_update_mode(cpu);
     return 0;
 }

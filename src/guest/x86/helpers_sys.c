@@ -174,13 +174,16 @@ u64 x86_helper_vmcall(struct x86_cpu *cpu, u64 length)
     x86_raise(cpu, X86_UD);
 }
 
-u64 x86_helper_vmx(struct x86_cpu *cpu, u64 reason, u64 info, u64 qualification, u64 length)
+u64 x86_helper_vmx(struct x86_cpu *cpu, u64 reason_length, u64 info, u64 displacement, u64 linear)
 {
+    u32 reason = reason_length & 0xffff, length = (u32)(reason_length >> 16);
+
     /* Outside VMX operation all but VMXON are #UD, and VMXON needs CR4.VMXE, which cannot be set
      * while CPUID does not offer VMX. */
     if (!x86_protected(cpu) || x86_vm86(cpu) || !(cpu->cr4 & X86_CR4_VMXE) ||
-        (x86_long_mode(cpu) && !x86_code64(cpu)))
+        (x86_long_mode(cpu) && !x86_code64(cpu)) || !cpu->hooks->vmx)
         x86_raise(cpu, X86_UD);
-    x86_intercept(cpu, (u32)reason, qualification, (u32)length, 0, info);
-    unimplemented(cpu);
+    x86_intercept(cpu, reason, displacement, length, linear, info);
+    cpu->hooks->vmx(cpu, reason, info, linear, length);
+    return 0;
 }

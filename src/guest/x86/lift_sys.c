@@ -802,10 +802,16 @@ void lift_wrpkru(struct x86_lift *l)
 
 /* --- VMX --- */
 
-static void vmx(struct x86_lift *l, u64 reason)
+/* Linear address of the memory operand, 0 if it is a register or there is none. The displacement of
+ * a RIP-relative operand counts from address 0 (SDM vol. 3 28.2.1). */
+static void vmx(struct x86_lift *l, u64 reason, unsigned bytes)
 {
-    LIFT_CALL(l, IR_VOID, vmx, imm(l, reason), imm(l, exit_info(l->in)), imm(l, (u64)l->in->disp),
-              imm(l, length(l)));
+    bool memory = l->in->has_modrm && l->in->mod != 3 && bytes;
+    ir_ref linear = memory ? lift_linear(l, bytes, false) : imm(l, 0);
+    ir_ref displacement = l->in->base == -2 && memory ? linear : imm(l, (u64)l->in->disp);
+
+    LIFT_CALL(l, IR_VOID, vmx, imm(l, reason | length(l) << 16), imm(l, exit_info(l->in)),
+              displacement, linear);
     lift_end_state(l);
 }
 
@@ -815,20 +821,20 @@ void lift_vmcall(struct x86_lift *l)
     lift_end_state(l);
 }
 
-#define VMX_INSTRUCTION(name, REASON)                                                              \
+#define VMX_INSTRUCTION(name, REASON, bytes)                                                       \
     void lift_##name(struct x86_lift *l)                                                           \
     {                                                                                              \
-        vmx(l, X86_REASON_##REASON);                                                               \
+        vmx(l, X86_REASON_##REASON, bytes);                                                        \
     }
-VMX_INSTRUCTION(vmlaunch, VMLAUNCH)
-VMX_INSTRUCTION(vmresume, VMRESUME)
-VMX_INSTRUCTION(vmxoff, VMXOFF)
-VMX_INSTRUCTION(vmfunc, VMFUNC)
-VMX_INSTRUCTION(vmread, VMREAD)
-VMX_INSTRUCTION(vmwrite, VMWRITE)
-VMX_INSTRUCTION(vmptrld, VMPTRLD)
-VMX_INSTRUCTION(vmclear, VMCLEAR)
-VMX_INSTRUCTION(vmxon, VMXON)
-VMX_INSTRUCTION(vmptrst, VMPTRST)
-VMX_INSTRUCTION(invept, INVEPT)
-VMX_INSTRUCTION(invvpid, INVVPID)
+VMX_INSTRUCTION(vmlaunch, VMLAUNCH, 0)
+VMX_INSTRUCTION(vmresume, VMRESUME, 0)
+VMX_INSTRUCTION(vmxoff, VMXOFF, 0)
+VMX_INSTRUCTION(vmfunc, VMFUNC, 0)
+VMX_INSTRUCTION(vmread, VMREAD, 8)
+VMX_INSTRUCTION(vmwrite, VMWRITE, 8)
+VMX_INSTRUCTION(vmptrld, VMPTRLD, 8)
+VMX_INSTRUCTION(vmclear, VMCLEAR, 8)
+VMX_INSTRUCTION(vmxon, VMXON, 8)
+VMX_INSTRUCTION(vmptrst, VMPTRST, 8)
+VMX_INSTRUCTION(invept, INVEPT, 16)
+VMX_INSTRUCTION(invvpid, INVVPID, 16)

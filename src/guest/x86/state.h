@@ -115,6 +115,7 @@ struct x86_cpu {
     bool quiet;
 
     struct x86_event pending;  /* raised, not yet delivered or intercepted */
+    u64 cr_operand;            /* what MOV to CR or LMSW is about to write, for intercept */
     struct x86_vmexit vmexit;  /* valid with exit code X86_EXIT_VMEXIT */
     u64 tsc_offset, tsc_scale; /* guest TSC = host TSC * scale / 2^48 + offset */
     u64 monitor_addr;

@@ -8,6 +8,10 @@
 
 extern const struct guest_ops x86_guest_ops;
 
+struct x86_cr_view {
+    u64 mask, shadow, fixed;
+};
+
 /* What the CPU asks of its engine. Each intercept function either returns (nobody intercepts: the
  * instruction goes on as on bare hardware) or fills cpu->vmexit and leaves by guest_leave with
  * X86_EXIT_VMEXIT, state still before the instruction (cpu->vmexit.insn_len says how long it is). */
@@ -15,6 +19,12 @@ struct x86_hooks {
     /* An instruction with basic exit reason @reason (HLT, CPUID, RDMSR, I/O, MOV CR, VMX...). */
     void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len,
                       u64 linear, u64 insn_info);
+    /* A VMX instruction that nobody intercepts, by its exit reason: the CPU executes it. @info: as
+     * VM-exit instruction information; @linear: of its memory operand. */
+    void (*vmx)(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsigned insn_len);
+    /* CR0 or CR4 as VMX has it: bits the guest does not own, what it reads of them, and bits that
+     * must be 1. NULL or all 0: as without VMX. */
+    struct x86_cr_view (*cr_view)(struct x86_cpu *cpu, unsigned cr);
     /* Reads/writes of an MSR that x86_msr_read/write do not keep themselves; false: #GP(0). */
     bool (*msr_read)(struct x86_cpu *cpu, u32 msr, u64 *value);
     bool (*msr_write)(struct x86_cpu *cpu, u32 msr, u64 value);

@@ -1,0 +1,177 @@
+/* VM exit to a guest's VMCS: information fields, guest state saved, host state loaded. SDM ch. 28. */
+#include "guest/x86/x86_internal.h"
+#include "trace/trace.h"
+#include "vmx/nested.h"
+
+#define SAVE_SEGMENT(cpu, v, REG, name)                                                            \
+    do {                                                                                           \
+        (v)->guest_##name##_selector = (cpu)->seg[REG].selector;                                   \
+        (v)->guest_##name##_base = (cpu)->seg[REG].base;                                           \
+        (v)->guest_##name##_limit = (cpu)->seg[REG].limit;                                         \
+        (v)->guest_##name##_access_rights = (cpu)->seg[REG].access;                                \
+    } while (0)
+
+/* SDM 28.3.1. */
+static void save_registers(struct x86_cpu *cpu, struct vmcs *v)
+{
+    v->guest_cr0 = cpu->cr0;
+    v->guest_cr3 = cpu->cr3;
+    v->guest_cr4 = cpu->cr4;
+    v->guest_ia32_sysenter_cs = (u32)cpu->msr_sysenter_cs;
+    v->guest_ia32_sysenter_esp = cpu->msr_sysenter_esp;
+    v->guest_ia32_sysenter_eip = cpu->msr_sysenter_eip;
+    if (vmx_exit_control(v, VMX_C_exit_save_debug_controls))
+        v->guest_dr7 = cpu->dr[7];
+    if (vmx_exit_control(v, VMX_C_exit_save_pat))
+        v->guest_ia32_pat = cpu->msr_pat;
+    if (vmx_exit_control(v, VMX_C_exit_save_efer))
+        v->guest_ia32_efer = cpu->efer;
+    /* SDM 28.2: the control follows LMA where IA32_VMX_MISC[5] says so. */
+    if (cpu->efer & X86_EFER_LMA)
+        v->vm_entry_controls |= VMX_C_entry_ia32e_mode_guest;
+    else
+        v->vm_entry_controls &= ~(u32)VMX_C_entry_ia32e_mode_guest;
+    if (cpu->cr0 & X86_CR0_PG && cpu->cr4 & X86_CR4_PAE && !(cpu->efer & X86_EFER_LMA) &&
+        vmx_proc2(v, VMX_C_enable_ept)) {
+        v->guest_pdpte0 = cpu->pdpte[0];
+        v->guest_pdpte1 = cpu->pdpte[1];
+        v->guest_pdpte2 = cpu->pdpte[2];
+        v->guest_pdpte3 = cpu->pdpte[3];
+    }
+}
+
+static void save_segments(struct x86_cpu *cpu, struct vmcs *v)
+{
+    SAVE_SEGMENT(cpu, v, X86_ES, es);
+    SAVE_SEGMENT(cpu, v, X86_CS, cs);
+    SAVE_SEGMENT(cpu, v, X86_SS, ss);
+    SAVE_SEGMENT(cpu, v, X86_DS, ds);
+    SAVE_SEGMENT(cpu, v, X86_FS, fs);
+    SAVE_SEGMENT(cpu, v, X86_GS, gs);
+    SAVE_SEGMENT(cpu, v, X86_LDTR, ldtr);
+    SAVE_SEGMENT(cpu, v, X86_TR, tr);
+    v->guest_gdtr_base = cpu->gdtr.base;
+    v->guest_gdtr_limit = cpu->gdtr.limit;
+    v->guest_idtr_base = cpu->idtr.base;
+    v->guest_idtr_limit = cpu->idtr.limit;
+    /* SDM 28.3.2: SS.DPL holds the CPL. */
+    v->guest_ss_access_rights = (v->guest_ss_access_rights & ~0x60u) | (u32)cpu->cpl << 5;
+}
+
+/* SDM 28.3.3, 28.3.4. */
+static void save_rest(struct x86_cpu *cpu, struct vmcs *v)
+{
+    v->guest_rsp = cpu->gpr[X86_RSP];
+    v->guest_rip = x86_rip(cpu);
+    v->guest_rflags = x86_rflags(cpu);
+    v->guest_interruptibility_state = x86_interruptibility(cpu);
+    v->guest_activity_state = cpu->activity;
+    v->guest_pending_debug_exceptions = 0;
+}
+
+/* SDM 28.5.2. */
+static void host_segment(struct x86_cpu *cpu, unsigned reg, u16 selector, u64 base, u32 access)
+{
+    cpu->seg[reg] = (struct x86_seg){
+        .selector = selector,
+        .base = base,
+        .limit = ~0u,
+        .access = selector || reg == X86_CS || reg == X86_TR ? access
+                                                             : access | X86_SEG_UNUSABLE,
+    };
+}
+
+static void load_host_segments(struct x86_cpu *cpu, const struct vmcs *v)
+{
+    bool host64 = vmx_exit_control(v, VMX_C_exit_host_address_space_size);
+    const u32 data = X86_SEG_P | X86_SEG_S | X86_SEG_DB | X86_SEG_G | 3;
+
+    host_segment(cpu, X86_CS, v->host_cs_selector, 0,
+                 X86_SEG_P | X86_SEG_S | X86_SEG_G | 0xb | (host64 ? X86_SEG_L : X86_SEG_DB));
+    host_segment(cpu, X86_SS, v->host_ss_selector, 0, data);
+    host_segment(cpu, X86_DS, v->host_ds_selector, 0, data);
+    host_segment(cpu, X86_ES, v->host_es_selector, 0, data);
+    host_segment(cpu, X86_FS, v->host_fs_selector, v->host_fs_base, data);
+    host_segment(cpu, X86_GS, v->host_gs_selector, v->host_gs_base, data);
+    host_segment(cpu, X86_TR, v->host_tr_selector, v->host_tr_base, X86_SEG_P | 0xb);
+    cpu->seg[X86_TR].limit = 0x67;
+    cpu->seg[X86_LDTR] = (struct x86_seg){.access = X86_SEG_UNUSABLE | 2};
+    cpu->gdtr = (struct x86_table){v->host_gdtr_base, 0xffff};
+    cpu->idtr = (struct x86_table){v->host_idtr_base, 0xffff};
+    cpu->cpl = 0;
+}
+
+/* SDM 28.5.1. */
+static void load_host_registers(struct x86_cpu *cpu, const struct vmcs *v)
+{
+    const u64 kept = X86_CR0_ET | X86_CR0_NW | X86_CR0_CD;
+    bool host64 = vmx_exit_control(v, VMX_C_exit_host_address_space_size);
+
+    cpu->cr0 = (v->host_cr0 & ~kept) | (cpu->cr0 & kept);
+    cpu->cr3 = v->host_cr3;
+    cpu->cr4 = host64 ? v->host_cr4 | X86_CR4_PAE : v->host_cr4 & ~X86_CR4_PCIDE;
+    cpu->dr[7] = 0x400;
+    cpu->msr_sysenter_cs = v->host_ia32_sysenter_cs;
+    cpu->msr_sysenter_esp = v->host_ia32_sysenter_esp;
+    cpu->msr_sysenter_eip = v->host_ia32_sysenter_eip;
+    cpu->efer = host64 ? cpu->efer | X86_EFER_LMA | X86_EFER_LME
+                       : cpu->efer & ~(X86_EFER_LMA | X86_EFER_LME);
+    if (vmx_exit_control(v, VMX_C_exit_load_efer))
+        cpu->efer = v->host_ia32_efer;
+    if (vmx_exit_control(v, VMX_C_exit_load_pat))
+        cpu->msr_pat = v->host_ia32_pat;
+}
+
+void vmx_load_host_state(struct x86_cpu *cpu)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    const struct vmcs *v = &vmx->nested.vmcs;
+    bool pae;
+
+    vmx->current = &vmx->root;
+    vmx->exit_to = &vmx->root;
+    cpu->common.mode &= ~(u32)X86_MODE_NONROOT;
+    vmx_update_second_level(cpu);
+    load_host_registers(cpu, v);
+    load_host_segments(cpu, v);
+    x86_set_rflags(cpu, 2);
+    cpu->gpr[X86_RSP] = v->host_rsp;
+    cpu->lip = v->host_rip;
+    cpu->interruptibility &= X86_BLOCKED_BY_NMI;
+    cpu->activity = 0;
+    cpu->pending.valid = false;
+    cpu->monitor_armed = false;
+    cpu->quiet = false;
+    vmx->mtf_pending = false;
+    x86_update_mode(cpu);
+    if (!vmx_proc2(v, VMX_C_enable_vpid))
+        cpu->common.memory->flush_all(&cpu->common);
+    cpu->common.tlb = NULL;
+    x86_update_mmu(cpu);
+    pae = cpu->cr0 & X86_CR0_PG && cpu->cr4 & X86_CR4_PAE && !(cpu->efer & X86_EFER_LMA);
+    if (pae && !x86_load_pdptes(cpu, cpu->cr3))
+        vmx_abort(cpu, VMX_ABORT_HOST_PDPTES);
+    if (vmx_load_msrs(cpu, v->vm_exit_msr_load_address, v->vm_exit_msr_load_count))
+        vmx_abort(cpu, VMX_ABORT_LOAD_MSRS);
+}
+
+void vmx_nested_exit(struct x86_cpu *cpu, u32 reason)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    struct vmcs *v = &vmx->nested.vmcs;
+    bool failed_entry = reason >> 31;
+
+    v->exit_reason = reason;
+    v->exit_qualification = cpu->vmexit.qualification;
+    vmx->inner_exits[reason & 0xff]++;
+    trace_emit(VMX, vmx, (int)cpu->common.index, .what = "VM exit",
+               .detail = vmx_reason_name(reason & 0xffff), .value = v->exit_qualification);
+    if (!failed_entry) {
+        save_registers(cpu, v);
+        save_segments(cpu, v);
+        save_rest(cpu, v);
+        if (vmx_store_msrs(cpu, v->vm_exit_msr_store_address, v->vm_exit_msr_store_count))
+            vmx_abort(cpu, VMX_ABORT_STORE_MSRS);
+    }
+    vmx_load_host_state(cpu);
+}
