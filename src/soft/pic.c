@@ -52,7 +52,11 @@ static void update(struct pic *pic)
 {
     bool output;
 
-    set_input(&pic->chip[0], CASCADE, pending(&pic->chip[1], false) >= 0);
+    /* The slave's request is there as long as the slave has one, whatever its own inputs are. */
+    if (pending(&pic->chip[1], false) >= 0)
+        pic->chip[0].irr |= BIT(CASCADE);
+    else
+        pic->chip[0].irr &= ~BIT(CASCADE);
     output = pending(&pic->chip[0], true) >= 0;
     if (output != pic->output) {
         pic->output = output;

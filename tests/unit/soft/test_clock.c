@@ -28,20 +28,27 @@ static void test_factor(void **state)
     }
 }
 
+static bool agrees(const struct soft_clock *clock)
+{
+    u64 ns = clock_mono_ns(), ticks = soft_clock_ticks(clock);
+
+    while (clock_mono_ns() < ns + 5000000) {
+    }
+    ticks = soft_clock_ticks_to_ns(clock, soft_clock_ticks(clock) - ticks);
+    ns = clock_mono_ns() - ns;
+    return ticks >= ns * 99 / 100 && ticks <= ns * 101 / 100;
+}
+
+/* The host may take the CPU away between two looks at the clocks, so there are some tries. */
 static void test_measured_against_the_host(void **state)
 {
-    u64 khz = soft_clock_measure(), ns, ticks;
     struct soft_clock clock;
+    unsigned tries = 0;
 
     (void)state;
-    soft_clock_init(&clock, khz);
-    ns = clock_mono_ns();
-    ticks = soft_clock_ticks(&clock);
-    while (clock_mono_ns() < ns + 20000000) {
-    }
-    ticks = soft_clock_ticks_to_ns(&clock, soft_clock_ticks(&clock) - ticks);
-    ns = clock_mono_ns() - ns;
-    assert_in_range(ticks, ns * 98 / 100, ns * 102 / 100); /* the host may be busy */
+    soft_clock_init(&clock, soft_clock_measure());
+    while (!agrees(&clock))
+        assert_in_range(++tries, 1, 20);
 }
 
 static void test_set(void **state)
