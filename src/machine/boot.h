@@ -65,6 +65,10 @@ struct boot_elf {
 };
 int boot_elf_parse(const struct boot_file *file, struct boot_elf *elf, struct err *err);
 int boot_elf_load(struct boot_context *ctx, const struct boot_file *file, struct err *err);
+/* The same for a file that itself lies in guest memory, at @gpa, and need not be kept: moves its
+ * segments to their places and clears the rest. -ENOTSUP, with nothing changed, when one segment's
+ * place is another's source. */
+int boot_elf_settle(struct boot_context *ctx, const struct boot_file *file, u64 gpa);
 
 /* Puts the initrd below @limit and outside [used_first, used_end). @size is 0 without one. */
 int boot_load_initrd(struct boot_context *ctx, u64 limit, u64 used_first, u64 used_end, u64 *gpa,
@@ -84,6 +88,8 @@ int boot_enter_protected_mode(struct boot_context *ctx, u32 entry);
 s64 boot_unpack(const u8 *in, size_t in_size, u8 *out, size_t out_size);
 /* "gzip", "xz", ..., NULL when the magic number is unknown. */
 const char *boot_unpack_format(const u8 *in, size_t in_size);
+/* Whether this build can unpack the format with that name. */
+bool boot_unpack_supported(const char *format);
 /* LZ4's legacy frame, as Linux's build uses it. */
 s64 boot_unpack_lz4(const u8 *in, size_t in_size, u8 *out, size_t out_size);
 

@@ -125,3 +125,77 @@ int boot_elf_load(struct boot_context *ctx, const struct boot_file *file, struct
     }
     return ret;
 }
+
+/* ---- A file that is in guest memory already ------------------------------------------------- */
+
+#define MAX_MOVES 16
+
+struct move {
+    u64 from, to, len; /* from: offset in the file */
+};
+
+static int plan_moves(const struct boot_file *file, u64 gpa, struct move *moves, unsigned *count)
+{
+    Elf64_Ehdr header;
+    int ret = check_header(file, &header, NULL);
+
+    *count = 0;
+    for (unsigned i = 0; !ret && i < header.e_phnum; i++) {
+        Elf64_Phdr segment = segment_at(file, &header, i);
+
+        if (segment.p_type != PT_LOAD || !segment.p_memsz)
+            continue;
+        if (*count == MAX_MOVES)
+            return -ENOTSUP;
+        moves[(*count)++] = (struct move){segment.p_offset, segment.p_paddr, segment.p_filesz};
+    }
+    for (unsigned i = 0; i < *count; i++) {
+        for (unsigned j = i + 1; j < *count; j++) {
+            u64 source = gpa + moves[j].from;
+
+            /* In order of place, and no move destroys what a later one needs. */
+            if (moves[j].to < moves[i].to + moves[i].len ||
+                (moves[i].to < source + moves[j].len && source < moves[i].to + moves[i].len))
+                return -ENOTSUP;
+        }
+    }
+    return ret;
+}
+
+/* Clears [from, to) as far as it lies within the file's range. */
+static void clear(const struct boot_file *file, u64 gpa, u64 from, u64 to)
+{
+    u64 end = gpa + file->size;
+
+    from = from < gpa ? gpa : from;
+    to = to > end ? end : to;
+    if (from < to)
+        memset(file->data + (from - gpa), 0, to - from);
+}
+
+int boot_elf_settle(struct boot_context *ctx, const struct boot_file *file, u64 gpa)
+{
+    struct move moves[MAX_MOVES];
+    u64 done = gpa;
+    unsigned count;
+    int ret = plan_moves(file, gpa, moves, &count);
+
+    for (unsigned i = 0; !ret && i < count; i++)
+        if (moves[i].to < MiB || !mem_hva(ctx->mem, moves[i].to, moves[i].len, true))
+            ret = -ENOTSUP;
+    if (ret)
+        return -ENOTSUP;
+    for (unsigned i = 0; i < count; i++)
+        if (moves[i].to != gpa + moves[i].from)
+            memmove(mem_hva(ctx->mem, moves[i].to, moves[i].len, true),
+                    file->data + moves[i].from, moves[i].len);
+    for (unsigned i = 0; i < count; i++) {
+        clear(file, gpa, done, moves[i].to);
+        done = moves[i].to + moves[i].len;
+    }
+    clear(file, gpa, done, gpa + file->size);
+    mem_wrote(ctx->mem, gpa, file->size);
+    for (unsigned i = 0; i < count; i++)
+        mem_wrote(ctx->mem, moves[i].to, moves[i].len);
+    return 0;
+}

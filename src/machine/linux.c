@@ -89,59 +89,117 @@ static int choose_address(const struct boot_context *ctx, const struct boot_file
     return 0;
 }
 
-/* Decompresses the payload into @elf, whose memory the caller frees with boot_free_file. */
-static int unpack(const struct boot_file *file, const struct image *image, struct boot_file *elf)
+/* The payload, and how many bytes it says it unpacks to. */
+struct payload {
+    const u8 *data;
+    size_t len, unpacked;
+};
+
+static int find_payload(const struct image *image, struct payload *payload)
 {
-    const u8 *payload = image->kernel + image->hdr.payload_offset;
-    size_t length = image->hdr.payload_length;
     const char *format;
     u32 size;
-    s64 done;
 
-    if (image->hdr.payload_offset > image->size || length > image->size - image->hdr.payload_offset ||
-        length < 8)
+    payload->data = image->kernel + image->hdr.payload_offset;
+    payload->len = image->hdr.payload_length;
+    if (image->hdr.payload_offset > image->size ||
+        payload->len > image->size - image->hdr.payload_offset || payload->len < 8)
         return -EINVAL;
     /* The build appends the unpacked size to whatever the compressor made; gzip's ends with it. */
-    memcpy(&size, payload + length - 4, 4);
-    format = boot_unpack_format(payload, length);
+    memcpy(&size, payload->data + payload->len - 4, 4);
+    format = boot_unpack_format(payload->data, payload->len);
     if (!size || size > image->hdr.init_size || !format)
         return -EINVAL;
+    if (!boot_unpack_supported(format)) {
+        log_info("this build cannot unpack %s: the kernel's own decompressor runs instead", format);
+        return -EOPNOTSUPP;
+    }
     if (strcmp(format, "gzip"))
-        length -= 4;
-    elf->path = file->path;
-    elf->size = size;
-    elf->data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (elf->data == MAP_FAILED)
-        return -ENOMEM;
-    done = boot_unpack(payload, length, elf->data, size);
-    if (done == (s64)size)
-        return 0;
-    boot_free_file(elf);
-    return done < 0 ? (int)done : -EINVAL;
+        payload->len -= 4;
+    payload->unpacked = size;
+    return 0;
+}
+
+static int unpack(const struct payload *payload, u8 *out)
+{
+    s64 done = boot_unpack(payload->data, payload->len, out, payload->unpacked);
+
+    return done == (s64)payload->unpacked ? 0 : -EINVAL;
+}
+
+/* The kernel proper must lie in RAM and be entered within. */
+static int check_unpacked(const struct boot_context *ctx, const struct boot_file *vmlinux,
+                          struct boot_elf *elf)
+{
+    int ret = boot_elf_parse(vmlinux, elf, NULL);
+
+    return !ret && elf->first >= MiB && elf->end <= ctx->low_end && elf->entry >= elf->first &&
+                   elf->entry < elf->end
+               ? 0
+               : -EINVAL;
+}
+
+/*
+ * Unpacks straight into guest memory, so far below the kernel's place that its first segment comes
+ * to lie where it belongs (kernels are linked with segments at file offsets of 2 MiB and up). When
+ * that does not work out, the memory is as before.
+ */
+static int unpack_in_place(struct boot_context *ctx, const struct boot_file *file,
+                           const struct image *image, const struct payload *payload,
+                           struct boot_elf *elf)
+{
+    enum { FIRST_OFFSET = 2 * MiB };
+    u64 gpa = image->hdr.pref_address - FIRST_OFFSET;
+    struct boot_file vmlinux = {.path = file->path, .size = payload->unpacked};
+    int ret;
+
+    if (gpa < MiB || gpa > ctx->low_end || payload->unpacked > ctx->low_end - gpa)
+        return -ENOTSUP;
+    vmlinux.data = mem_hva(ctx->mem, gpa, payload->unpacked, true);
+    if (!vmlinux.data)
+        return -ENOTSUP;
+    ret = unpack(payload, vmlinux.data);
+    if (!ret)
+        ret = check_unpacked(ctx, &vmlinux, elf);
+    if (!ret)
+        ret = boot_elf_settle(ctx, &vmlinux, gpa);
+    if (ret)
+        mem_fill(ctx->mem, gpa, 0, payload->unpacked);
+    return ret;
+}
+
+static int unpack_and_copy(struct boot_context *ctx, const struct boot_file *file,
+                           const struct payload *payload, struct boot_elf *elf)
+{
+    struct boot_file vmlinux = {.path = file->path, .size = payload->unpacked};
+    int ret;
+
+    vmlinux.data = mmap(NULL, vmlinux.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                        -1, 0);
+    if (vmlinux.data == MAP_FAILED)
+        return -ENOTSUP;
+    ret = unpack(payload, vmlinux.data);
+    if (!ret)
+        ret = check_unpacked(ctx, &vmlinux, elf);
+    if (!ret)
+        ret = boot_elf_load(ctx, &vmlinux, NULL);
+    boot_free_file(&vmlinux);
+    return ret ? -ENOTSUP : 0;
 }
 
 /* Loads the kernel proper at its linked address. -ENOTSUP when the bzImage must do it itself. */
 static int load_unpacked(struct boot_context *ctx, const struct boot_file *file,
                          const struct image *image, u64 *entry, u64 *first, u64 *end)
 {
+    struct payload payload;
     struct boot_elf elf;
-    struct boot_file vmlinux;
-    struct err why;
-    int ret = unpack(file, image, &vmlinux);
+    int ret = find_payload(image, &payload);
 
-    if (ret == -EOPNOTSUPP)
-        log_info("this build cannot unpack %s: the kernel's own decompressor runs instead",
-                 boot_unpack_format(image->kernel + image->hdr.payload_offset,
-                                    image->hdr.payload_length));
-    if (ret)
-        return -ENOTSUP;
-    ret = boot_elf_parse(&vmlinux, &elf, &why);
-    if (!ret && (elf.first < MiB || elf.end > ctx->low_end || elf.entry < elf.first ||
-                 elf.entry >= elf.end))
-        ret = -ENOTSUP;
-    if (!ret)
-        ret = boot_elf_load(ctx, &vmlinux, &why);
-    boot_free_file(&vmlinux);
+    if (!ret) {
+        ret = unpack_in_place(ctx, file, image, &payload, &elf);
+        if (ret)
+            ret = unpack_and_copy(ctx, file, &payload, &elf);
+    }
     if (ret)
         return -ENOTSUP;
     *entry = elf.entry;

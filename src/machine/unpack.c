@@ -86,6 +86,14 @@ const char *boot_unpack_format(const u8 *in, size_t in_size)
     return format ? format->name : NULL;
 }
 
+bool boot_unpack_supported(const char *format)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+        if (!strcmp(formats[i].name, format))
+            return formats[i].unpack != NULL;
+    return false;
+}
+
 s64 boot_unpack(const u8 *in, size_t in_size, u8 *out, size_t out_size)
 {
     const struct format *format = find(in, in_size);

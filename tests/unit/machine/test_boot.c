@@ -185,6 +185,9 @@ static void bzimage_unpacked_here(void **state)
     check_long_mode(0x1000000);
     assert_memory_equal(t.ram + 0x1000000, elf + 512, 512);
     assert_int_equal(zero_page()->hdr.init_size, 0x800000);
+    /* Nothing is left of where it was unpacked: an ELF header 2 MiB below. */
+    for (u64 at = MiB; at < RAM; at++)
+        assert_true(!t.ram[at] || (at >= 0x1000000 && at < 0x1000200));
 
     /* A payload that does not unpack is left to the kernel itself. */
     payload[20] ^= 0xff;
@@ -371,6 +374,29 @@ static void bad_elf_files(void **state)
     refused(image, len, "");
 }
 
+/* Segments that cannot be moved into place, because one would overwrite the next, are copied. */
+static void bzimage_with_entangled_segments(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048];
+    size_t len;
+
+    (void)state;
+    make_elf(elf);
+    elf[56] = 3; /* three program headers: the third one's source is the first one's place */
+    memcpy(elf + 176, (u32[]){1, 7}, 8);
+    memcpy(elf + 184, (u64[]){768, 0, 0x1001000, 256, 256, 4096}, 48);
+    memcpy(elf + 256 - 24, (u32[]){0, 0, 0, 0, 0, 0}, 24);
+    memcpy(elf + 88, (u64[]){0xe00300}, 8); /* where its file offset 768 comes to lie */
+    memcpy(elf + 24, (u64[]){0xe00300}, 8);
+    memset(elf + 768, 0x55, 256);
+    len = make_bzimage(image, payload, make_payload(payload, elf, ELF_BYTES));
+    t.ctx.unpack = true;
+    assert_int_equal(boot(image, len), 0);
+    check_long_mode(0xe00300);
+    assert_memory_equal(t.ram + 0xe00300, elf + 512, 512);
+    assert_memory_equal(t.ram + 0x1001000, elf + 768, 256);
+}
+
 /* Any bytes may stand in headers. The answer does not matter; the sanitizers' build watches. */
 static void headers_that_lie(void **state)
 {
@@ -437,6 +463,7 @@ int main(void)
         cmocka_unit_test(initrd_that_does_not_fit), cmocka_unit_test(command_line_has_a_limit),
         cmocka_unit_test(bad_bzimages),             cmocka_unit_test(pvh),
         cmocka_unit_test(bad_elf_files),            cmocka_unit_test(headers_that_lie),
+        cmocka_unit_test(bzimage_with_entangled_segments),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
