@@ -163,7 +163,7 @@ ir_ref plan_scaled(const struct lowering *l, ir_ref ref, unsigned *shift)
     if (count->op != IR_const || count->imm < 1 || count->imm > 3)
         return IR_NONE;
     *shift = (unsigned)count->imm;
-    return plan_peel(l->unit, inst->a, false);
+    return inst->a;
 }
 
 /* --- dputs -------------------------------------------------------------------------------- */
