@@ -138,6 +138,32 @@ static void test_chaining(void **state)
     assert_int_equal(slot(0), WORLD_BASE + 0x40);
 }
 
+/* The unit jumped to finds its own page in the base register. */
+static void test_chaining_to_another_page(void **state)
+{
+    static const char *const texts[] = {
+        "block 0:\ngoto base + 0x3045\n",
+        "block 0:\n%1 = get.i64 " S0 "\n%2 = eq %1, %1\n%3 = get.i64 " S0
+        "\n%4 = const.i64 0\n%5 = ult %4, %3\ngoto_if %5, base + 0x3045\nexit 56\n",
+    };
+    void *to = compile("block 0:\n%1 = base\nput " S1 ", %1\nexit 55\n", NULL);
+
+    (void)state;
+    b.jit.abi.direct_pages = true;
+    memset(b.w->slots + 8, 1, 8);
+    for (unsigned i = 0; i < ARRAY_SIZE(texts); i++) {
+        struct host_code code;
+        void *from = compile(texts[i], &code);
+
+        assert_int_equal(code.nlinks, 1);
+        assert_int_equal(run(from), 0);
+        assert_int_equal(slot(0), WORLD_BASE + 0x3045);
+        host_patch_link(b.jit.rw + ((u8 *)from - b.jit.exec), (u64)from, &code.links[0], (u64)to);
+        assert_int_equal(run(from), 55);
+        assert_int_equal(slot(16), WORLD_BASE + 0x3000);
+    }
+}
+
 static void test_conditional_chaining(void **state)
 {
     static const char text[] = "block 0:\n%1 = get.i64 " S0 "\n%2 = const.i64 7\n%3 = ult %1, %2\n"
@@ -428,6 +454,7 @@ int main(void)
         T(goto_out_of_the_page_is_no_link),
         T(direct_pages_link_everywhere),
         T(chaining),
+        T(chaining_to_another_page),
         T(conditional_chaining),
         T(more_gotos_than_links),
         T(jump_cache),
