@@ -323,6 +323,20 @@ static void test_puts_of_a_side_exit(void **state)
     assert_int_equal(b.w->slots[73], byte); /* a byte's put is a byte */
 }
 
+/* An index that melts into an address form keeps its width: here 32 bits of a wider register. */
+static void test_scaled_index(void **state)
+{
+    void *at = compile("block 0:\n%1 = get.i64 s[264]\n%2 = get.i64 s[272]\n%3 = trunc.i32 %1\n"
+                       "%4 = zext.i64 %3\n%5 = const.i8 3\n%6 = shl.i64 %4, %5\n"
+                       "%7 = add.i64 %2, %6\nput s[280], %7\nexit 34\n",
+                       NULL);
+
+    (void)state;
+    assert_true(slot(8) >> 32);
+    assert_int_equal(run(at), 34);
+    assert_int_equal(slot(24), slot(16) + ((slot(8) & 0xffffffff) << 3));
+}
+
 static void test_insns_are_counted(void **state)
 {
     (void)state;
@@ -462,6 +476,7 @@ int main(void)
         T(miss_goes_on),
         T(poll),
         T(puts_of_a_side_exit),
+        T(scaled_index),
         T(insns_are_counted),
         T(page_crossing_misses),
         T(too_small_a_buffer),
