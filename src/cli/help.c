@@ -114,7 +114,8 @@ int cli_cmd_man(int argc, char **argv)
     (void)argv;
     printf(".TH TRIODE 1 \"\" \"Triode %s\" \"User Commands\"\n"
            ".SH NAME\ntriode \\- virtual machine monitor with its own x86\\-64 CPU\n"
-           ".SH SYNOPSIS\n", TRIODE_VERSION);
+           ".SH SYNOPSIS\n",
+           TRIODE_VERSION);
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         printf(".B triode %s\n%s\n.br\n", commands[i].name, commands[i].arguments);
     printf(".SH COMMANDS\n");

@@ -100,7 +100,9 @@ static int parse_stage(const char *name, size_t len, u32 *stages, struct err *er
         const char *name;
         u32 bits;
     } known[] = {
-        {"guest", DBT_DUMP_GUEST}, {"lift", DBT_DUMP_LIFT}, {"opt", DBT_DUMP_OPT},
+        {"guest", DBT_DUMP_GUEST},
+        {"lift", DBT_DUMP_LIFT},
+        {"opt", DBT_DUMP_OPT},
         {"host", DBT_DUMP_HOST},
         {"all", DBT_DUMP_GUEST | DBT_DUMP_LIFT | DBT_DUMP_OPT | DBT_DUMP_HOST},
     };
@@ -143,7 +145,9 @@ int cli_parse_dump(const char *text, u32 *stages, u64 *first, u64 *last, struct 
         *last = strtoull(at + 1, &end, 16);
     }
     if (end == at + 1 || *end || errno || *last < *first)
-        return err_set(err, -EINVAL, "--dump: \"%s\" does not end in ADDRESS or ADDRESS-ADDRESS, "
-                                     "hexadecimal", text);
+        return err_set(err, -EINVAL,
+                       "--dump: \"%s\" does not end in ADDRESS or ADDRESS-ADDRESS, "
+                       "hexadecimal",
+                       text);
     return 0;
 }

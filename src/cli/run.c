@@ -97,7 +97,8 @@ static int choose_guest(struct run *run, struct err *err)
         (!run->config.initrd && !find_initramfs(folder, run->initrd, sizeof(run->initrd))))
         return err_set(err, -ENOENT,
                        "there is no default guest in %s: \"make run\" fetches one, or name a "
-                       "kernel with --kernel", folder);
+                       "kernel with --kernel",
+                       folder);
     run->config.kernel = run->kernel;
     if (!run->config.initrd)
         run->config.initrd = run->initrd;
@@ -137,8 +138,8 @@ static int choose_serial(struct run *run, struct err *err)
         serial->in = STDIN_FILENO;
         serial->out = STDOUT_FILENO;
         if (isatty(STDIN_FILENO)) {
-            run->keys = (struct terminal_keys){
-                .quit = quit_key, .line_break = break_key, .opaque = run};
+            run->keys =
+                (struct terminal_keys){.quit = quit_key, .line_break = break_key, .opaque = run};
             serial->filter = terminal_filter;
             serial->opaque = &run->keys;
             serial->never_pause = true;
@@ -151,8 +152,8 @@ static int choose_serial(struct run *run, struct err *err)
         ret = open_output("serial", text + 5, &run->serial_file, err);
         serial->out = run->serial_file;
     } else {
-        ret = err_set(err, -EINVAL, "--serial takes stdio, none, file:PATH or pty, not \"%s\"",
-                      text);
+        ret =
+            err_set(err, -EINVAL, "--serial takes stdio, none, file:PATH or pty, not \"%s\"", text);
     }
     return ret;
 }
@@ -172,8 +173,7 @@ static int choose_debugcon(struct run *run, struct err *err)
         ret = open_output("debugcon", text + 5, &run->debug_file, err);
         debug->out = run->debug_file;
     } else {
-        ret = err_set(err, -EINVAL, "--debugcon takes none, stderr or file:PATH, not \"%s\"",
-                      text);
+        ret = err_set(err, -EINVAL, "--debugcon takes none, stderr or file:PATH, not \"%s\"", text);
     }
     return ret;
 }

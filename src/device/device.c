@@ -135,8 +135,7 @@ static const char *option_value(const char *options, const char *key, size_t *le
     return NULL;
 }
 
-int device_option_number(const char *options, const char *key, u64 max, u64 *value,
-                         struct err *err)
+int device_option_number(const char *options, const char *key, u64 max, u64 *value, struct err *err)
 {
     char text[32], *end;
     const char *start;

@@ -163,7 +163,7 @@ static void put_osc(struct aml *aml)
 {
     static const u8 body[] = {
         0x8a, 0x6b, 0x0a, 0x08, 'C', 'T', 'R', 'L', /* CreateDWordField */
-        0x70, 0x00, 'C', 'T', 'R', 'L',             /* Store */
+        0x70, 0x00, 'C',  'T',  'R', 'L',           /* Store */
         0xa4, 0x6b,                                 /* Return */
     };
 
@@ -434,5 +434,6 @@ int acpi_put_tables(struct mem *mem, const struct acpi_config *config, u64 gpa, 
     put_rsdp(&b, gpa, put_xsdt(&b));
     *rsdp = gpa;
     return b.error ? err_set(err, b.error, "the ACPI tables do not fit into their %" PRIu64 " KiB",
-                             size / KiB) : 0;
+                             size / KiB)
+                   : 0;
 }

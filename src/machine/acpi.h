@@ -9,13 +9,13 @@
 /* What the tables describe. */
 struct acpi_config {
     const struct engine_topology *topology;
-    u64 ecam;            /* gpa of 256 buses' configuration space */
-    u64 mmio_first, mmio_last;   /* PCI windows below 4 GiB */
+    u64 ecam;                  /* gpa of 256 buses' configuration space */
+    u64 mmio_first, mmio_last; /* PCI windows below 4 GiB */
     u64 mmio2_first, mmio2_last;
-    u64 high_first, high_last;   /* above RAM */
-    u32 io_apic, local_apic;     /* gpa */
-    u16 pm_base;         /* ports of the acpi-pm device */
-    u8 sci;              /* its interrupt */
+    u64 high_first, high_last; /* above RAM */
+    u32 io_apic, local_apic;   /* gpa */
+    u16 pm_base;               /* ports of the acpi-pm device */
+    u8 sci;                    /* its interrupt */
     u16 serial_port;
     u8 serial_irq;
 };

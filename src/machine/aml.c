@@ -66,7 +66,7 @@ void aml_end(struct aml *aml)
     at = aml->open[--aml->depth];
     if (aml->code.failed)
         return;
-    len = aml->code.len - at; /* the length counts itself */
+    len = aml->code.len - at;                         /* the length counts itself */
     aml->code.text[at] = (char)(2 << 6 | (len & 15)); /* two more bytes, four low bits */
     aml->code.text[at + 1] = (char)(len >> 4);
     aml->code.text[at + 2] = (char)(len >> 12);
@@ -199,7 +199,7 @@ void aml_memory32(struct aml *aml, u32 first, u32 len)
 
 enum {
     SPACE_PRODUCER = 0,
-    SPACE_FIXED = 0x0c, /* minimum and maximum are fixed, positive decode */
+    SPACE_FIXED = 0x0c,  /* minimum and maximum are fixed, positive decode */
     FLAGS_MEMORY = 0x01, /* read-write, not cacheable */
     FLAGS_IO = 0x03,     /* all of the range */
 };

@@ -94,8 +94,8 @@ static int create_devices(struct machine *machine, struct err *err)
     int ret;
 
     for (size_t i = 0; i < ARRAY_SIZE(simple); i++) {
-        ret = machine_add_device(machine, simple[i].name, simple[i].options, simple[i].stream,
-                                 NULL, err);
+        ret = machine_add_device(machine, simple[i].name, simple[i].options, simple[i].stream, NULL,
+                                 err);
         if (ret)
             return ret;
     }

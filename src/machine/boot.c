@@ -54,8 +54,8 @@ int boot_read_file(const char *path, const char *what, struct boot_file *file, s
     if (ret)
         return ret;
     *file = (struct boot_file){.path = path, .size = size};
-    file->data = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    file->data =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (file->data == MAP_FAILED) {
         close(fd);
         return err_set(err, -ENOMEM, "out of memory for the %s %s", what, path);
@@ -110,7 +110,7 @@ int boot_load_initrd(struct boot_context *ctx, u64 limit, u64 used_first, u64 us
         return ret;
     /* As high as it may be, so that it is out of the kernel's way; below the kernel at worst. */
     *gpa = *size < end ? align_down(end - *size, MEM_PAGE_SIZE) : 0;
-    if (*gpa < used_end && *gpa + *size > used_first)
+    if (*gpa<used_end && * gpa + *size> used_first)
         *gpa = *size < used_first ? align_down(used_first - *size, MEM_PAGE_SIZE) : 0;
     if (*gpa < MiB) {
         close(fd);
@@ -136,8 +136,9 @@ int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err)
         max = BOOT_COMMAND_LINE_MAX - 1;
     if (len > max)
         return err_set(err, -E2BIG,
-                       "the kernel command line has %" PRIu64 " characters; this kernel takes %"
-                       PRIu64, len, max);
+                       "the kernel command line has %" PRIu64
+                       " characters; this kernel takes %" PRIu64,
+                       len, max);
     return mem_write(ctx->mem, BOOT_COMMAND_LINE, ctx->command_line, len + 1);
 }
 
@@ -146,8 +147,15 @@ enum { SELECTOR_CODE = 0x10, SELECTOR_DATA = 0x18, SELECTOR_TSS = 0x20 };
 static struct kvm_segment flat_segment(u16 selector, u8 type, bool code, bool code64)
 {
     return (struct kvm_segment){
-        .base = 0, .limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
-        .s = 1, .g = 1, .db = !code64, .l = code && code64,
+        .base = 0,
+        .limit = 0xffffffff,
+        .selector = selector,
+        .type = type,
+        .present = 1,
+        .s = 1,
+        .g = 1,
+        .db = !code64,
+        .l = code && code64,
     };
 }
 
@@ -170,8 +178,7 @@ static int set_segments(struct boot_context *ctx, bool code64)
 
     s->cs = flat_segment(SELECTOR_CODE, 11, true, code64);
     s->ds = s->es = s->fs = s->gs = s->ss = data;
-    s->tr = (struct kvm_segment){
-        .limit = 0x67, .selector = SELECTOR_TSS, .type = 11, .present = 1};
+    s->tr = (struct kvm_segment){.limit = 0x67, .selector = SELECTOR_TSS, .type = 11, .present = 1};
     s->ldt = (struct kvm_segment){.type = 2, .unusable = 1};
     gdt[SELECTOR_CODE / 8] = descriptor(&s->cs);
     gdt[SELECTOR_DATA / 8] = descriptor(&data);

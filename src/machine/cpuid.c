@@ -39,7 +39,8 @@ static void fix_leaf_1(struct kvm_cpuid_entry2 *e, const struct place *p)
 static void fix_leaf_4(struct kvm_cpuid_entry2 *e, const struct place *p)
 {
     unsigned level = e->eax >> 5 & 7;
-    unsigned threads = machine_thread_bits(p->topology), package = machine_package_bits(p->topology);
+    unsigned threads = machine_thread_bits(p->topology),
+             package = machine_package_bits(p->topology);
     u32 sharing = level < 3 ? 1u << threads : 1u << package;
 
     if (!(e->eax & 0x1f))

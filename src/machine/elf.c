@@ -87,11 +87,11 @@ int boot_elf_parse(const struct boot_file *file, struct boot_elf *elf, struct er
             continue;
         if (!in_file(file, &segment) || segment.p_filesz > segment.p_memsz ||
             segment.p_paddr + segment.p_memsz < segment.p_paddr)
-            return err_set(err, -EINVAL, "the kernel %s is truncated within segment %u",
-                           file->path, i);
+            return err_set(err, -EINVAL, "the kernel %s is truncated within segment %u", file->path,
+                           i);
         if (segment.p_type == PT_NOTE && !elf->pvh_entry)
-            elf->pvh_entry = find_pvh_entry(file->data + segment.p_offset, segment.p_filesz,
-                                            segment.p_align);
+            elf->pvh_entry =
+                find_pvh_entry(file->data + segment.p_offset, segment.p_filesz, segment.p_align);
         if (segment.p_type != PT_LOAD || !segment.p_memsz)
             continue;
         if (segment.p_paddr < elf->first)
@@ -117,11 +117,11 @@ int boot_elf_load(struct boot_context *ctx, const struct boot_file *file, struct
         if (segment.p_paddr < MiB || segment.p_paddr + segment.p_memsz > ctx->low_end)
             return err_set(err, -ENOMEM,
                            "segment %u of the kernel %s lies at %#" PRIx64 " to %#" PRIx64
-                           ", where the guest has no memory", i, file->path,
-                           (u64)segment.p_paddr, (u64)(segment.p_paddr + segment.p_memsz));
+                           ", where the guest has no memory",
+                           i, file->path, (u64)segment.p_paddr,
+                           (u64)(segment.p_paddr + segment.p_memsz));
         /* What lies beyond p_filesz is zero, and so is fresh guest memory. */
-        ret = mem_write(ctx->mem, segment.p_paddr, file->data + segment.p_offset,
-                        segment.p_filesz);
+        ret = mem_write(ctx->mem, segment.p_paddr, file->data + segment.p_offset, segment.p_filesz);
     }
     return ret;
 }
@@ -187,8 +187,8 @@ int boot_elf_settle(struct boot_context *ctx, const struct boot_file *file, u64 
         return -ENOTSUP;
     for (unsigned i = 0; i < count; i++)
         if (moves[i].to != gpa + moves[i].from)
-            memmove(mem_hva(ctx->mem, moves[i].to, moves[i].len, true),
-                    file->data + moves[i].from, moves[i].len);
+            memmove(mem_hva(ctx->mem, moves[i].to, moves[i].len, true), file->data + moves[i].from,
+                    moves[i].len);
     for (unsigned i = 0; i < count; i++) {
         clear(file, gpa, done, moves[i].to);
         done = moves[i].to + moves[i].len;

@@ -13,9 +13,8 @@
 #include "trace/trace.h"
 
 #define HANDLER(suffix)                                                                            \
-    static enum machine_verdict machine_exit_##suffix(struct machine *machine,                     \
-                                                      struct machine_vcpu *vcpu,                   \
-                                                      struct kvm_run *run)
+    static enum machine_verdict machine_exit_##suffix(                                             \
+        struct machine *machine, struct machine_vcpu *vcpu, struct kvm_run *run)
 
 /* Ends the run with the registers of the vCPU that caused it. */
 static enum machine_verdict stop_with_report(struct machine_vcpu *vcpu, enum machine_end end,

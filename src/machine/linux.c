@@ -66,7 +66,8 @@ static int parse(const struct boot_file *file, struct image *image, struct err *
     if (file->size + 15 < whole || file->size <= setup + ENTRY_64)
         return err_set(err, -EINVAL,
                        "the kernel %s is truncated: its header speaks of %zu bytes, the file has "
-                       "%zu", file->path, whole, file->size);
+                       "%zu",
+                       file->path, whole, file->size);
     image->kernel = file->data + setup;
     image->size = file->size - setup;
     return 0;
@@ -84,8 +85,8 @@ static int choose_address(const struct boot_context *ctx, const struct boot_file
     if (*address < MiB || *address + hdr->init_size > ctx->low_end)
         return err_set(err, -ENOMEM,
                        "the kernel %s needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64
-                       " MiB; give it more with --mem", file->path,
-                       (*address + hdr->init_size + MiB - 1) / MiB, ctx->low_end / MiB);
+                       " MiB; give it more with --mem",
+                       file->path, (*address + hdr->init_size + MiB - 1) / MiB, ctx->low_end / MiB);
     return 0;
 }
 
@@ -174,8 +175,8 @@ static int unpack_and_copy(struct boot_context *ctx, const struct boot_file *fil
     struct boot_file vmlinux = {.path = file->path, .size = payload->unpacked};
     int ret;
 
-    vmlinux.data = mmap(NULL, vmlinux.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                        -1, 0);
+    vmlinux.data =
+        mmap(NULL, vmlinux.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (vmlinux.data == MAP_FAILED)
         return -ENOTSUP;
     ret = unpack(payload, vmlinux.data);
@@ -211,8 +212,7 @@ static int load_unpacked(struct boot_context *ctx, const struct boot_file *file,
 }
 
 static int load_packed(struct boot_context *ctx, const struct boot_file *file,
-                       const struct image *image, u64 *entry, u64 *first, u64 *end,
-                       struct err *err)
+                       const struct image *image, u64 *entry, u64 *first, u64 *end, struct err *err)
 {
     int ret = choose_address(ctx, file, &image->hdr, first, err);
 

@@ -170,11 +170,15 @@ int loop_init(struct loop *loop, void (*woken)(void *opaque), void *opaque, stru
     loop->epoll = epoll_create1(EPOLL_CLOEXEC);
     loop->timer = (struct loop_fd){
         .fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
-        .events = EPOLLIN, .ready = on_timer, .opaque = loop,
+        .events = EPOLLIN,
+        .ready = on_timer,
+        .opaque = loop,
     };
     loop->wake = (struct loop_fd){
         .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-        .events = EPOLLIN, .ready = on_wake, .opaque = loop,
+        .events = EPOLLIN,
+        .ready = on_wake,
+        .opaque = loop,
     };
     if (loop->epoll < 0 || loop->timer.fd < 0 || loop->wake.fd < 0)
         ret = -errno;

@@ -11,7 +11,7 @@
 
 struct loop_fd {
     int fd;
-    u32 events;                             /* EPOLLIN, EPOLLOUT; 0 listens to neither */
+    u32 events;                              /* EPOLLIN, EPOLLOUT; 0 listens to neither */
     void (*ready)(void *opaque, u32 events); /* in the loop's thread */
     void *opaque;
     bool registered; /* loop's */
@@ -20,12 +20,12 @@ struct loop_fd {
 struct loop {
     int epoll;
     struct loop_fd timer, wake;
-    pthread_mutex_t lock; /* of timers */
-    struct list timers;   /* armed, by deadline */
-    void (*woken)(void *opaque); /* after loop_wake, in the loop's thread */
+    pthread_mutex_t lock;                        /* of timers */
+    struct list timers;                          /* armed, by deadline */
+    void (*woken)(void *opaque);                 /* after loop_wake, in the loop's thread */
     void (*sleeping)(void *opaque, bool begins); /* around each sleep, or NULL */
     void *opaque;
-    bool quit;            /* loop's thread only */
+    bool quit; /* loop's thread only */
 };
 
 int loop_init(struct loop *loop, void (*woken)(void *opaque), void *opaque, struct err *err);

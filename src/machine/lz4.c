@@ -115,9 +115,9 @@ static void *work(void *opaque)
         if (i >= job->count)
             return NULL;
         room = job->out_size - i * BLOCK_MAX;
-        job->blocks[i].got = unpack_block(job->blocks[i].in, job->blocks[i].packed,
-                                          job->out + i * BLOCK_MAX,
-                                          room < BLOCK_MAX ? room : BLOCK_MAX);
+        job->blocks[i].got =
+            unpack_block(job->blocks[i].in, job->blocks[i].packed, job->out + i * BLOCK_MAX,
+                         room < BLOCK_MAX ? room : BLOCK_MAX);
     }
 }
 

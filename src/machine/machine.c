@@ -313,11 +313,15 @@ static int check_memory(const struct machine_board *board, u64 bytes, struct err
     if (bytes % MEM_PAGE_SIZE)
         return err_set(err, -EINVAL, "--mem: %" PRIu64 " bytes are not a multiple of 4 KiB", bytes);
     if (bytes < board->min_memory)
-        return err_set(err, -EINVAL, "--mem: %" PRIu64 " KiB are too little; the %s board needs at "
-                       "least %" PRIu64 " MiB", bytes / KiB, board->name, board->min_memory / MiB);
+        return err_set(err, -EINVAL,
+                       "--mem: %" PRIu64 " KiB are too little; the %s board needs at "
+                       "least %" PRIu64 " MiB",
+                       bytes / KiB, board->name, board->min_memory / MiB);
     if (bytes > board->max_memory)
-        return err_set(err, -EINVAL, "--mem: %" PRIu64 " GiB are too much; the %s board takes at "
-                       "most %" PRIu64 " GiB", bytes / GiB, board->name, board->max_memory / GiB);
+        return err_set(err, -EINVAL,
+                       "--mem: %" PRIu64 " GiB are too much; the %s board takes at "
+                       "most %" PRIu64 " GiB",
+                       bytes / GiB, board->name, board->max_memory / GiB);
     return 0;
 }
 

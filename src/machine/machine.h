@@ -30,8 +30,8 @@ enum machine_serial_kind { MACHINE_SERIAL_NONE, MACHINE_SERIAL_FDS, MACHINE_SERI
 /* What stands behind a serial port. */
 struct machine_serial {
     enum machine_serial_kind kind;
-    int in, out;       /* FDS: -1 for none; they stay the caller's */
-    bool never_pause;  /* go on reading when the guest does not, so that the filter sees all */
+    int in, out;      /* FDS: -1 for none; they stay the caller's */
+    bool never_pause; /* go on reading when the guest does not, so that the filter sees all */
     /* Sees input before the guest, in the I/O thread: edits @data in place, answers what is left
      * of @len. May be NULL. */
     size_t (*filter)(void *opaque, u8 *data, size_t len);
@@ -40,10 +40,10 @@ struct machine_serial {
 
 struct machine_config {
     struct engine *engine;
-    const char *board; /* row of boards.def */
+    const char *board;                    /* row of boards.def */
     const char *kernel, *initrd, *append; /* paths, command line; initrd may be NULL */
-    bool unpack;       /* decompress a bzImage's payload here and enter it directly */
-    u64 memory;        /* bytes of RAM */
+    bool unpack; /* decompress a bzImage's payload here and enter it directly */
+    u64 memory;  /* bytes of RAM */
     struct engine_topology topology;
     const char *cpu_model; /* NULL: the engine's default */
     bool jit;

@@ -59,7 +59,8 @@ int boot_pvh(struct boot_context *ctx, const struct boot_file *file, struct err 
     if (!elf.pvh_entry)
         return err_set(err, -EINVAL,
                        "the kernel %s has no PVH entry (a XEN_ELFNOTE_PHYS32_ENTRY note; Linux: "
-                       "CONFIG_PVH)", file->path);
+                       "CONFIG_PVH)",
+                       file->path);
     if (elf.pvh_entry < elf.first || elf.pvh_entry >= elf.end)
         return err_set(err, -EINVAL, "the PVH entry %#" PRIx64 " of the kernel %s is outside it",
                        elf.pvh_entry, file->path);

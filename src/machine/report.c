@@ -55,8 +55,8 @@ static void dump_code(struct vcpu *vcpu, const struct kvm_regs *r, const struct 
     if (!len)
         strbuf_printf(out, "  no memory is mapped at RIP\n");
     for (unsigned i = 0; i < SHOWN_INSNS && at < len; i++) {
-        bool good = ZYAN_SUCCESS(
-            ZydisDisassembleIntel(mode, r->rip + at, code + at, len - at, &insn));
+        bool good =
+            ZYAN_SUCCESS(ZydisDisassembleIntel(mode, r->rip + at, code + at, len - at, &insn));
         size_t length = good ? insn.info.length : 1;
 
         strbuf_printf(out, "  %c %016" PRIx64 "  ", i ? ' ' : '>', (u64)(r->rip + at));
@@ -71,8 +71,9 @@ static void dump_code(struct vcpu *vcpu, const struct kvm_regs *r, const struct 
 
 static void dump_segment(const char *name, const struct kvm_segment *s, struct strbuf *out)
 {
-    strbuf_printf(out, "  %-4s %04x base %016llx limit %08x type %x s %u dpl %u p %u avl %u l %u "
-                       "db %u g %u%s\n",
+    strbuf_printf(out,
+                  "  %-4s %04x base %016llx limit %08x type %x s %u dpl %u p %u avl %u l %u "
+                  "db %u g %u%s\n",
                   name, s->selector, s->base, s->limit, s->type, s->s, s->dpl, s->present, s->avl,
                   s->l, s->db, s->g, s->unusable ? " unusable" : "");
 }

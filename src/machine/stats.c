@@ -6,7 +6,7 @@
 #include "machine/private.h"
 
 #define MAX_STATS 256
-#define INSTRUCTIONS "instructions" /* the engine statistic that MIPS is computed from */
+#define INSTRUCTIONS "guest_insns" /* the engine statistic that MIPS is computed from */
 
 static const char *const exit_names[] = {
 #define X(number, suffix, sentence) [MACHINE_EXIT_##suffix] = #suffix,
@@ -72,7 +72,7 @@ static int collect(struct machine *machine, struct engine_stat *sum)
 static void times(const struct machine *machine, const struct engine_stat *stats, int count,
                   struct strbuf *out)
 {
-    u64 engine = 0, handlers = 0, guest = 0, soft = 0, insns = 0;
+    u64 engine = 0, handlers = 0, guest = 0, soft = 0, insns = 0, busy;
     u64 wall = machine->ended_ns - machine->started_ns;
 
     for (unsigned i = 0; i < machine->config.topology.cpus; i++) {
@@ -95,9 +95,11 @@ static void times(const struct machine *machine, const struct engine_stat *stats
         strbuf_printf(out, "  %-32s %14.3f s\n", "vCPUs in the engine", seconds(engine));
     }
     strbuf_printf(out, "  %-32s %14.3f s\n", "vCPUs in the machine", seconds(handlers));
-    if (insns && engine)
-        strbuf_printf(out, "  %-32s %14.1f MIPS\n", "speed while in the engine",
-                      (double)insns / ((double)engine / 1000));
+    /* run() includes the sleep of halted CPUs, the engine's own times do not. */
+    busy = guest + soft ? guest + soft : engine;
+    if (insns && busy)
+        strbuf_printf(out, "  %-32s %14.1f MIPS\n", "guest instructions",
+                      (double)insns / ((double)busy / 1000));
 }
 
 void machine_stats(struct machine *machine, struct strbuf *out)

@@ -295,8 +295,8 @@ int fd_stream_open(struct fd_stream *s, const struct machine_serial *config, str
     ret = wait_for(s, &s->in, &s->in_plain);
     if (!ret)
         ret = wait_for(s, &s->out, &s->out_plain);
-    return ret ? err_set(err, ret, "cannot wait for the serial port's back end: %s",
-                         strerror(-ret)) : 0;
+    return ret ? err_set(err, ret, "cannot wait for the serial port's back end: %s", strerror(-ret))
+               : 0;
 }
 
 void fd_stream_close(struct fd_stream *s)

@@ -13,7 +13,7 @@ struct fd_stream {
     struct stream stream; /* what the device sees */
     struct machine_serial config;
     struct loop *loop;
-    struct loop_fd in, out; /* out is a duplicate, so that both can be waited for */
+    struct loop_fd in, out;   /* out is a duplicate, so that both can be waited for */
     bool in_plain, out_plain; /* plain files: always ready, epoll refuses them */
     bool in_ended, in_paused;
     int slave; /* of a pty, kept open so that the master lives without a reader; else -1 */

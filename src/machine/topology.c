@@ -21,8 +21,8 @@ static long parse_number(const char *text, const char **end)
     return errno || (*after && *after != ',') ? -1 : value;
 }
 
-static int parse_item(const char *item, const char **end, unsigned first,
-                      struct engine_topology *t, struct err *err)
+static int parse_item(const char *item, const char **end, unsigned first, struct engine_topology *t,
+                      struct err *err)
 {
     const struct {
         const char *key;
@@ -45,8 +45,8 @@ static int parse_item(const char *item, const char **end, unsigned first,
         }
     }
     if (!field)
-        return err_set(err, -EINVAL, "--smp: \"%.*s\" is not sockets=, cores= or threads=",
-                       item_len, item);
+        return err_set(err, -EINVAL,
+                       "--smp: \"%.*s\" is not sockets=, cores= or threads=", item_len, item);
     value = parse_number(number, end);
     if (value < 0)
         return err_set(err, -EINVAL, "--smp: \"%.*s\" has no number", item_len, item);
@@ -96,11 +96,10 @@ int machine_topology_parse(const char *text, struct engine_topology *topology, s
     complete(&t);
     product = t.sockets * t.cores * t.threads;
     if (product != t.cpus)
-        return err_set(err, -EINVAL,
-                       "--smp %s: %u socket%s x %u core%s x %u thread%s = %u, not %u vCPU%s", text,
-                       t.sockets, t.sockets == 1 ? "" : "s", t.cores, t.cores == 1 ? "" : "s",
-                       t.threads, t.threads == 1 ? "" : "s", product, t.cpus,
-                       t.cpus == 1 ? "" : "s");
+        return err_set(
+            err, -EINVAL, "--smp %s: %u socket%s x %u core%s x %u thread%s = %u, not %u vCPU%s",
+            text, t.sockets, t.sockets == 1 ? "" : "s", t.cores, t.cores == 1 ? "" : "s", t.threads,
+            t.threads == 1 ? "" : "s", product, t.cpus, t.cpus == 1 ? "" : "s");
     if (t.cpus > MAX_CPUS)
         return err_set(err, -EINVAL, "--smp %s: %u vCPUs are more than %d", text, t.cpus, MAX_CPUS);
     *topology = t;

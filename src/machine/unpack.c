@@ -17,8 +17,8 @@
 #ifdef TRIODE_HAVE_ZLIB
 static s64 unpack_gzip(const u8 *in, size_t in_size, u8 *out, size_t out_size)
 {
-    z_stream z = {.next_in = (u8 *)in, .avail_in = (u32)in_size, .next_out = out,
-                  .avail_out = (u32)out_size};
+    z_stream z = {
+        .next_in = (u8 *)in, .avail_in = (u32)in_size, .next_out = out, .avail_out = (u32)out_size};
     int ret;
 
     if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) /* 16: a gzip header */

@@ -35,8 +35,8 @@ enum {
 struct acpi_pm_state {
     u16 status, enable, control;
     u8 gpe[GPE0_BYTES];
-    u64 start_ns;   /* the timer read 0 then */
-    u64 halves;     /* PM_TIMER_HALFs up to which TMR_STS is computed */
+    u64 start_ns; /* the timer read 0 then */
+    u64 halves;   /* PM_TIMER_HALFs up to which TMR_STS is computed */
 };
 
 struct acpi_pm {
@@ -67,8 +67,8 @@ static void update(struct acpi_pm *pm)
         s->status |= TMR_STS;
     s->halves = halves;
     if ((s->enable & TMR_STS) && !(s->status & TMR_STS))
-        deadline = s->start_ns + 1 +
-                   muldiv64((halves + 1) * PM_TIMER_HALF, NSEC_PER_SEC, PM_TIMER_HZ);
+        deadline =
+            s->start_ns + 1 + muldiv64((halves + 1) * PM_TIMER_HALF, NSEC_PER_SEC, PM_TIMER_HZ);
     env->timer_set(env->opaque, &pm->carry, deadline);
     high = s->status & s->enable;
     for (unsigned i = 0; i < GPE0_BYTES / 2; i++)
@@ -196,8 +196,8 @@ static int create(struct device *dev, const char *options, struct err *err)
         return ret;
     pm->irq = (unsigned)irq;
     pm->carry = (struct device_timer){.fire = carry_fired, .opaque = pm};
-    ret = device_bus_add(dev->ports, &(struct device_region){port, BLOCK_BYTES, 4, read_block,
-                                                             write_block, dev});
+    ret = device_bus_add(
+        dev->ports, &(struct device_region){port, BLOCK_BYTES, 4, read_block, write_block, dev});
     if (!ret)
         ret = device_bus_add(dev->ports, &(struct device_region){port + GPE0, GPE0_BYTES, 1,
                                                                  read_gpe, write_gpe, dev});
@@ -210,10 +210,6 @@ static void destroy(struct device *dev)
 }
 
 const struct device_class device_class_acpi_pm = {
-    DEVICE_CLASS(struct acpi_pm),
-    .state_version = 1,
-    .create = create,
-    .destroy = destroy,
-    .reset = reset,
-    .loaded = loaded,
+    DEVICE_CLASS(struct acpi_pm), .state_version = 1, .create = create,
+    .destroy = destroy,           .reset = reset,     .loaded = loaded,
 };

@@ -68,8 +68,8 @@ static int create(struct device *dev, const char *options, struct err *err)
         dev->stream->writable = ignore;
         dev->stream->line_break = ignore;
     }
-    ret = device_bus_add(dev->ports,
-                         &(struct device_region){port, 1, 1, read_port, write_port, dev});
+    ret =
+        device_bus_add(dev->ports, &(struct device_region){port, 1, 1, read_port, write_port, dev});
     return ret ? err_set(err, ret, "port %#" PRIx64 " is taken", port) : 0;
 }
 

@@ -262,9 +262,6 @@ static int create(struct device *dev, const char *options, struct err *err)
 }
 
 const struct device_class device_class_i8042 = {
-    DEVICE_CLASS(struct i8042),
-    .state_version = 1,
-    .create = create,
-    .reset = reset,
+    DEVICE_CLASS(struct i8042), .state_version = 1, .create = create, .reset = reset,
     .loaded = loaded,
 };

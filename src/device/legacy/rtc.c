@@ -211,8 +211,8 @@ static void arm_timers(struct rtc *rtc)
     if ((s->nvram[REG_B] & (B_AIE | B_UIE)) && !stopped(s)) {
         s64 now = guest_ns(rtc);
 
-        second = mono + NSEC_PER_SEC -
-                 (u64)(now - floor_div(now, NSEC_PER_SEC) * (s64)NSEC_PER_SEC);
+        second =
+            mono + NSEC_PER_SEC - (u64)(now - floor_div(now, NSEC_PER_SEC) * (s64)NSEC_PER_SEC);
     }
     if ((s->nvram[REG_B] & B_PIE) && period)
         periodic = (mono / period + 1) * period;
@@ -406,8 +406,8 @@ static int create(struct device *dev, const char *options, struct err *err)
         return ret;
     rtc->second = (struct device_timer){.fire = timer_fired, .opaque = rtc};
     rtc->periodic = (struct device_timer){.fire = timer_fired, .opaque = rtc};
-    ret = device_bus_add(dev->ports,
-                         &(struct device_region){0x70, 2, 1, read_data, write_data, dev});
+    ret =
+        device_bus_add(dev->ports, &(struct device_region){0x70, 2, 1, read_data, write_data, dev});
     return ret ? err_set(err, ret, "ports 0x70 and 0x71 are taken") : 0;
 }
 
@@ -420,10 +420,6 @@ static void destroy(struct device *dev)
 }
 
 const struct device_class device_class_rtc = {
-    DEVICE_CLASS(struct rtc),
-    .state_version = 1,
-    .create = create,
-    .destroy = destroy,
-    .reset = reset,
-    .loaded = loaded,
+    DEVICE_CLASS(struct rtc), .state_version = 1, .create = create,
+    .destroy = destroy,       .reset = reset,     .loaded = loaded,
 };

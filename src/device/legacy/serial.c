@@ -66,10 +66,10 @@ enum {
 struct serial_state {
     u8 ier, fcr, lcr, mcr, msr, scr;
     u16 divisor;
-    u8 line_errors;           /* LSR_OE, and PE, FE, BI of the character at the FIFO's head */
-    u8 thre_pending;          /* the transmitter-empty interrupt waits to be seen */
-    u8 timeout_pending;       /* the character-timeout interrupt */
-    u8 refused;               /* the back end was told to wait for room() */
+    u8 line_errors;     /* LSR_OE, and PE, FE, BI of the character at the FIFO's head */
+    u8 thre_pending;    /* the transmitter-empty interrupt waits to be seen */
+    u8 timeout_pending; /* the character-timeout interrupt */
+    u8 refused;         /* the back end was told to wait for room() */
     u8 rx_count, tx_count;
     u8 rx[FIFO_SIZE], rx_errors[FIFO_SIZE];
     u8 tx[FIFO_SIZE];
@@ -469,8 +469,8 @@ static int create(struct device *dev, const char *options, struct err *err)
         dev->stream->writable = writable;
         dev->stream->line_break = line_break;
     }
-    ret = device_bus_add(dev->ports,
-                         &(struct device_region){port, 8, 1, read_port, write_port, dev});
+    ret =
+        device_bus_add(dev->ports, &(struct device_region){port, 8, 1, read_port, write_port, dev});
     return ret ? err_set(err, ret, "ports at %#" PRIx64 " are taken", port) : 0;
 }
 
@@ -482,10 +482,6 @@ static void destroy(struct device *dev)
 }
 
 const struct device_class device_class_serial = {
-    DEVICE_CLASS(struct serial),
-    .state_version = 1,
-    .create = create,
-    .destroy = destroy,
-    .reset = reset,
-    .loaded = loaded,
+    DEVICE_CLASS(struct serial), .state_version = 1, .create = create,
+    .destroy = destroy,          .reset = reset,     .loaded = loaded,
 };

@@ -160,9 +160,10 @@ static void reset(struct device *dev)
 
     host->state = (struct pci_host_state){0};
     pci_put16(config, PCI_VENDOR_ID, 0x8086);
-    pci_put16(config, PCI_DEVICE_ID, 0x29c0); /* Q35's memory controller hub, which firmware knows */
-    pci_put16(config, PCI_COMMAND, 0x0006);   /* memory space, bus master: fixed */
-    pci_put16(config, PCI_CLASS, 0x0600);     /* host bridge */
+    pci_put16(config, PCI_DEVICE_ID,
+              0x29c0);                      /* Q35's memory controller hub, which firmware knows */
+    pci_put16(config, PCI_COMMAND, 0x0006); /* memory space, bus master: fixed */
+    pci_put16(config, PCI_CLASS, 0x0600);   /* host bridge */
     config->bytes[PCI_REVISION] = 2;
 }
 
@@ -177,14 +178,14 @@ static int create(struct device *dev, const char *options, struct err *err)
     if (ret)
         return ret;
     host->functions[0] = (struct pci_function){.config = &host->state.config, .dev = dev};
-    ret = device_bus_add(dev->ports, &(struct device_region){ADDRESS_PORT, 4, 4, read_address,
-                                                             write_address, dev});
+    ret = device_bus_add(
+        dev->ports, &(struct device_region){ADDRESS_PORT, 4, 4, read_address, write_address, dev});
     if (!ret)
-        ret = device_bus_add(dev->ports, &(struct device_region){DATA_PORT, 4, 4, read_data,
-                                                                 write_data, dev});
+        ret = device_bus_add(dev->ports,
+                             &(struct device_region){DATA_PORT, 4, 4, read_data, write_data, dev});
     if (!ret && ecam)
-        ret = device_bus_add(dev->memory, &(struct device_region){ecam, ECAM_BYTES, 4, read_ecam,
-                                                                  write_ecam, dev});
+        ret = device_bus_add(
+            dev->memory, &(struct device_region){ecam, ECAM_BYTES, 4, read_ecam, write_ecam, dev});
     return ret ? err_set(err, ret, "its ports or its memory at %#" PRIx64 " are taken", ecam) : 0;
 }
 

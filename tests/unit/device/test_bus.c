@@ -223,8 +223,9 @@ static void options_are_checked(void **state)
 {
     struct board *b = board_new("post", NULL);
     struct device_place place = board_place(b);
-    static const char *const bad[] = {"port", "port=", "port=x", "port=-1", "irq=24", "port=0x10000",
-                                      "prt=1", "port=1;irq=2", "port=1,,irq=4"};
+    static const char *const bad[] = {"port",    "port=",        "port=x",
+                                      "port=-1", "irq=24",       "port=0x10000",
+                                      "prt=1",   "port=1;irq=2", "port=1,,irq=4"};
     struct device *dev;
     struct err err;
     u64 number = 7;

@@ -30,8 +30,10 @@ static time_t clock_shown(struct board *b)
     while (cmos(b, 0x0a) & 0x80)
         ;
     tm = (struct tm){
-        .tm_sec = (int)bcd(cmos(b, 0)), .tm_min = (int)bcd(cmos(b, 2)),
-        .tm_hour = (int)bcd(cmos(b, 4)), .tm_mday = (int)bcd(cmos(b, 7)),
+        .tm_sec = (int)bcd(cmos(b, 0)),
+        .tm_min = (int)bcd(cmos(b, 2)),
+        .tm_hour = (int)bcd(cmos(b, 4)),
+        .tm_mday = (int)bcd(cmos(b, 7)),
         .tm_mon = (int)bcd(cmos(b, 8)) - 1,
         .tm_year = (int)(bcd(cmos(b, 0x32)) * 100 + bcd(cmos(b, 9))) - 1900,
     };
@@ -71,13 +73,13 @@ static void rtc_formats(void **state)
     cmos_set(b, 0x0b, 0x02);
     assert_int_equal(cmos(b, 4), 0x23);
     assert_int_equal(clock_shown(b) / 60, 946684740 / 60); /* 1999-12-31 23:59 */
-    cmos_set(b, 0x0b, 0x06); /* binary */
+    cmos_set(b, 0x0b, 0x06);                               /* binary */
     assert_int_equal(cmos(b, 4), 23);
     assert_int_equal(cmos(b, 2), 59);
     assert_int_equal(cmos(b, 9), 99);
-    cmos_set(b, 0x0b, 0x00); /* 12 hours, BCD */
+    cmos_set(b, 0x0b, 0x00);            /* 12 hours, BCD */
     assert_int_equal(cmos(b, 4), 0x91); /* 11 p.m. */
-    cmos_set(b, 4, 0x12); /* midnight */
+    cmos_set(b, 4, 0x12);               /* midnight */
     cmos_set(b, 0x0b, 0x02);
     assert_int_equal(cmos(b, 4), 0x00);
     board_free(b);
@@ -124,7 +126,8 @@ static void rtc_memory_and_battery(void **state)
     assert_int_equal(cmos(b, 0x15) | cmos(b, 0x16) << 8, 640);
     assert_int_equal(cmos(b, 0x30) | cmos(b, 0x31) << 8, 0xffff);
     assert_int_equal(cmos(b, 0x34) | cmos(b, 0x35) << 8, (3 * GiB - 16 * MiB) / (64 * KiB));
-    assert_int_equal(cmos(b, 0x5b) | cmos(b, 0x5c) << 8 | cmos(b, 0x5d) << 16, 5 * GiB / (64 * KiB));
+    assert_int_equal(cmos(b, 0x5b) | cmos(b, 0x5c) << 8 | cmos(b, 0x5d) << 16,
+                     5 * GiB / (64 * KiB));
     cmos_set(b, 0x40, 0x5a);
     cmos_set(b, 0x0b, 0x72);
     device_reset(b->dev);
@@ -346,13 +349,20 @@ static void debug_console(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rtc_shows_the_hosts_time), cmocka_unit_test(rtc_formats),
-        cmocka_unit_test(rtc_interrupts),           cmocka_unit_test(rtc_memory_and_battery),
-        cmocka_unit_test(kbc_self_test_and_ram),    cmocka_unit_test(kbc_without_devices),
-        cmocka_unit_test(kbc_resets),               cmocka_unit_test(pm_power_off),
-        cmocka_unit_test(pm_timer_runs),            cmocka_unit_test(pm_events),
-        cmocka_unit_test(pci_mechanism_1),          cmocka_unit_test(pci_ecam),
-        cmocka_unit_test(reset_control),            cmocka_unit_test(debug_console),
+        cmocka_unit_test(rtc_shows_the_hosts_time),
+        cmocka_unit_test(rtc_formats),
+        cmocka_unit_test(rtc_interrupts),
+        cmocka_unit_test(rtc_memory_and_battery),
+        cmocka_unit_test(kbc_self_test_and_ram),
+        cmocka_unit_test(kbc_without_devices),
+        cmocka_unit_test(kbc_resets),
+        cmocka_unit_test(pm_power_off),
+        cmocka_unit_test(pm_timer_runs),
+        cmocka_unit_test(pm_events),
+        cmocka_unit_test(pci_mechanism_1),
+        cmocka_unit_test(pci_ecam),
+        cmocka_unit_test(reset_control),
+        cmocka_unit_test(debug_console),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

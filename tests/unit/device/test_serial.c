@@ -1,8 +1,17 @@
 /* The 16550A, by its data sheet. */
 #include "board.h"
 
-enum { BASE = 0x3f8, IER = 0x3f9, IIR = 0x3fa, FCR = 0x3fa, LCR = 0x3fb, MCR = 0x3fc, LSR = 0x3fd,
-       MSR = 0x3fe, SCR = 0x3ff };
+enum {
+    BASE = 0x3f8,
+    IER = 0x3f9,
+    IIR = 0x3fa,
+    FCR = 0x3fa,
+    LCR = 0x3fb,
+    MCR = 0x3fc,
+    LSR = 0x3fd,
+    MSR = 0x3fe,
+    SCR = 0x3ff
+};
 
 static size_t type(struct board *b, const char *text)
 {

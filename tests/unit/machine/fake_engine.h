@@ -245,8 +245,13 @@ static inline struct machine_config fake_config(const char *kernel)
 {
     fake.engine.ops = &fake_ops;
     return (struct machine_config){
-        .engine = &fake.engine, .board = "pc", .kernel = kernel, .append = "hello",
-        .memory = 64 * MiB, .topology = {1, 1, 1, 1}, .unpack = true,
+        .engine = &fake.engine,
+        .board = "pc",
+        .kernel = kernel,
+        .append = "hello",
+        .memory = 64 * MiB,
+        .topology = {1, 1, 1, 1},
+        .unpack = true,
     };
 }
 

@@ -22,11 +22,19 @@ static u64 put(const char *smp)
     struct engine_topology topology;
     const struct acpi_config config = {
         .topology = &topology,
-        .ecam = 0xe0000000, .mmio_first = 0xc0000000, .mmio_last = 0xdfffffff,
-        .mmio2_first = 0xf0000000, .mmio2_last = 0xfebfffff,
-        .high_first = 0x200000000, .high_last = 0x81ffffffff,
-        .io_apic = 0xfec00000, .local_apic = 0xfee00000,
-        .pm_base = 0x600, .sci = 9, .serial_port = 0x3f8, .serial_irq = 4,
+        .ecam = 0xe0000000,
+        .mmio_first = 0xc0000000,
+        .mmio_last = 0xdfffffff,
+        .mmio2_first = 0xf0000000,
+        .mmio2_last = 0xfebfffff,
+        .high_first = 0x200000000,
+        .high_last = 0x81ffffffff,
+        .io_apic = 0xfec00000,
+        .local_apic = 0xfee00000,
+        .pm_base = 0x600,
+        .sci = 9,
+        .serial_port = 0x3f8,
+        .serial_irq = 4,
     };
     u64 rsdp = 0;
 
@@ -149,8 +157,9 @@ static void run_iasl(const char *arguments, const char *must_say)
     while (fgets(line, sizeof(line), pipe))
         if (strlen(all) + strlen(line) < sizeof(all))
             strcat(all, line);
-    if (pclose(pipe) || strstr(all, "Incorrect") || strstr(all, "Invalid") || strstr(all, "Could not") ||
-        strstr(all, "Warning ") || strstr(all, "Error ") || !strstr(all, must_say))
+    if (pclose(pipe) || strstr(all, "Incorrect") || strstr(all, "Invalid") ||
+        strstr(all, "Could not") || strstr(all, "Warning ") || strstr(all, "Error ") ||
+        !strstr(all, must_say))
         fail_msg("iasl %s:\n%s", arguments, all);
 }
 
@@ -189,7 +198,8 @@ static void integers_take_the_shortest_form(void **state)
     assert_int_equal(aml.code.len, 21);
     assert_memory_equal(aml.code.text,
                         "\x00\x01\x0a\x42\x0b\x34\x12\x0c\x78\x56\x34\x12\x0e\xf0\xde\xbc\x9a\x78"
-                        "\x56\x34\x12", 21);
+                        "\x56\x34\x12",
+                        21);
     strbuf_free(&aml.code);
     memset(&aml, 0, sizeof(aml));
     aml_eisa_id(&aml, "PNP0A03"); /* the manual's example: 0x030AD041 */

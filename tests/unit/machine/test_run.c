@@ -182,7 +182,8 @@ static void serial_port_on_pipes(void **state)
 
     (void)state;
     assert_int_equal(pipe(to) | pipe(from), 0);
-    config.serial = (struct machine_serial){.kind = MACHINE_SERIAL_FDS, .in = to[0], .out = from[1]};
+    config.serial =
+        (struct machine_serial){.kind = MACHINE_SERIAL_FDS, .in = to[0], .out = from[1]};
     assert_int_equal(write(to[1], "hello.", 6), 6);
     close(to[1]); /* the end of input is not the end of the run */
     fake.script = echo;

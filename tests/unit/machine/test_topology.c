@@ -5,7 +5,8 @@
 
 #include "machine/machine.h"
 
-static void good(const char *text, unsigned cpus, unsigned sockets, unsigned cores, unsigned threads)
+static void good(const char *text, unsigned cpus, unsigned sockets, unsigned cores,
+                 unsigned threads)
 {
     struct engine_topology t;
     struct err err;
@@ -72,8 +73,12 @@ static void impossible_ones_are_refused_with_the_arithmetic(void **state)
 /* Ids are unique, their fields say what the topology says, and powers of two leave no holes. */
 static void apic_ids_follow_the_topology(void **state)
 {
-    static const char *const texts[] = {"1", "6", "64", "12,sockets=2,cores=3,threads=2",
-                                        "8,sockets=2,cores=2", "45,sockets=3,cores=5,threads=3"};
+    static const char *const texts[] = {"1",
+                                        "6",
+                                        "64",
+                                        "12,sockets=2,cores=3,threads=2",
+                                        "8,sockets=2,cores=2",
+                                        "45,sockets=3,cores=5,threads=3"};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {

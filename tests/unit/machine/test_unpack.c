@@ -111,8 +111,8 @@ static void zstd(void **state)
 /* Made by lz4 -l of "abcabcabcabcabcabcabcabcabcabc\n", so that one case needs no tool. */
 static void lz4_without_tools(void **state)
 {
-    static const u8 data[] = {0x02, 0x21, 0x4c, 0x18, 0x0d, 0, 0, 0, 0x3f, 'a', 'b', 'c', 3, 0,
-                              0x03, 0x50, 'b', 'c', 'a', 'b', 'c'};
+    static const u8 data[] = {0x02, 0x21, 0x4c, 0x18, 0x0d, 0,   0,   0,   0x3f, 'a', 'b',
+                              'c',  3,    0,    0x03, 0x50, 'b', 'c', 'a', 'b',  'c'};
     u8 text[64];
 
     (void)state;
