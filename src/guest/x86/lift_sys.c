@@ -658,18 +658,22 @@ static void random_number(struct x86_lift *l, u64 reason)
 
 void lift_rdrand(struct x86_lift *l)
 {
-    if (l->in->rep || l->in->repne)
-        lift_raise(l, X86_UD);
-    else
-        random_number(l, X86_REASON_RDRAND);
+    random_number(l, X86_REASON_RDRAND);
+}
+
+void lift_rdpid(struct x86_lift *l)
+{
+    write_system(l, VALUE0(l, rdpid));
+}
+
+void lift_clflushopt(struct x86_lift *l)
+{
+    ir_ld(l->u, IR_I8, lift_linear(l, 1, false), 0); /* its access is all there is to see */
 }
 
 void lift_rdseed(struct x86_lift *l)
 {
-    if (l->in->rep || l->in->repne)
-        lift_raise(l, X86_UD); /* RDPID is not offered */
-    else
-        random_number(l, X86_REASON_RDSEED);
+    random_number(l, X86_REASON_RDSEED);
 }
 
 void lift_swapgs(struct x86_lift *l)

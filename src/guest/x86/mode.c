@@ -196,6 +196,7 @@ static const struct {
     {7, 0, 2, 2, X86_FEATURE_UMIP},
     {7, 0, 2, 3, X86_FEATURE_PKU},
     {7, 0, 2, 16, X86_FEATURE_LA57},
+    {7, 0, 2, 22, X86_FEATURE_RDPID},
     {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
     {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},
     {0xd, 1, 0, 3, X86_FEATURE_XSAVES},

@@ -196,6 +196,13 @@ u64 x86_helper_rdtscp(struct x86_cpu *cpu, u64 length)
     return split(cpu, x86_tsc(cpu));
 }
 
+u64 x86_helper_rdpid(struct x86_cpu *cpu)
+{
+    if (!x86_has(cpu, X86_FEATURE_RDPID))
+        x86_raise(cpu, X86_UD);
+    return cpu->msr_tsc_aux;
+}
+
 u64 x86_helper_rdpmc(struct x86_cpu *cpu, u64 length)
 {
     if (!(cpu->cr4 & X86_CR4_PCE) && cpu->cpl)

@@ -49,6 +49,7 @@ enum {
     X86_FEATURE_PAE = 1 << 25,
     X86_FEATURE_PGE = 1 << 26,
     X86_FEATURE_FXSR = 1 << 27,
+    X86_FEATURE_RDPID = 1 << 28,
 };
 
 static inline bool x86_has(struct x86_cpu *cpu, u32 feature)

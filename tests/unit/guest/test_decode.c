@@ -74,8 +74,8 @@ static const struct {
 
 /* Instructions of features that no CPU model has: #UD for us. */
 static const char *const absent =
-    " tzcnt lzcnt movbe adcx adox rdpid serialize xabort xbegin xend xtest tpause umonitor umwait "
-    "clwb clflushopt cldemote ptwrite incssp* rstorssp saveprevssp setssbsy clrssbsy wrss* wruss* "
+    " tzcnt lzcnt movbe adcx adox serialize xabort xbegin xend xtest tpause umonitor umwait "
+    "clwb cldemote ptwrite incssp* rstorssp saveprevssp setssbsy clrssbsy wrss* wruss* "
     "enqcmd* movdir* gf2p8* sha* aes* pclmulqdq bnd* rdssp* v* k* pconfig encls enclu enclv "
     "xresldtrk xsusldtrk uiret testui clui stui senduipi hreset wbnoinvd mcommit invlpgb tlbsync "
     "rdpru clzero monitorx mwaitx pvalidate psmash rmpupdate rmpadjust skinit stgi clgi vmrun "
