@@ -155,7 +155,7 @@ static void single_step(void)
 
 static void breakpoints(void)
 {
-    static volatile u32 watched;
+    static volatile u64 watched; /* its low half */
     word ip, dr6;
 
     asm volatile("mov %0, %%dr6" : : "r"((word)0xffff0ff0));
@@ -165,6 +165,19 @@ static void breakpoints(void)
     asm volatile("mov %%dr6, %0" : "=r"(dr6));
     EXPECT(dr6 & 0xf, 1);
     EXPECT(watched, 1); /* a trap: the write is done */
+    asm volatile("mov %0, %%dr6" : : "r"((word)0xffff0ff0));
+    EXPECT(TRAPS("movb %%al, 3+%0", : "=m"(watched) : "a"(0)), 1); /* a part of it counts */
+    EXPECT(TRAPS("movb %%al, 4+%0", : "=m"(watched) : "a"(0)), NO_FAULT);
+    EXPECT(TRAPS("movl %1, %k0", : "=r"(ip) : "m"(watched)), NO_FAULT); /* reads do not */
+    /* An instruction's address: a fault, before it is executed. */
+    asm volatile("mov %0, %%dr6" : : "r"((word)0xffff0ff0));
+    asm volatile("mov" W " $8f, %0; mov %0, %%dr1; mov %1, %%dr7; jmp 7f; 8: ud2; 7:"
+                 : "=&r"(ip)
+                 : "r"((word)0x408));
+    EXPECT(TRAPS("jmp *%0", : : "r"(ip)), 1);
+    EXPECT(fault.ip, ip);
+    asm volatile("mov %%dr6, %0" : "=r"(dr6));
+    EXPECT(dr6 & 0xf, 2);
     asm volatile("mov %0, %%dr7" : : "r"((word)0x400));
     EXPECT(TRAPS("movl $2, %0", : "=m"(watched)), NO_FAULT);
 }

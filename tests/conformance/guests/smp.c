@@ -157,6 +157,7 @@ static void wake(void)
     give(3);
     sti_hlt_cli();
     EXPECT(count[0x42], 1);
+    EXPECT(WAIT_UNTIL(ap_done), 1);
 }
 
 static void atomics(void)
