@@ -225,13 +225,13 @@ u64 x86_helper_read_cr(struct x86_cpu *cpu, u64 regs, u64 length)
     cr_intercept(cpu, regs, 1, length);
     switch (regs & 15) {
     case 0:
-        return cpu->cr0;
+        return seen(cpu, 0, cpu->cr0);
     case 2:
         return cpu->cr2;
     case 3:
         return cpu->cr3;
     case 4:
-        return cpu->cr4;
+        return seen(cpu, 4, cpu->cr4);
     case 8:
         return cpu->hooks && cpu->hooks->read_tpr ? cpu->hooks->read_tpr(cpu) : cpu->cr8;
     }
@@ -256,7 +256,7 @@ u64 x86_helper_write_cr(struct x86_cpu *cpu, u64 regs, u64 value, u64 length)
     cr_intercept(cpu, regs, 0, length);
     switch (regs & 15) {
     case 0:
-        done = x86_write_cr0(cpu, value, true);
+        done = owned(cpu, 0, cpu->cr0, &value) && x86_write_cr0(cpu, value, true);
         break;
     case 2:
         cpu->cr2 = value;
@@ -266,7 +266,7 @@ u64 x86_helper_write_cr(struct x86_cpu *cpu, u64 regs, u64 value, u64 length)
         done = x86_write_cr3(cpu, value, true);
         break;
     case 4:
-        done = x86_write_cr4(cpu, value, true);
+        done = owned(cpu, 4, cpu->cr4, &value) && x86_write_cr4(cpu, value, true);
         break;
     case 8:
         done = write_cr8(cpu, value);
