@@ -393,6 +393,8 @@ void run_guest(const char *name, enum guest_mode mode, unsigned cpus, unsigned l
                     host->checks_named);
     if (host->console[0])
         print_message("the guest says: %s\n", host->console);
+    else
+        print_message("%u comparisons\n", host->checks);
     memcpy(trouble, host->trouble, sizeof trouble);
     host_destroy(host);
     if (trouble[0])
