@@ -1,8 +1,9 @@
 /*
- * Streams on descriptors. A vCPU that writes a character only puts it into a ring and, when the
- * ring was empty, wakes the I/O thread: a guest's console costs no system call a byte, and a slow
- * terminal never stops a vCPU inside a handler. When the ring is full the device is told so and
- * shows it to the guest as a transmitter that is not yet empty.
+ * Streams on descriptors. A vCPU that writes a character only puts it into a ring; the first one
+ * arms a timer, and the I/O thread writes out what has come together until then. So a guest's
+ * console costs no system call a byte, and a slow terminal never stops a vCPU inside a handler.
+ * When the ring is full the device is told so and shows it to the guest as a transmitter that is
+ * not yet empty.
  */
 #include "machine/stream.h"
 
@@ -22,10 +23,13 @@
 /* One write at most: a terminal or pipe that is ready for output takes this without blocking. */
 #define WRITE_CHUNK 2048
 
+/* How long characters gather: less than a person or a protocol notices. */
+#define GATHER_NS (NSEC_PER_SEC / 1000)
+
 static size_t send_bytes(void *backend, const u8 *data, size_t len)
 {
     struct fd_stream *s = backend;
-    bool wake = false;
+    bool arm = false, full = false;
     size_t room;
 
     mutex_lock(&s->lock);
@@ -33,16 +37,18 @@ static size_t send_bytes(void *backend, const u8 *data, size_t len)
         room = STREAM_OUT_BYTES - (size_t)(s->out_head - s->out_tail);
         if (len > room) {
             len = room;
-            s->device_waits = true;
+            s->device_waits = full = true;
         }
         for (size_t i = 0; i < len; i++)
             s->out_data[s->out_head++ % STREAM_OUT_BYTES] = data[i];
-        wake = len && !s->wake_sent && !(s->out.events & EPOLLOUT);
-        s->wake_sent |= wake;
+        arm = len && !s->gathering && !(s->out.events & EPOLLOUT);
+        s->gathering |= arm;
     }
     mutex_unlock(&s->lock);
-    if (wake)
+    if (full)
         loop_wake(s->loop);
+    else if (arm)
+        loop_timer_set(s->loop, &s->gather, clock_mono_ns() + GATHER_NS);
     return len;
 }
 
@@ -112,7 +118,7 @@ static void pump_out(struct fd_stream *s)
     if (s->out.fd < 0)
         return;
     mutex_lock(&s->lock);
-    s->wake_sent = false;
+    s->gathering = false;
     mutex_unlock(&s->lock);
     while (!out_empty(s) && writable_now(s) && write_chunk(s))
         ;
@@ -190,6 +196,11 @@ static void in_ready(void *opaque, u32 events)
     (void)events;
     pull(s);
     pump_in(s);
+}
+
+static void gathered(void *opaque)
+{
+    pump_out(opaque);
 }
 
 static void out_ready(void *opaque, u32 events)
@@ -277,6 +288,7 @@ int fd_stream_open(struct fd_stream *s, const struct machine_serial *config, str
     s->config = *config;
     s->loop = loop;
     s->slave = -1;
+    s->gather = (struct device_timer){.fire = gathered, .opaque = s};
     mutex_init(&s->lock);
     s->stream = (struct stream){.backend = s, .send = send_bytes, .room = room};
     if (config->kind == MACHINE_SERIAL_PTY)
@@ -303,6 +315,7 @@ void fd_stream_close(struct fd_stream *s)
 {
     if (!s->loop)
         return;
+    loop_timer_set(s->loop, &s->gather, 0);
     if (s->out.fd >= 0) {
         loop_remove(s->loop, &s->out);
         close(s->out.fd);

@@ -16,6 +16,7 @@ struct fd_stream {
     struct loop_fd in, out;   /* out is a duplicate, so that both can be waited for */
     bool in_plain, out_plain; /* plain files: always ready, epoll refuses them */
     bool in_ended, in_paused;
+    struct device_timer gather;
     int slave; /* of a pty, kept open so that the master lives without a reader; else -1 */
     char path[64];
 
@@ -24,7 +25,7 @@ struct fd_stream {
     u64 out_head, out_tail;        /* bytes ever put in and taken out */
     bool out_lost;                 /* writing failed: output goes nowhere from now on */
     bool device_waits;             /* for writable() */
-    bool wake_sent;                /* to the loop, and not yet seen */
+    bool gathering;                /* the timer is armed */
     bool room, resume;             /* the device has room again; fd_stream_resume was called */
 
     u8 in_data[STREAM_IN_BYTES]; /* loop's thread only */
