@@ -9,6 +9,7 @@
 #include "base/bits.h"
 #include "base/log.h"
 #include "dbt/internal.h"
+#include "trace/trace.h"
 
 #define INVALID_TAG (~0ull)
 
@@ -61,6 +62,7 @@ static void flush_space(struct dbt_cpu *dc, struct space *space)
         clear(space->tlb[i]);
     retag(dc, space);
     dc->cpu->tlb_flushes++;
+    trace_emit(TLB, tlb, (int)dc->cpu->index, .action = "flush space", .space = space->key);
 }
 
 void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv)
@@ -130,6 +132,7 @@ void tlb_flush_page(struct guest_cpu *cpu, u64 gva)
     u64 page = align_down(gva, MEM_PAGE_SIZE);
 
     cpu->tlb_flushes++;
+    trace_emit(TLB, tlb, (int)cpu->index, .action = "flush page", .gva = page);
     for (unsigned i = 0; i < DBT_SPACES * DBT_PRIVS; i++) {
         struct space *space = &dc->spaces[i / DBT_PRIVS];
         struct tlb *tlb = space->valid ? space->tlb[i % DBT_PRIVS] : NULL;
@@ -197,6 +200,7 @@ void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
             clear_local(space->tlb[p]);
         retag(dc, space);
         cpu->tlb_flushes++;
+        trace_emit(TLB, tlb, (int)cpu->index, .action = "flush local", .space = space->key);
     }
 }
 
@@ -255,6 +259,7 @@ static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
     struct tlb_entry *e = entry_of(tlb, gva);
     u64 write_tag;
 
+    trace_emit(TLB, tlb, (int)cpu->index, .action = "fill", .gva = gva, .gpa = gpa);
     if (page->page_shift > MEM_PAGE_SHIFT) {
         u64 first = align_down(gva, BIT(page->page_shift));
         u64 last = first + BIT(page->page_shift) - 1;
