@@ -9,6 +9,8 @@
 #include "base/clock.h"
 #include "base/thread.h"
 
+static struct host *hosts;
+
 const struct engine_ops *test_ops;
 char test_doubt[640];
 
@@ -85,6 +87,8 @@ struct host *host_create(unsigned cpus)
 
     host = calloc(1, sizeof *host);
     assert_non_null(host);
+    host->next = hosts;
+    hosts = host;
     host->ops = test_ops;
     host->cpus = cpus;
     mutex_init(&host->lock);
@@ -110,18 +114,35 @@ struct host *host_create(unsigned cpus)
 
 void host_destroy(struct host *host)
 {
+    struct host **at = &hosts;
+
+    while (*at != host)
+        at = &(*at)->next;
+    *at = host->next;
     if (host->hung) /* a thread still uses it all */
         return;
     while (host->orders)
         usleep(1000);
-    for (unsigned i = 0; i < host->cpus; i++)
-        host->ops->vcpu_destroy(host->cpu[i].vcpu);
-    host->ops->vm_destroy(host->vm);
-    host->ops->close(host->engine);
+    for (unsigned i = 0; i < host->cpus; i++) {
+        if (host->cpu[i].vcpu)
+            host->ops->vcpu_destroy(host->cpu[i].vcpu);
+    }
+    if (host->vm)
+        host->ops->vm_destroy(host->vm);
+    if (host->engine)
+        host->ops->close(host->engine);
     mem_ram_free(&host->ram);
     mem_destroy(host->mem);
     free(host->cpuid);
     free(host);
+}
+
+int host_destroy_all(void **state)
+{
+    (void)state;
+    while (hosts)
+        host_destroy(hosts);
+    return 0;
 }
 
 void host_load(struct host *host, u64 gpa, const void *code, size_t len)

@@ -33,6 +33,7 @@ struct host_cpu {
 };
 
 struct host {
+    struct host *next; /* all that live */
     const struct engine_ops *ops;
     struct engine *engine;
     struct mem *mem;
@@ -67,6 +68,8 @@ struct host {
  * it, see host_give_up) when the engine refuses. */
 struct host *host_create(unsigned cpus);
 void host_destroy(struct host *host);
+/* A cmocka teardown: destroys what a test that failed or skipped left behind. */
+int host_destroy_all(void **state);
 
 /* Puts vCPU 0 to LOAD_GPA in @mode; the tables that the mode needs are in memory afterwards. */
 void host_enter(struct host *host, enum guest_mode mode);

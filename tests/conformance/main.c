@@ -60,7 +60,7 @@ static int choose_engine(const char *name)
 int main(int argc, char **argv)
 {
     static const struct CMUnitTest host_tests[] = {
-#define X(name) cmocka_unit_test(name),
+#define X(name) cmocka_unit_test_teardown(name, host_destroy_all),
         STATE_TESTS(X) RUN_TESTS(X)
 #undef X
     };
@@ -80,6 +80,7 @@ int main(int argc, char **argv)
         tests[count++] = (struct CMUnitTest){
             .name = guest_cases[i].binary,
             .test_func = guest_test,
+            .teardown_func = host_destroy_all,
             .initial_state = (void *)&guest_cases[i],
         };
     }

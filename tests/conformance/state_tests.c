@@ -78,7 +78,7 @@ void power_on_state(void **state)
 /* The first instruction is at 0xfffffff0. */
 void reset_vector(void **state)
 {
-    static const u8 code[] = {0xb0, 0x5a, 0xe6, 0x42}; /* mov $0x5a, %al; out %al, $0x42 */
+    static const u8 code[] = {0xb0, 0x5a, 0xe6, 0x80}; /* mov $0x5a, %al; out %al, $0x80 */
     struct host *host = host_create(1);
     struct kvm_userspace_memory_region region = {
         .slot = 7,
@@ -90,8 +90,6 @@ void reset_vector(void **state)
 
     (void)state;
     host_load(host, FREE_GPA + 0xff0, code, sizeof code);
-    /* Port 0x42 belongs to the 8254, so use another. */
-    host->ram.hva[FREE_GPA + 0xff3] = 0x80;
     CHECK_EQUAL(OPS(set_memory)(host->vm, &region), 0);
     CHECK_EQUAL(host_run_once(host), 0);
     CHECK_EQUAL(run->exit_reason, KVM_EXIT_IO);
