@@ -1,11 +1,37 @@
 /* Getters and setters of state: one ioctl each, made from the tables in private.h. */
+#include <string.h>
+
 #include "kvm/private.h"
+
+/* Linux before 6.5 leaves nent as it was given, entries and all: the table ends with the last entry
+ * that was written. */
+static int get_cpuid(struct vcpu *vcpu, struct kvm_cpuid2 *cpuid)
+{
+    static const struct kvm_cpuid_entry2 empty;
+    u32 room = cpuid->nent;
+    int ret;
+
+    memset(cpuid->entries, 0, room * sizeof(cpuid->entries[0]));
+    ret = kvm_ioctl(to_kvm_vcpu(vcpu)->fd, KVM_GET_CPUID2, cpuid);
+    if (ret || cpuid->nent != room)
+        return ret;
+    while (cpuid->nent && !memcmp(&cpuid->entries[cpuid->nent - 1], &empty, sizeof(empty)))
+        cpuid->nent--;
+    return 0;
+}
+
+static int get_state(struct vcpu *vcpu, unsigned long request, void *state)
+{
+    if (request == KVM_GET_CPUID2)
+        return get_cpuid(vcpu, state);
+    return kvm_ioctl(to_kvm_vcpu(vcpu)->fd, request, state);
+}
 
 /* KVM's setters take their structs by pointers without const, but do not write to them. */
 #define X(name, type, get, set)                                                                    \
     int kvm_get_##name(struct vcpu *vcpu, type *state)                                             \
     {                                                                                              \
-        return kvm_ioctl(to_kvm_vcpu(vcpu)->fd, get, state);                                       \
+        return get_state(vcpu, get, state);                                       \
     }                                                                                              \
     int kvm_set_##name(struct vcpu *vcpu, const type *state)                                       \
     {                                                                                              \

@@ -259,6 +259,9 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
         if (!injected && is_exception(&event))
             level = exception_interceptor(vmx, &event);
         if (level) {
+            /* SDM 28.2.4: a double fault that exits directly is not "during event delivery". */
+            if (event.vector == X86_DF)
+                vmx->delivering.valid = false;
             cpu->pending = event;
             vmx_event_exit(cpu, VMX_REASON_exception_or_nmi, event.has_payload ? event.payload : 0);
             vmx->exit_to = level;
@@ -274,6 +277,7 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
         if (ret == VMX_EXITED)
             return VMX_EXITED;
         if (ret != -EAGAIN) {
+            vmx->delivering.valid = false; /* nor is a triple fault */
             vmx_event_exit(cpu, VMX_REASON_triple_fault, 0);
             vmx->exit_to = vmx->current;
             return VMX_EXITED;
