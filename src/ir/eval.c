@@ -20,6 +20,33 @@ static void raise_inexact(void)
     sum = sum + tiny;
 }
 
+/*
+ * Whether the environment takes denormal operands for zeros, and @value as it is then taken. What
+ * uses comparisons and bits instead of arithmetic has to ask.
+ */
+static bool denormals_are_zeros(void)
+{
+#ifdef __SSE__
+    return __builtin_ia32_stmxcsr() & 0x40;
+#else
+    return false;
+#endif
+}
+
+static f32 operand_f32(f32 value)
+{
+    u64 bits = ir_bits_f32(value);
+
+    return !(bits & 0x7f800000) && denormals_are_zeros() ? ir_f32(bits & 0x80000000) : value;
+}
+
+static f64 operand_f64(f64 value)
+{
+    u64 bits = ir_bits_f64(value);
+
+    return !(bits & 0x7ffull << 52) && denormals_are_zeros() ? ir_f64(bits & 1ull << 63) : value;
+}
+
 /* A signalling comparison is a quiet one and, for any NaN, the flag. */
 #define SIGNALLING(type)                                                                           \
     static void signal_nan_##type(type a, type b)                                                  \
@@ -30,12 +57,12 @@ static void raise_inexact(void)
     type ir_fmin_##type(type a, type b)                                                            \
     {                                                                                              \
         signal_nan_##type(a, b);                                                                   \
-        return isless(a, b) ? a : b;                                                               \
+        return operand_##type(isless(a, b) ? a : b);                                                               \
     }                                                                                              \
     type ir_fmax_##type(type a, type b)                                                            \
     {                                                                                              \
         signal_nan_##type(a, b);                                                                   \
-        return isgreater(a, b) ? a : b;                                                            \
+        return operand_##type(isgreater(a, b) ? a : b);                                                            \
     }                                                                                              \
     bool ir_fless_##type(type a, type b)                                                           \
     {                                                                                              \
@@ -56,6 +83,7 @@ f64 ir_fround_f64(f64 value, u64 mode)
 {
     f64 r;
 
+    value = operand_f64(value);
     switch (mode & 7) {
     case ROUND_EVEN:
         r = roundeven(value);
@@ -85,6 +113,7 @@ f32 ir_fround_f32(f32 value, u64 mode)
 {
     f32 r;
 
+    value = operand_f32(value);
     switch (mode & 7) {
     case ROUND_EVEN:
         r = roundevenf(value);
@@ -118,8 +147,9 @@ u64 ir_float_to_int(enum ir_type to, enum ir_type from, u64 value, bool to_zero)
 
     /* f32 is not widened first: that would raise the denormal flag. */
     if (from == IR_F32) {
-        f32 r = ir_fround_f32(ir_f32(value), mode);
+        f32 v = operand_f32(ir_f32(value)), r = ir_fround_f32(v, mode);
 
+        value = ir_bits_f32(v);
         rounded = ir_bits_f32(r);
         if ((rounded & 0x7fffffff) > 0x7f800000) {
             raise_invalid();
@@ -127,7 +157,9 @@ u64 ir_float_to_int(enum ir_type to, enum ir_type from, u64 value, bool to_zero)
         }
         exact = r;
     } else {
-        exact = ir_fround_f64(ir_f64(value), mode);
+        exact = operand_f64(ir_f64(value));
+        value = ir_bits_f64(exact);
+        exact = ir_fround_f64(exact, mode);
         rounded = ir_bits_f64(exact);
     }
     magnitude = ir_bits_f64(exact) & ~0ull >> 1;

@@ -335,11 +335,80 @@ static bool rewrite(u8 *code, unsigned length, u64 old, u64 new, unsigned bytes)
  * Registers and memory
  */
 
+/* An 80-bit value of any class, the unsupported ones (SDM vol. 1 8.2.2) included. */
+static void random_float80(u8 *image)
+{
+    static const u16 exponents[] = {0,      1,      0x3fff, 0x3ffe, 0x4000, 0x400e, 0x401e, 0x403e,
+                                    0x3f81, 0x3f6a, 0x407e, 0x3c01, 0x3bcd, 0x43fe, 0x7ffe, 0x7fff};
+    static const u64 mantissas[] = {0,
+                                    1ull << 63,
+                                    3ull << 62,
+                                    1,
+                                    ~0ull,
+                                    0xffffff0000000000,
+                                    0xfffffffffffff800,
+                                    0x8000000000000400,
+                                    0xc90fdaa22168c235,
+                                    0x8000008000000000};
+    u64 mantissa = isa_random(2) ? mantissas[isa_random(ARRAY_SIZE(mantissas))] : random64();
+    u16 exponent = exponents[isa_random(ARRAY_SIZE(exponents))];
+
+    switch (isa_random(8)) {
+    case 0:
+        exponent = (u16)isa_random(0x8000);
+        break;
+    case 1:
+    case 2:
+    case 3: /* an integer, or not much more than one */
+        mantissa = random64() << isa_random(64);
+        exponent = (u16)(0x3fff + isa_random(66));
+        break;
+    case 4: /* around 1 */
+        exponent = (u16)(0x3ff0 + isa_random(20));
+        break;
+    }
+    if (exponent && isa_random(16))
+        mantissa |= 1ull << 63;
+    if (isa_random(2))
+        exponent |= 0x8000;
+    if (!isa_random(12))
+        exponent = mantissa = 0;
+    memcpy(image, &mantissa, 8);
+    memcpy(image + 8, &exponent, 2);
+}
+
+/* The x87 part of the image: any TOP, tags, precision, rounding; now and then unmasked exceptions,
+ * which may be pending. */
+static void random_x87(u8 *fx)
+{
+    u16 fcw = 0x37f, fsw = 0;
+    u8 tags = 0;
+
+    if (isa_random(2))
+        fcw = (u16)(0x7f | isa_random(4) << 10 | (isa_random(3) ? 0x300 : isa_random(4) << 8));
+    if (!isa_random(4))
+        fcw &= (u16) ~(isa_random(2) ? 0x3f : 1 << isa_random(6));
+    fsw = (u16)(isa_random(8) << 11 | (isa_random(0x10000) & 0x4700));
+    if (!isa_random(4))
+        fsw |= (u16)(isa_random(0x80) & (isa_random(6) ? fcw | ~0x3fu : ~0u));
+    if (fsw & ~fcw & 0x3f)
+        fsw |= 0x8080;
+    for (unsigned i = 0; i < 8; i++)
+        if (isa_random(8))
+            tags |= (u8)(1u << i);
+    if (!isa_random(16))
+        tags = isa_random(2) ? 0 : 0xff;
+    memcpy(fx, &fcw, 2);
+    memcpy(fx + 2, &fsw, 2);
+    fx[4] = tags;
+    for (unsigned i = 0; i < 8; i++)
+        random_float80(fx + 32 + 16 * i);
+}
+
 static void random_state_for(struct isa_state *s, unsigned bits)
 {
     static const u64 flags[] = {X86_FLAG_CF, X86_FLAG_PF, X86_FLAG_AF, X86_FLAG_ZF,
                                 X86_FLAG_SF, X86_FLAG_OF, X86_FLAG_DF};
-    u16 fcw = 0x37f;
     u32 mxcsr = 0x1f80;
 
     memset(s, 0, sizeof(*s));
@@ -348,10 +417,17 @@ static void random_state_for(struct isa_state *s, unsigned bits)
     for (unsigned i = 0; i < ARRAY_SIZE(flags); i++)
         if (isa_random(2))
             s->rflags |= flags[i];
-    memcpy(s->fx, &fcw, 2);
+    random_x87(s->fx);
     mxcsr |= isa_random(4) << 13;
     if (!isa_random(8))
         mxcsr |= 0x8040;
+    else if (!isa_random(8))
+        mxcsr |= isa_random(2) ? 0x8000 : 0x40;
+    /* Flags so far; now and then an unmasked exception. */
+    if (!isa_random(4))
+        mxcsr |= isa_random(64);
+    if (!isa_random(8))
+        mxcsr &= ~(isa_random(2) ? 0x1f80u : 0x80u << isa_random(6));
     memcpy(s->fx + 24, &mxcsr, 4);
     for (unsigned i = 160; i < ISA_FX; i += 8) {
         u64 v = lanes();
@@ -408,6 +484,16 @@ static bool aim(struct isa_case *c, u8 *code, const struct x86_insn *in, u64 tar
     return true;
 }
 
+/* AMD's CPUs have a bit 17 in MXCSR (MM), which faults by the SDM. */
+static bool loads_mm(const struct isa_case *c, u64 target)
+{
+    u64 v = 0;
+
+    if (target - ISA_DATA <= ISA_DATA_SIZE - 4)
+        memcpy(&v, isa_pattern + (target - ISA_DATA), 4);
+    return (c->patch_at ? c->patch : v) & 0x20000;
+}
+
 static bool is(const struct x86_insn *in, const char *name)
 {
     return !strcmp(in->row->name, name);
@@ -439,10 +525,47 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
     return in->operand_size != 2 || c->bits == 16;
 }
 
+/*
+ * MASKMOVQ, MASKMOVDQU: with masked-out bytes in an inaccessible page it is the CPU's choice whether
+ * it faults (SDM vol. 2 MASKMOVDQU: "may still be signaled (implementation dependent)"). So all lies
+ * inside, or no byte does and all are wanted.
+ */
+static void set_mask_move(struct isa_case *c, const struct x86_insn *in)
+{
+    bool mmx = is(in, "mmx_maskmovq");
+    unsigned reg = in->op[1].reg & (mmx ? 7 : 15), top = c->in.fx[3] >> 3 & 7;
+    u64 at = ISA_DATA + isa_random(ISA_DATA_SIZE - 15);
+
+    if (!isa_random(8) || in->address_size * 8 != c->bits) {
+        at = ISA_DATA + ISA_DATA_SIZE + isa_random(4000);
+        memset(c->in.fx + (mmx ? 32 + 16 * ((reg - top) & 7) : 160 + 16 * reg), 0xff,
+               mmx ? 10 : 16);
+    }
+    c->in.gpr[X86_RDI] = at - isa_data_base(c);
+    c->in.rflags &= ~(u64)X86_FLAG_AC;
+    c->fault_page_only = true;
+}
+
+/*
+ * The x87 environment in memory: last instruction and operand are not compared. AMD CPUs keep them
+ * for pending exceptions only.
+ */
+static void set_environment(struct isa_case *c, const struct x86_insn *in, u64 target)
+{
+    unsigned size = in->operand_size == 2 ? 2 : 4;
+
+    c->fault_page_only = true;
+    if (is(in, "fnstenv") || is(in, "fnsave")) {
+        c->ignored_at = target + 3 * size;
+        c->ignored_bytes = 4 * size;
+    }
+}
+
 /* What certain instructions need to do more than fault or run for ever. */
 static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
 {
     static const char *const strings[] = {"movs", "stos", "lods", "cmps", "scas", NULL};
+    static const char *const fcomi[] = {"fcomi", "fcomip", "fucomi", "fucomip", NULL};
     u64 *gpr = c->in.gpr;
 
     if (named(in->row, strings)) {
@@ -461,6 +584,14 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
         c->patch = random64() & ~(X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_AC | X86_FLAG_RF);
     } else if (is(in, "leave") || is(in, "enter")) {
         gpr[X86_RBP] = data_address(8) - isa_data_base(c);
+    } else if (is(in, "maskmovdqu") || is(in, "mmx_maskmovq")) {
+        set_mask_move(c, in);
+    } else if (named(in->row, fcomi)) {
+        c->x87_undefined = 0x200; /* C1: SDM vol. 2 clears it, AMD's CPUs leave it */
+    } else if (is(in, "cvtpi2ps") && in->op[1].kind == X86_OP_MEM) {
+        /* SDM vol. 2 has it go to MMX operation, AMD's CPUs do not: where it makes no difference. */
+        c->in.fx[2] = c->in.fx[3] = 0;
+        c->in.fx[4] = 0xff;
     } else if (is(in, "bswap") && in->operand_size == 2) {
         return false;
     } else if ((is(in, "div") || is(in, "idiv")) && isa_random(4) && in->base != X86_RDX &&
@@ -535,8 +666,12 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
         c->patch = value();
         if (!aim(c, code, &in, target))
             return false;
+        if (row->op[0] == X86_OC_M && row->flags & X86_ROW_FPU)
+            set_environment(c, &in, target);
         if (target <= ISA_DATA + ISA_DATA_SIZE - 8 && isa_random(2))
             c->patch_at = target;
+        if (is(&in, "ldmxcsr") && loads_mm(c, target))
+            return false;
     }
     if (!special(c, code, &in) || !set_undefined(c, &in))
         return false;

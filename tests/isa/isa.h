@@ -30,6 +30,11 @@ struct isa_case {
     u64 patch_at, patch; /* eight bytes of memory beside the common pattern */
     u64 undefined;       /* flags not compared, */
     u64 fault_undefined; /* and those when it ends in an exception */
+    u16 x87_undefined;   /* bits of the x87 status word not compared */
+    /* Memory not compared, and whether of a fault's address only the page is. */
+    u64 ignored_at;
+    unsigned ignored_bytes;
+    bool fault_page_only;
 };
 
 struct isa_result {

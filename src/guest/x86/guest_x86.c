@@ -10,10 +10,16 @@ static const struct ir_helper helpers[X86_HELPERS] = {
 #undef X
 };
 
-/* Rounding, FTZ, DAZ and the flags so far; unmasked exceptions are the lifters' business. */
+/* Rounding, FTZ, DAZ and the flags so far; unmasked exceptions are the lifters' business. FTZ has no
+ * effect while underflow is unmasked (SDM vol. 1 10.2.3.3). */
 static u32 fp_enter(const struct guest_cpu *cpu)
 {
-    return ((const struct x86_cpu *)cpu)->mxcsr | 0x1f80;
+    const u32 flush_to_zero = 0x8000, underflow_mask = 0x800;
+    u32 mxcsr = ((const struct x86_cpu *)cpu)->mxcsr;
+
+    if (!(mxcsr & underflow_mask))
+        mxcsr &= ~flush_to_zero;
+    return mxcsr | 0x1f80;
 }
 
 static void fp_leave(struct guest_cpu *cpu, u32 mxcsr)

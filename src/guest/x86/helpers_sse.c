@@ -7,6 +7,7 @@
 #include "guest/x86/x86_internal.h"
 
 #define MXCSR_FLAGS 0x3fu
+#define MXCSR_UE 0x10u
 #define MXCSR_MASKS_SHIFT 7
 #define MXCSR_VALID 0xffffu /* DAZ included */
 
@@ -35,16 +36,32 @@ u64 x86_helper_fp_begin(struct x86_cpu *cpu)
     return 0;
 }
 
+/* A tiny result that is exact underflows too while that is unmasked (SDM vol. 1 4.9.1.5). */
+static bool has_denormal(const u64 *v, u64 lane)
+{
+    const u64 exponent = lane == 4 ? 0x7f800000 : 0x7ffull << 52;
+
+    for (u64 i = 0; lane && i < 16 / lane; i++) {
+        u64 bits = lane == 4 ? (u32)(v[i / 2] >> 32 * (i & 1)) : v[i];
+
+        if (!(bits & exponent) && bits << (lane == 4 ? 41 : 12))
+            return true;
+    }
+    return false;
+}
+
 /* SDM vol. 1 11.5.2: with an unmasked exception the destination stays as it was; the flags of that
  * instruction are set. Denormal, invalid and divide-by-zero come before the computation: then the
  * others are not raised. */
-u64 x86_helper_fp_check(struct x86_cpu *cpu)
+u64 x86_helper_fp_check(struct x86_cpu *cpu, u64 lane)
 {
     const u32 before_computing = 7;
     u32 raised, unmasked;
 
     cpu->common.memory->fp_sync(&cpu->common);
     raised = cpu->mxcsr & MXCSR_FLAGS;
+    if (!(cpu->mxcsr >> MXCSR_MASKS_SHIFT & MXCSR_UE) && has_denormal(cpu->common.scratch, lane))
+        raised |= MXCSR_UE;
     unmasked = raised & ~(cpu->mxcsr >> MXCSR_MASKS_SHIFT);
     if (unmasked & before_computing)
         raised &= before_computing;

@@ -69,7 +69,7 @@ static void begin(struct x86_cpu *cpu)
  * unmasked ones among its exceptions. */
 static unsigned finish(struct x86_cpu *cpu, u16 status, unsigned mask)
 {
-    cpu->fsw = (u16)((cpu->fsw & ~mask) | (status & (mask | 0x3f)));
+    cpu->fsw = (u16)((cpu->fsw & ~mask) | (status & (mask | 0x7f)));
     summarize(cpu);
     return status & ~cpu->fcw & 0x3f;
 }
@@ -78,7 +78,17 @@ static unsigned finish(struct x86_cpu *cpu, u16 status, unsigned mask)
  * value (SDM vol. 1 8.5.1.1). */
 static bool stack_fault(struct x86_cpu *cpu, bool overflow)
 {
-    return !finish(cpu, (u16)(X87_IE | X87_SF | (overflow ? X87_C1 : 0)), X87_C1 | X87_SF);
+    return !finish(cpu, (u16)(X87_IE | X87_SF | (overflow ? X87_C1 : 0)), X87_C1);
+}
+
+/* Faults if any of @bytes cannot be written. */
+static void probe(struct x86_cpu *cpu, u64 address, unsigned bytes)
+{
+    u64 last = address + bytes - 1;
+
+    cpu->common.memory->host(&cpu->common, address, GUEST_WRITE);
+    if (last >> 12 != address >> 12)
+        cpu->common.memory->host(&cpu->common, last & ~4095ull, GUEST_WRITE);
 }
 
 static bool underflow(struct x86_cpu *cpu)
@@ -86,79 +96,61 @@ static bool underflow(struct x86_cpu *cpu)
     return stack_fault(cpu, false);
 }
 
-static void push_checked(struct x86_cpu *cpu, struct x86_fpr v)
-{
-    if (!empty(cpu, 7)) {
-        if (!stack_fault(cpu, true))
-            return;
-        v = INDEFINITE;
-    }
-    push(cpu, v);
-}
-
 /* --- operands in memory ---------------------------------------------------------------------- */
 
-static struct x87_result load_memory(struct x86_cpu *cpu, u64 kind, u64 address)
+/* Bytes of a memory format. */
+static unsigned format_bytes(u64 format)
 {
-    const struct guest_memory *memory = cpu->common.memory;
-    struct x87_result r = {0};
-    struct x86_fpr v = {0};
-
-    switch (kind) {
-    case X87_M32:
-        memory->load(&cpu->common, address, &v, 4);
-        r = x87_load_m32(cpu->fcw, (u32 *)&v);
-        break;
-    case X87_M64:
-        memory->load(&cpu->common, address, &v, 8);
-        r = x87_load_m64(cpu->fcw, (u64 *)&v);
-        break;
-    case X87_M80:
-        memory->load(&cpu->common, address, &v, 10);
-        r.value[0] = v;
-        break;
-    case X87_I16:
-        memory->load(&cpu->common, address, &v, 2);
-        r = x87_load_i16(cpu->fcw, (u16 *)&v);
-        break;
-    case X87_I32:
-        memory->load(&cpu->common, address, &v, 4);
-        r = x87_load_i32(cpu->fcw, (u32 *)&v);
-        break;
-    case X87_I64:
-        memory->load(&cpu->common, address, &v, 8);
-        r = x87_load_i64(cpu->fcw, (u64 *)&v);
-        break;
-    default:
-        memory->load(&cpu->common, address, &v, 10);
-        r = x87_load_bcd(cpu->fcw, &v);
-        break;
+    switch (format) {
+    case X87_I16: case X87_I16_TRUNCATED: return 2;
+    case X87_M32: case X87_I32: case X87_I32_TRUNCATED: return 4;
+    case X87_M64: case X87_I64: case X87_I64_TRUNCATED: return 8;
+    default: return 10;
     }
-    cpu->fdp = address;
-    cpu->fds = cpu->seg[X86_DS].selector;
-    return r;
 }
 
+static void fetch(struct x86_cpu *cpu, u64 format, u64 address, struct x86_fpr *raw)
+{
+    cpu->common.memory->load(&cpu->common, address, raw, format_bytes(format));
+    cpu->fdp = address;
+    cpu->fds = cpu->seg[X86_DS].selector;
+}
+
+/* @raw, as memory has it, on a stack of its own. */
+static struct x87_result convert_from(u16 cw, u64 format, const struct x86_fpr *raw)
+{
+    switch (format) {
+    case X87_M32: return x87_load_m32(cw, (const u32 *)raw);
+    case X87_M64: return x87_load_m64(cw, (const u64 *)raw);
+    case X87_I16: return x87_load_i16(cw, (const u16 *)raw);
+    case X87_I32: return x87_load_i32(cw, (const u32 *)raw);
+    case X87_I64: return x87_load_i64(cw, (const u64 *)raw);
+    case X87_BCD: return x87_load_bcd(cw, raw);
+    }
+    return (struct x87_result){.value = {*raw}};
+}
+
+/* What can fault comes before the stack is looked at, that before the value. */
 u64 x86_helper_x87_load(struct x86_cpu *cpu, u64 from, u64 address)
 {
     struct x87_result r = {0};
+    struct x86_fpr raw = {0};
 
     begin(cpu);
-    if (from < 8) {
-        if (!empty(cpu, (unsigned)from))
-            r.value[0] = *st(cpu, (unsigned)from);
-        else if (underflow(cpu))
-            r.value[0] = INDEFINITE;
-        else
-            return 0;
-    } else {
-        r = load_memory(cpu, from, address);
-        if (finish(cpu, r.status, X87_C1) & (X87_IE | X87_DE))
-            return 0;
+    if (from >= 8)
+        fetch(cpu, from, address, &raw);
+    if (!empty(cpu, 7) || (from < 8 && empty(cpu, (unsigned)from))) {
+        if (stack_fault(cpu, from >= 8 || !empty(cpu, (unsigned)from)))
+            push(cpu, INDEFINITE);
+        return 0;
     }
-    if (empty(cpu, 7))
-        cpu->fsw &= (u16)~X87_C1;
-    push_checked(cpu, r.value[0]);
+    if (from >= 8)
+        r = convert_from(cpu->fcw, from, &raw);
+    else
+        r.value[0] = *st(cpu, (unsigned)from);
+    /* A denormal is loaded even if that exception is unmasked. */
+    if (!(finish(cpu, r.status, X87_C1) & X87_IE))
+        push(cpu, r.value[0]);
     return 0;
 }
 
@@ -177,22 +169,16 @@ u64 x86_helper_x87_constant(struct x86_cpu *cpu, u64 number)
     case 5: v = x87_fldln2(cw); break;
     default: v = x87_fldz(cw); break;
     }
-    cpu->fsw &= (u16)~X87_C1;
-    push_checked(cpu, v);
+    if (empty(cpu, 7)) {
+        cpu->fsw &= (u16)~X87_C1;
+        push(cpu, v);
+    } else if (stack_fault(cpu, true)) {
+        push(cpu, INDEFINITE);
+    }
     return 0;
 }
 
-static unsigned store_bytes(u64 to)
-{
-    switch (to) {
-    case X87_I16: case X87_I16_TRUNCATED: return 2;
-    case X87_M32: case X87_I32: case X87_I32_TRUNCATED: return 4;
-    case X87_M64: case X87_I64: case X87_I64_TRUNCATED: return 8;
-    default: return 10;
-    }
-}
-
-static u16 convert(u16 cw, const struct x86_fpr *v, u64 to, struct x86_fpr *out)
+static u16 convert_to(u16 cw, const struct x86_fpr *v, u64 to, struct x86_fpr *out)
 {
     switch (to) {
     case X87_M32: return x87_store_m32(cw, v, (u32 *)out);
@@ -209,55 +195,53 @@ static u16 convert(u16 cw, const struct x86_fpr *v, u64 to, struct x86_fpr *out)
     return 0;
 }
 
+static void store_register(struct x86_cpu *cpu, unsigned to)
+{
+    if (empty(cpu, 0)) {
+        if (underflow(cpu))
+            write_st(cpu, to, INDEFINITE);
+        return;
+    }
+    cpu->fsw &= (u16)~X87_C1;
+    write_st(cpu, to, *st(cpu, 0));
+}
+
+/* Memory is written, or at least could be, before anything else changes. False: an unmasked
+ * exception, nothing changes but the flags. */
+static bool store_memory(struct x86_cpu *cpu, u64 to, u64 address)
+{
+    const unsigned stopping = X87_IE | X87_OE | X87_UE;
+    bool missing = empty(cpu, 0);
+    struct x86_fpr v = missing ? INDEFINITE : *st(cpu, 0), out = {0};
+    u16 status = convert_to(missing ? X87_HOST_DEFAULT : cpu->fcw, &v, to, &out);
+
+    if (missing)
+        status = X87_IE | X87_SF;
+    probe(cpu, address, format_bytes(to));
+    if (!(status & ~cpu->fcw & stopping))
+        cpu->common.memory->store(&cpu->common, address, &out, format_bytes(to));
+    cpu->fdp = address;
+    cpu->fds = cpu->seg[X86_DS].selector;
+    return !(finish(cpu, status, X87_C1) & stopping);
+}
+
 u64 x86_helper_x87_store(struct x86_cpu *cpu, u64 to, u64 address, u64 pops)
 {
-    struct x86_fpr v = *st(cpu, 0), out = {0};
-    u16 status = 0;
-
     begin(cpu);
-    if (empty(cpu, 0)) {
-        /* Masked, the indefinite of the destination's format is stored. Memory first: it may fault. */
-        if (cpu->fcw & X87_IE && to >= 8) {
-            v = INDEFINITE;
-            convert(X87_HOST_DEFAULT, &v, to, &out);
-            cpu->common.memory->store(&cpu->common, address, &out, store_bytes(to));
-        }
-        if (!underflow(cpu))
-            return 0;
-        if (to < 8)
-            write_st(cpu, (unsigned)to, INDEFINITE);
-    } else if (to < 8) {
+    if (to & X87_UNCHECKED) {
         cpu->fsw &= (u16)~X87_C1;
-        write_st(cpu, (unsigned)to, v);
-    } else {
-        status = convert(cpu->fcw, &v, to, &out);
-        /* Unmasked invalid, overflow, underflow: memory and stack stay as they are. */
-        if (!(status & ~cpu->fcw & (X87_IE | X87_OE | X87_UE)))
-            cpu->common.memory->store(&cpu->common, address, &out, store_bytes(to));
-        cpu->fdp = address;
-        cpu->fds = cpu->seg[X86_DS].selector;
-        if (finish(cpu, status, X87_C1) & (X87_IE | X87_OE | X87_UE))
-            return 0;
-    }
-    if (pops)
+        if (!empty(cpu, 0))
+            write_st(cpu, to & 7, *st(cpu, 0));
+    } else if (to < 8)
+        store_register(cpu, (unsigned)to);
+    else if (!store_memory(cpu, to, address))
+        return 0;
+    if (pops && !(cpu->fsw & X87_ES && to < 8))
         pop(cpu);
     return 0;
 }
 
 /* --- arithmetic ------------------------------------------------------------------------------ */
-
-/* Operand 2 of a two-operand instruction: false if the instruction ends here. */
-static bool second_operand(struct x86_cpu *cpu, u64 other, u64 address, struct x86_fpr *b)
-{
-    if (other < 8) {
-        *b = *st(cpu, (unsigned)other);
-        return true;
-    }
-    struct x87_result r = load_memory(cpu, other, address);
-
-    *b = r.value[0];
-    return !(finish(cpu, r.status, X87_C1) & (X87_IE | X87_DE));
-}
 
 static struct x87_result run_arith(u16 cw, u64 operation, const struct x86_fpr *a,
                                    const struct x86_fpr *b)
@@ -272,24 +256,52 @@ static struct x87_result run_arith(u16 cw, u64 operation, const struct x86_fpr *
     }
 }
 
+static struct x87_result run_arith_memory(u16 cw, u64 operation, const struct x86_fpr *a,
+                                          u64 format, const struct x86_fpr *raw)
+{
+    bool wide = format == X87_M64;
+    struct x87_result b;
+
+    if (format != X87_M32 && format != X87_M64) {
+        b = convert_from(cw, format, raw); /* integers: exact */
+        return run_arith(cw, operation, a, &b.value[0]);
+    }
+    switch (operation & 0xff) {
+    case X87_ADD: return wide ? x87_memory_add64(cw, a, raw) : x87_memory_add32(cw, a, raw);
+    case X87_MUL: return wide ? x87_memory_mul64(cw, a, raw) : x87_memory_mul32(cw, a, raw);
+    case X87_SUB: return wide ? x87_memory_sub64(cw, a, raw) : x87_memory_sub32(cw, a, raw);
+    case X87_SUBR: return wide ? x87_memory_subr64(cw, a, raw) : x87_memory_subr32(cw, a, raw);
+    case X87_DIV: return wide ? x87_memory_div64(cw, a, raw) : x87_memory_div32(cw, a, raw);
+    default: return wide ? x87_memory_divr64(cw, a, raw) : x87_memory_divr32(cw, a, raw);
+    }
+}
+
+static bool missing(const struct x86_cpu *cpu, u64 other)
+{
+    return empty(cpu, 0) || (other < 8 && empty(cpu, (unsigned)other));
+}
+
 u64 x86_helper_x87_arith(struct x86_cpu *cpu, u64 operation, u64 other, u64 address)
 {
     unsigned to = operation & X87_TO_STI ? (unsigned)other : 0;
-    struct x86_fpr a, b;
+    struct x86_fpr raw = {0};
     struct x87_result r;
 
     begin(cpu);
-    if (!second_operand(cpu, other, address, &b))
-        return 0;
-    a = *st(cpu, 0);
-    if (empty(cpu, 0) || (other < 8 && empty(cpu, (unsigned)other))) {
+    if (other >= 8)
+        fetch(cpu, other, address, &raw);
+    if (missing(cpu, other)) {
         if (!underflow(cpu))
             return 0;
         write_st(cpu, to, INDEFINITE);
     } else {
         /* The reversed forms are named for their destination: FSUB ST(i), ST(0) = ST(i) - ST(0). */
-        r = operation & X87_TO_STI ? run_arith(cpu->fcw, operation, &b, &a)
-                                   : run_arith(cpu->fcw, operation, &a, &b);
+        if (other >= 8)
+            r = run_arith_memory(cpu->fcw, operation, st(cpu, 0), other, &raw);
+        else if (operation & X87_TO_STI)
+            r = run_arith(cpu->fcw, operation, st(cpu, (unsigned)other), st(cpu, 0));
+        else
+            r = run_arith(cpu->fcw, operation, st(cpu, 0), st(cpu, (unsigned)other));
         if (finish(cpu, r.status, X87_C1) & (X87_IE | X87_DE | X87_ZE))
             return 0;
         write_st(cpu, to, r.value[0]);
@@ -305,35 +317,45 @@ static u64 eflags_of(u16 fsw)
            (fsw & X87_C3 ? X86_FLAG_ZF : 0);
 }
 
+static u16 run_compare(u16 cw, u64 flags, const struct x86_fpr *a, const struct x86_fpr *b,
+                       u64 format)
+{
+    struct x87_result integer;
+
+    if (format == X87_M32)
+        return x87_memory_com32(cw, a, b).status;
+    if (format == X87_M64)
+        return x87_memory_com64(cw, a, b).status;
+    if (flags & X87_WITH_ZERO)
+        return x87_run_ftst(cw, a, NULL).status;
+    if (format >= 8) {
+        integer = convert_from(cw, format, b);
+        return x87_run_com(cw, a, &integer.value[0]).status;
+    }
+    return (flags & X87_QUIET ? x87_run_ucom(cw, a, b) : x87_run_com(cw, a, b)).status;
+}
+
 u64 x86_helper_x87_compare(struct x86_cpu *cpu, u64 flags, u64 other, u64 address)
 {
-    const unsigned conditions = X87_C0 | X87_C2 | X87_C3 | X87_C1;
-    struct x86_fpr a, b = {0};
-    u16 saved;
-    u64 eflags;
+    const unsigned conditions = X87_C0 | X87_C2 | X87_C3;
+    struct x86_fpr raw = {0};
+    u16 status, stop;
 
     begin(cpu);
-    saved = cpu->fsw & X87_CONDITIONS;
-    if (!(flags & X87_WITH_ZERO) && !second_operand(cpu, other, address, &b))
-        return x86_rflags(cpu);
-    a = *st(cpu, 0);
-    if (empty(cpu, 0) || (!(flags & X87_WITH_ZERO) && other < 8 && empty(cpu, (unsigned)other))) {
-        if (!underflow(cpu))
-            return x86_rflags(cpu);
-        cpu->fsw |= X87_C0 | X87_C2 | X87_C3;
-    } else {
-        struct x87_result r = flags & X87_QUIET ? x87_run_ucom(cpu->fcw, &a, &b)
-                                                : x87_run_com(cpu->fcw, &a, &b);
-
-        if (finish(cpu, r.status, conditions) & (X87_IE | X87_DE))
-            return x86_rflags(cpu);
-    }
-    eflags = eflags_of(cpu->fsw);
-    if (flags & X87_EFLAGS) /* the condition bits stay, but for C1 */
-        cpu->fsw = (u16)((cpu->fsw & ~(X87_C0 | X87_C2 | X87_C3)) | (saved & ~X87_C1));
-    for (u64 i = 0; i < (flags & X87_POPS); i++)
+    if (flags & X87_WITH_ZERO)
+        other = 0;
+    if (other >= 8)
+        fetch(cpu, other, address, &raw);
+    if (missing(cpu, other))
+        status = (u16)(X87_IE | X87_SF | conditions);
+    else
+        status = run_compare(cpu->fcw, flags, st(cpu, 0),
+                             other < 8 ? st(cpu, (unsigned)other) : &raw, other);
+    stop = (u16)(finish(cpu, status, X87_C1 | (flags & X87_EFLAGS ? 0 : conditions)) &
+                 (X87_IE | X87_DE));
+    for (u64 i = 0; !stop && i < (flags & X87_POPS); i++)
         pop(cpu);
-    return eflags;
+    return eflags_of(status);
 }
 
 /* --- one operand ------------------------------------------------------------------------------ */
@@ -379,10 +401,21 @@ static void examine(struct x86_cpu *cpu)
     cpu->fsw = (u16)((cpu->fsw & ~X87_CONDITIONS) | (class & (X87_C0 | X87_C2 | X87_C3)) | sign);
 }
 
+static bool pushes(u64 code)
+{
+    return code == X87_FPTAN || code == X87_FSINCOS || code == X87_FXTRACT;
+}
+
+static bool is_nan(const struct x86_fpr *v)
+{
+    return (v->sign_exponent & 0x7fff) == 0x7fff && v->mantissa << 1;
+}
+
 static void missing_operand(struct x86_cpu *cpu, u64 code)
 {
-    bool pushes = code == X87_FPTAN || code == X87_FSINCOS || code == X87_FXTRACT;
-
+    if (code == X87_FSIN || code == X87_FCOS || code == X87_FPTAN || code == X87_FSINCOS ||
+        code == X87_FPREM || code == X87_FPREM1)
+        cpu->fsw &= (u16)~X87_C2;
     if (!underflow(cpu))
         return;
     if (code == X87_FYL2X || code == X87_FYL2XP1 || code == X87_FPATAN) {
@@ -391,7 +424,7 @@ static void missing_operand(struct x86_cpu *cpu, u64 code)
         return;
     }
     write_st(cpu, 0, INDEFINITE);
-    if (pushes)
+    if (pushes(code))
         push(cpu, INDEFINITE);
 }
 
@@ -418,21 +451,28 @@ u64 x86_helper_x87_unary(struct x86_cpu *cpu, u64 code)
         missing_operand(cpu, code);
         return 0;
     }
+    if (pushes(code) && !empty(cpu, 7)) {
+        if (code != X87_FXTRACT)
+            cpu->fsw &= (u16)~X87_C2;
+        if (stack_fault(cpu, true)) {
+            write_st(cpu, 0, INDEFINITE);
+            push(cpu, INDEFINITE);
+        }
+        return 0;
+    }
     if (code == X87_FPREM || code == X87_FPREM1)
         mask |= X87_C0 | X87_C2 | X87_C3;
     else if (code == X87_FSIN || code == X87_FCOS || code == X87_FPTAN || code == X87_FSINCOS)
         mask |= X87_C2;
     r = run_unary(cpu->fcw, code, st(cpu, 0), st(cpu, 1), &shape);
+    /* With a NaN there is no quotient: C0 and C3 stay. */
+    if (r.status & X87_IE || r.status & ~cpu->fcw & stop || is_nan(&r.value[0]))
+        mask &= ~(X87_C0 | X87_C3);
     if (finish(cpu, r.status, mask) & stop)
         return 0;
     if (shape == 2 && r.status & X87_C2 && code != X87_FXTRACT)
         return 0; /* out of range: nothing changes */
     if (shape == 2) {
-        if (!empty(cpu, 7)) {
-            if (!stack_fault(cpu, true))
-                return 0;
-            r.value[0] = r.value[1] = INDEFINITE;
-        }
         write_st(cpu, 0, r.value[1]);
         push(cpu, r.value[0]);
     } else if (shape == -1) {
@@ -446,16 +486,15 @@ u64 x86_helper_x87_unary(struct x86_cpu *cpu, u64 code)
 
 u64 x86_helper_x87_cmov(struct x86_cpu *cpu, u64 holds, u64 i)
 {
-    struct x86_fpr v = *st(cpu, (unsigned)i);
-
     begin(cpu);
-    if (empty(cpu, 0) || empty(cpu, (unsigned)i)) {
-        if (!underflow(cpu))
-            return 0;
-        v = INDEFINITE;
+    if (missing(cpu, i)) {
+        /* Whatever the condition */
+        if (underflow(cpu))
+            write_st(cpu, 0, INDEFINITE);
+        return 0;
     }
     if (holds)
-        write_st(cpu, 0, v);
+        write_st(cpu, 0, *st(cpu, (unsigned)i));
     return 0;
 }
 
@@ -513,6 +552,7 @@ u64 x86_helper_x87_control(struct x86_cpu *cpu, u64 code, u64 operand)
         exchange(cpu, (unsigned)operand);
         return 0;
     }
+    cpu->fsw &= (u16)~X87_C1;
     cpu->ftag &= (u8) ~(1u << physical(cpu, (unsigned)operand));
     if (code == X87_FFREEP)
         pop(cpu);
@@ -610,6 +650,8 @@ u64 x86_helper_x87_environment(struct x86_cpu *cpu, u64 address, u64 operand_siz
     if (registers && store)
         for (unsigned i = 0; i < 8; i++)
             memcpy(image + bytes + 10 * i, st(cpu, i), 10);
+    if (store)
+        probe(cpu, address, bytes + (registers ? 80 : 0));
     move_bytes(cpu, address, image, bytes + (registers ? 80 : 0), store);
     if (store) {
         if (registers)
@@ -627,22 +669,6 @@ u64 x86_helper_x87_environment(struct x86_cpu *cpu, u64 address, u64 operand_siz
     return 0;
 }
 
-/* SDM vol. 1 9.5.1: any MMX instruction but EMMS sets TOP to 0 and all tags to valid. */
-u64 x86_helper_mmx_enter(struct x86_cpu *cpu)
-{
-    wait_for_exceptions(cpu);
-    cpu->ftop = 0;
-    cpu->ftag = 0xff;
-    return 0;
-}
-
-u64 x86_helper_emms(struct x86_cpu *cpu)
-{
-    wait_for_exceptions(cpu);
-    cpu->ftag = 0;
-    return 0;
-}
-
 u64 x86_helper_mmx_maskmov(struct x86_cpu *cpu, u64 address, u64 data)
 {
     const u8 *from = (const u8 *)&cpu->fpr[data].mantissa, *mask = (const u8 *)cpu->common.scratch;
@@ -650,5 +676,5 @@ u64 x86_helper_mmx_maskmov(struct x86_cpu *cpu, u64 address, u64 data)
     for (unsigned i = 0; i < 8; i++)
         if (mask[i] & 0x80)
             cpu->common.memory->store(&cpu->common, address + i, &from[i], 1);
-    return x86_helper_mmx_enter(cpu);
+    return 0;
 }

@@ -3,16 +3,26 @@
  * operands in the low halves. SDM vol. 1 chapter 9.
  */
 #include "guest/x86/sse.h"
+#include "guest/x86/x87.h"
 
 static u32 mmx_slot(unsigned reg)
 {
     return X86_SLOT(fpr) + (reg & 7) * sizeof(struct x86_fpr);
 }
 
-/* SDM vol. 1 9.5.1: before anything else, but after what may fault has been read. */
+/* A pending x87 exception comes before anything else (SDM vol. 1 9.5.1), operands in memory too. */
+static void wait_for_exceptions(struct x86_lift *l)
+{
+    ir_ref fsw = ir_get(l->u, IR_I16, X86_SLOT(fsw)), es = ir_const(l->u, IR_I16, X87_STATUS_ES);
+
+    lift_raise_if(l, ir_ne(l->u, ir_and(l->u, fsw, es), ir_const(l->u, IR_I16, 0)), X86_MF);
+}
+
+/* TOP 0, all registers valid: once nothing can fault any more (SDM vol. 3 table 13-1). */
 static void enter(struct x86_lift *l)
 {
-    LIFT_CALL(l, IR_VOID, mmx_enter, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
+    ir_put(l->u, X86_SLOT(ftop), ir_const(l->u, IR_I8, 0));
+    ir_put(l->u, X86_SLOT(ftag), ir_const(l->u, IR_I8, 0xff));
 }
 
 /* Operand n as i64. */
@@ -25,6 +35,13 @@ static ir_ref read(struct x86_lift *l, unsigned n)
         return ir_get(l->u, IR_I64, mmx_slot(op->reg));
     v = ir_ld(l->u, lift_int_type(op->size), lift_linear(l, op->size, false), 0);
     return op->size == 8 ? v : ir_zext(l->u, IR_I64, v);
+}
+
+/* Operand 1 of an instruction that begins with reading it. */
+static ir_ref source(struct x86_lift *l)
+{
+    wait_for_exceptions(l);
+    return read(l, 1);
 }
 
 /* A write sets the exponent and sign of the x87 register to ones (SDM vol. 1 9.2.2). */
@@ -45,7 +62,7 @@ static ir_ref low(struct x86_lift *l, ir_ref v)
 #define BINARY(name, operation)                                                                    \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref b = low(l, read(l, 1));                                                             \
+        ir_ref b = low(l, source(l));                                                             \
                                                                                                    \
         enter(l);                                                                                  \
         write(l, 0, ir_vlo(l->u, sse_op2(l, IR_##operation, low(l, read(l, 0)), b, 0)));           \
@@ -101,7 +118,7 @@ BINARY(punpckldq, vunpklo32)
 #define UNPACK_HIGH(name, operation)                                                               \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref b = low(l, read(l, 1));                                                             \
+        ir_ref b = low(l, source(l));                                                             \
                                                                                                    \
         enter(l);                                                                                  \
         write(l, 0, ir_vhi(l->u, sse_op2(l, IR_##operation, low(l, read(l, 0)), b, 0)));           \
@@ -114,7 +131,7 @@ UNPACK_HIGH(punpckhdq, vunpklo32)
 #define JOINED(name, operation)                                                                    \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref b = read(l, 1), v;                                                                  \
+        ir_ref b = source(l), v;                                                                  \
                                                                                                    \
         enter(l);                                                                                  \
         v = ir_vec(l->u, read(l, 0), b);                                                           \
@@ -133,7 +150,7 @@ JOINED(phsubsw, vhsubs16)
 #define UNARY(name, operation)                                                                     \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref v = low(l, read(l, 1));                                                             \
+        ir_ref v = low(l, source(l));                                                             \
                                                                                                    \
         enter(l);                                                                                  \
         write(l, 0, ir_vlo(l->u, sse_op1(l, IR_##operation, v, 0)));                               \
@@ -145,8 +162,10 @@ UNARY(pabsd, vabs32)
 static void shift(struct x86_lift *l, enum ir_op op)
 {
     const struct x86_operand *by = &l->in->op[1];
-    ir_ref count = by->kind == X86_OP_IMM ? ir_const(l->u, IR_I64, by->value & 0xff) : read(l, 1);
+    ir_ref count;
 
+    wait_for_exceptions(l);
+    count = by->kind == X86_OP_IMM ? ir_const(l->u, IR_I64, by->value & 0xff) : read(l, 1);
     enter(l);
     write(l, 0, ir_vlo(l->u, sse_op2(l, op, low(l, read(l, 0)), count, 0)));
 }
@@ -168,7 +187,7 @@ SHIFT(psrad, vsar32)
 /* Three bits of each index byte choose here, not four. */
 void lift_mmx_pshufb(struct x86_lift *l)
 {
-    ir_ref b = ir_and(l->u, read(l, 1), ir_const(l->u, IR_I64, 0x8787878787878787ull));
+    ir_ref b = ir_and(l->u, source(l), ir_const(l->u, IR_I64, 0x8787878787878787ull));
 
     enter(l);
     write(l, 0, ir_vlo(l->u, sse_op2(l, IR_vshuf8, low(l, read(l, 0)), low(l, b), 0)));
@@ -177,29 +196,33 @@ void lift_mmx_pshufb(struct x86_lift *l)
 void lift_mmx_movd(struct x86_lift *l)
 {
     if (l->in->op[0].kind == X86_OP_MMX) {
-        ir_ref v = lift_read(l, 1);
+        ir_ref v;
 
+        wait_for_exceptions(l);
+        v = lift_read(l, 1);
         enter(l);
         write(l, 0, l->in->op[1].size == 8 ? v : ir_zext(l->u, IR_I64, v));
     } else {
-        ir_ref v = read(l, 1);
+        ir_ref v = source(l);
 
         if (l->in->op[0].size == 4)
             v = ir_trunc(l->u, IR_I32, v);
-        enter(l);
         lift_write(l, 0, v);
+        enter(l);
     }
 }
 
 void lift_mmx_movq(struct x86_lift *l)
 {
-    ir_ref v = read(l, 1);
+    ir_ref v = source(l);
 
-    enter(l);
-    if (l->in->op[0].kind == X86_OP_MMX)
+    if (l->in->op[0].kind == X86_OP_MMX) {
+        enter(l);
         write(l, 0, v);
-    else
+    } else {
         ir_st(l->u, lift_linear(l, 8, true), 0, v);
+        enter(l);
+    }
 }
 
 void lift_mmx_movntq(struct x86_lift *l)
@@ -209,7 +232,7 @@ void lift_mmx_movntq(struct x86_lift *l)
 
 void lift_mmx_pshufw(struct x86_lift *l)
 {
-    ir_ref v = low(l, read(l, 1));
+    ir_ref v = low(l, source(l));
 
     enter(l);
     write(l, 0, ir_vlo(l->u, sse_op1(l, IR_vshuflo16, v, sse_imm(l))));
@@ -218,7 +241,7 @@ void lift_mmx_pshufw(struct x86_lift *l)
 /* Bytes imm.. of the 16 that operand 0 above operand 1 make, zeros beyond. */
 void lift_mmx_palignr(struct x86_lift *l)
 {
-    ir_ref b = read(l, 1);
+    ir_ref b = source(l);
     u64 by = sse_imm(l) > 16 ? 16 : sse_imm(l);
 
     enter(l);
@@ -227,15 +250,17 @@ void lift_mmx_palignr(struct x86_lift *l)
 
 void lift_mmx_pinsrw(struct x86_lift *l)
 {
-    ir_ref v = ir_zext(l->u, IR_I32, lift_read(l, 1));
+    ir_ref v;
 
+    wait_for_exceptions(l);
+    v = ir_zext(l->u, IR_I32, lift_read(l, 1));
     enter(l);
     write(l, 0, ir_vlo(l->u, sse_op2(l, IR_vset16, low(l, read(l, 0)), v, sse_imm(l) & 3)));
 }
 
 void lift_mmx_pextrw(struct x86_lift *l)
 {
-    ir_ref v = low(l, read(l, 1));
+    ir_ref v = low(l, source(l));
 
     enter(l);
     lift_write(l, 0, ir_emit(l->u, IR_vget16, IR_I32, v, 0, 0, 0, sse_imm(l) & 3));
@@ -243,7 +268,7 @@ void lift_mmx_pextrw(struct x86_lift *l)
 
 void lift_mmx_pmovmskb(struct x86_lift *l)
 {
-    ir_ref v = low(l, read(l, 1));
+    ir_ref v = low(l, source(l));
 
     enter(l);
     lift_write(l, 0, ir_emit(l->u, IR_vmovmask8, IR_I32, v, 0, 0, 0, 0));
@@ -255,6 +280,8 @@ void lift_mmx_maskmovq(struct x86_lift *l)
 
     if (l->in->address_size != 8)
         offset = ir_zext(l->u, IR_I64, offset);
+    wait_for_exceptions(l);
+    enter(l); /* even if the stores fault */
     address = lift_segment(l, l->in->segment, offset, 8, true);
     ir_put(l->u, X86_SLOT(common.scratch), low(l, read(l, 1)));
     LIFT_CALL(l, IR_VOID, mmx_maskmov, address, ir_const(l->u, IR_I64, l->in->op[0].reg & 7),
@@ -263,12 +290,14 @@ void lift_mmx_maskmovq(struct x86_lift *l)
 
 void lift_emms(struct x86_lift *l)
 {
-    LIFT_CALL(l, IR_VOID, emms, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
+    wait_for_exceptions(l);
+    ir_put(l->u, X86_SLOT(ftop), ir_const(l->u, IR_I8, 0));
+    ir_put(l->u, X86_SLOT(ftag), ir_const(l->u, IR_I8, 0));
 }
 
 void lift_movq2dq(struct x86_lift *l)
 {
-    ir_ref v = low(l, read(l, 1));
+    ir_ref v = low(l, source(l));
 
     enter(l);
     sse_write(l, 0, v);
@@ -278,6 +307,7 @@ void lift_movdq2q(struct x86_lift *l)
 {
     ir_ref v = ir_vlo(l->u, sse_read(l, 1));
 
+    wait_for_exceptions(l);
     enter(l);
     write(l, 0, v);
 }
@@ -285,10 +315,14 @@ void lift_movdq2q(struct x86_lift *l)
 /* To two floats. CVTPI2PD from memory does not touch the x87 state (SDM vol. 2). */
 static void from_ints(struct x86_lift *l, enum ir_op op)
 {
-    ir_ref v = low(l, read(l, 1));
+    bool mmx = op == IR_vcvts32f32 || l->in->op[1].kind == X86_OP_MMX;
+    ir_ref v;
 
-    if (op == IR_vcvts32f32 || l->in->op[1].kind == X86_OP_MMX)
-        enter(l);
+    if (mmx)
+        wait_for_exceptions(l);
+    v = low(l, read(l, 1));
+    if (mmx)
+        enter(l); /* even if it ends in #XM */
     sse_fp_begin(l);
     v = sse_op1(l, op, v, 0);
     sse_fp_check(l);
@@ -310,8 +344,10 @@ void lift_cvtpi2pd(struct x86_lift *l)
 
 static void to_ints(struct x86_lift *l, enum ir_op op)
 {
-    ir_ref v = sse_read(l, 1);
+    ir_ref v;
 
+    wait_for_exceptions(l);
+    v = sse_read(l, 1);
     if (op == IR_vcvtf32s32 || op == IR_vcvtzf32s32) /* two lanes count, not what lies above */
         v = low(l, ir_vlo(l->u, v));
     enter(l);

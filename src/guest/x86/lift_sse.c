@@ -64,7 +64,23 @@ void sse_fp_begin(struct x86_lift *l)
 void sse_fp_check(struct x86_lift *l)
 {
     if (l->mode & X86_MODE_FP_UNMASKED)
-        LIFT_CALL(l, IR_VOID, fp_check, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
+        LIFT_CALL(l, IR_VOID, fp_check, ir_const(l->u, IR_I64, 0), IR_NONE, IR_NONE, IR_NONE);
+}
+
+void sse_fp_check_result(struct x86_lift *l, ir_ref result, enum ir_type lanes)
+{
+    u32 slot = X86_SLOT(common.scratch);
+
+    if (!(l->mode & X86_MODE_FP_UNMASKED))
+        return;
+    ir_put(l->u, slot, result);
+    if (ir_typeof(l->u, result) != IR_V128) {
+        if (lanes == IR_F32)
+            ir_put(l->u, slot + 4, ir_const(l->u, IR_I32, 0));
+        ir_put(l->u, slot + 8, ir_const(l->u, IR_I64, 0));
+    }
+    LIFT_CALL(l, IR_VOID, fp_check, ir_const(l->u, IR_I64, ir_type_bytes(lanes)), IR_NONE, IR_NONE,
+              IR_NONE);
 }
 
 /* Whole registers. */

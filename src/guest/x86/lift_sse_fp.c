@@ -3,6 +3,26 @@
 
 /* --- packed ----------------------------------------------------------------------------- */
 
+/* The lanes in which @op may underflow, void if it cannot. */
+static enum ir_type underflows(enum ir_op op)
+{
+    switch (op) {
+    case IR_vfadd32: case IR_vfsub32: case IR_vfmul32: case IR_vfdiv32: case IR_vfaddsub32:
+    case IR_vfhadd32: case IR_vfhsub32: case IR_vcvtf64f32:
+        return IR_F32;
+    case IR_vfadd64: case IR_vfsub64: case IR_vfmul64: case IR_vfdiv64: case IR_vfaddsub64:
+    case IR_vfhadd64: case IR_vfhsub64:
+        return IR_F64;
+    default:
+        return IR_VOID;
+    }
+}
+
+static bool scalar_underflows(enum ir_op op)
+{
+    return op == IR_fadd || op == IR_fsub || op == IR_fmul || op == IR_fdiv;
+}
+
 static void packed(struct x86_lift *l, enum ir_op op, bool unary, u64 imm)
 {
     ir_ref b = sse_read(l, 1), r;
@@ -10,7 +30,10 @@ static void packed(struct x86_lift *l, enum ir_op op, bool unary, u64 imm)
     sse_fp_begin(l);
     r = unary ? sse_op1(l, op, b, imm)
               : sse_op2(l, op, ir_get(l->u, IR_V128, xmm_slot(l->in->op[0].reg, 0)), b, imm);
-    sse_fp_check(l);
+    if (underflows(op))
+        sse_fp_check_result(l, r, underflows(op));
+    else
+        sse_fp_check(l);
     sse_write(l, 0, r);
 }
 
@@ -93,7 +116,10 @@ static void scalar(struct x86_lift *l, enum ir_op op, enum ir_type type, bool un
     else
         r = ir_emit(l->u, op, type, ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0)), b, 0, 0,
                     imm);
-    sse_fp_check(l);
+    if (scalar_underflows(op))
+        sse_fp_check_result(l, r, type);
+    else
+        sse_fp_check(l);
     sse_write_scalar(l, 0, r);
 }
 
@@ -255,7 +281,10 @@ static void convert(struct x86_lift *l, enum ir_type to, enum ir_type from)
 
     sse_fp_begin(l);
     v = ir_fcvt(l->u, to, v);
-    sse_fp_check(l);
+    if (to == IR_F32)
+        sse_fp_check_result(l, v, to);
+    else
+        sse_fp_check(l);
     sse_write_scalar(l, 0, v);
 }
 

@@ -7,12 +7,23 @@ static ir_ref constant(struct x86_lift *l, u64 value)
     return ir_const(l->u, IR_I64, value);
 }
 
+/* A pending exception comes before what the operand's address may raise. */
+static void wait_for_exceptions(struct x86_lift *l)
+{
+    ir_ref fsw = ir_get(l->u, IR_I16, X86_SLOT(fsw)), es = ir_const(l->u, IR_I16, X87_STATUS_ES);
+
+    lift_raise_if(l, ir_ne(l->u, ir_and(l->u, fsw, es), ir_const(l->u, IR_I16, 0)), X86_MF);
+}
+
 /* Operand 0 in memory, as a linear address; 0 where there is none. */
 static ir_ref address(struct x86_lift *l, bool write)
 {
     const struct x86_operand *op = &l->in->op[0];
 
-    return op->kind == X86_OP_MEM ? lift_linear(l, op->size, write) : constant(l, 0);
+    if (op->kind != X86_OP_MEM)
+        return constant(l, 0);
+    wait_for_exceptions(l);
+    return lift_linear(l, op->size, write);
 }
 
 /* The operand that is not ST(0): the code of a float, or of an integer format, or ST(i). */
@@ -126,6 +137,12 @@ void lift_fstp(struct x86_lift *l)
     store(l, other(l, false), true);
 }
 
+/* D9 D8+i, an opcode without a name in the SDM: FSTP that never meets a stack fault. */
+void lift_fstpnce(struct x86_lift *l)
+{
+    store(l, other(l, false) | X87_UNCHECKED, true);
+}
+
 void lift_fist(struct x86_lift *l)
 {
     store(l, other(l, true), false);
@@ -209,6 +226,7 @@ static ir_ref control(struct x86_lift *l, u64 code, ir_ref operand)
 
 void lift_fldcw(struct x86_lift *l)
 {
+    wait_for_exceptions(l);
     control(l, X87_FLDCW, ir_zext(l->u, IR_I64, lift_read(l, 0)));
 }
 
@@ -250,6 +268,8 @@ static void environment(struct x86_lift *l, u64 what)
     bool registers = what & 2;
     unsigned bytes = (l->in->operand_size == 2 ? 14 : 28) + (registers ? 80 : 0);
 
+    if (!(what & 1))
+        wait_for_exceptions(l);
     LIFT_CALL(l, IR_VOID, x87_environment, lift_linear(l, bytes, what & 1),
               constant(l, l->in->operand_size), constant(l, what), IR_NONE);
 }

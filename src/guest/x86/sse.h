@@ -32,6 +32,8 @@ void sse_write_scalar(struct x86_lift *l, unsigned n, ir_ref v);
  * operation, and after the last one, before results are written. */
 void sse_fp_begin(struct x86_lift *l);
 void sse_fp_check(struct x86_lift *l);
+/* The same for what can underflow: @result, whose lanes are of @type, is looked at too. */
+void sse_fp_check_result(struct x86_lift *l, ir_ref result, enum ir_type lanes);
 
 static inline ir_ref sse_op1(struct x86_lift *l, enum ir_op op, ir_ref a, u64 imm)
 {

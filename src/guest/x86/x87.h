@@ -18,6 +18,9 @@ enum x87_operand {
     X87_BCD,
 };
 
+/* Or-ed to the ST index of a store: an empty ST(0) does not matter. */
+#define X87_UNCHECKED (1 << 8)
+
 enum x87_arith { X87_ADD, X87_MUL, X87_SUB, X87_SUBR, X87_DIV, X87_DIVR };
 enum { X87_TO_STI = 1 << 8, X87_POP = 1 << 9 }; /* or-ed to x87_arith */
 
@@ -34,5 +37,7 @@ enum x87_control {
     X87_FLDCW, X87_FNSTCW, X87_FNSTSW, X87_FNCLEX, X87_FNINIT, X87_FFREE, X87_FFREEP, X87_FXCH,
     X87_FWAIT,
 };
+
+#define X87_STATUS_ES 0x80u /* an unmasked exception is pending */
 
 #endif

@@ -98,6 +98,44 @@ X87_RUN(fptan, "fptan", 1, 2)
 X87_RUN(fsincos, "fsincos", 1, 2)
 X87_RUN(fxtract, "fxtract", 1, 2)
 
+/* With a float in memory: not the same as loading it first, for NaNs and denormals. */
+#define X87_RUN_MEMORY(name, insn, type)                                                           \
+    static inline struct x87_result x87_memory_##name(u16 cw, const struct x86_fpr *a,             \
+                                                      const void *memory)                          \
+    {                                                                                              \
+        struct x87_result r = {0};                                                                 \
+        const u16 safe = X87_HOST_DEFAULT;                                                         \
+        const type *from = memory;                                                                 \
+                                                                                                   \
+        __asm__ volatile("fninit\n\t"                                                              \
+                         "fldt %[a]\n\t"                                                           \
+                         "fnclex\n\t"                                                              \
+                         "fldcw %[cw]\n\t" insn " %[from]\n\t"                                     \
+                         "fnstsw %[status]\n\t"                                                    \
+                         "fnclex\n\t"                                                              \
+                         "fldcw %[safe]\n\t"                                                       \
+                         "fstpt %[r0]\n\t"                                                         \
+                         "fninit"                                                                  \
+                         : [status] "=m"(r.status), [r0] "+m"(r.value[0])                          \
+                         : [a] "m"(*a), [from] "m"(*from), [cw] "m"(cw), [safe] "m"(safe)          \
+                         : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");   \
+        return r;                                                                                  \
+    }
+X87_RUN_MEMORY(add32, "fadds", u32)
+X87_RUN_MEMORY(mul32, "fmuls", u32)
+X87_RUN_MEMORY(com32, "fcoms", u32)
+X87_RUN_MEMORY(sub32, "fsubs", u32)
+X87_RUN_MEMORY(subr32, "fsubrs", u32)
+X87_RUN_MEMORY(div32, "fdivs", u32)
+X87_RUN_MEMORY(divr32, "fdivrs", u32)
+X87_RUN_MEMORY(add64, "faddl", u64)
+X87_RUN_MEMORY(mul64, "fmull", u64)
+X87_RUN_MEMORY(com64, "fcoml", u64)
+X87_RUN_MEMORY(sub64, "fsubl", u64)
+X87_RUN_MEMORY(subr64, "fsubrl", u64)
+X87_RUN_MEMORY(div64, "fdivl", u64)
+X87_RUN_MEMORY(divr64, "fdivrl", u64)
+
 /* Conversions from memory formats: an m32 or m64 may signal (invalid, denormal). */
 #define X87_LOAD(name, insn, type)                                                                 \
     static inline struct x87_result x87_load_##name(u16 cw, const type *from)                      \
