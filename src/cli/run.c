@@ -82,11 +82,8 @@ static int choose_guest(struct run *run, struct err *err)
     run->config.kernel = option(run, CLI_OPTION_KERNEL);
     run->config.initrd = option(run, CLI_OPTION_INITRD);
     run->config.append = option(run, CLI_OPTION_APPEND);
-    if (run->config.kernel) {
-        if (!run->config.append)
-            run->config.append = "console=ttyS0";
+    if (run->config.kernel)
         return 0;
-    }
     ret = guests_folder(folder, sizeof(folder), err);
     if (ret)
         return ret;
@@ -188,6 +185,7 @@ static int configure(struct run *run, struct err *err)
     config->board = "pc";
     config->memory = DEFAULT_MEMORY;
     config->jit = config->unpack = true;
+    config->test_devices = option(run, CLI_OPTION_TEST_DEVICES) != NULL;
     run->stats = config->count_insns = option(run, CLI_OPTION_STATS) != NULL;
     config->cpu_model = option(run, CLI_OPTION_CPU);
     text = option(run, CLI_OPTION_SMP);
@@ -402,6 +400,8 @@ static int status_of(const struct run *run, enum machine_end end)
         return CLI_OK;
     case MACHINE_STOPPED:
         return run->ended_by ? CLI_SIGNAL + run->ended_by : CLI_OK;
+    case MACHINE_EXITED:
+        return machine_exit_status(run->machine);
     case MACHINE_TRIPLE_FAULT:
         return CLI_TRIPLE_FAULT;
     case MACHINE_PANIC:

@@ -52,6 +52,16 @@ struct device_env {
 
     /* Carried out soon, by another thread; the caller goes on. */
     void (*request)(void *opaque, enum device_request request);
+
+    /* Sends a message-signalled interrupt: a write of @data to @address (SDM 11.11). May be NULL
+     * where no device has one. */
+    void (*msi)(void *opaque, u64 address, u32 data);
+
+    /* Ends the run with exit status @status, as request does. May be NULL. */
+    void (*exit)(void *opaque, int status);
+
+    /* Drops whatever maps the guest page at @gpa; its contents stay. May be NULL. */
+    void (*drop_page)(void *opaque, u64 gpa);
 };
 
 /*

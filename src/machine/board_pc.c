@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "device/fw_cfg.h"
 #include "machine/acpi.h"
 #include "machine/boot.h"
 #include "machine/private.h"
@@ -108,10 +109,44 @@ static int create_devices(struct machine *machine, struct err *err)
     return ret;
 }
 
+/* What the board tells firmware and test kernels about itself. */
+static int create_fw_cfg(struct machine *machine, struct err *err)
+{
+    u64 memory = machine->ram.size;
+    u16 cpus = (u16)machine->config.topology.cpus;
+    struct device *cfg;
+    int ret = machine_add_device(machine, "fw-cfg", NULL, NULL, &cfg, err);
+
+    if (ret)
+        return ret;
+    ret = device_fw_cfg_add(cfg, DEVICE_FW_CFG_RAM_SIZE, &memory, sizeof(memory));
+    if (!ret)
+        ret = device_fw_cfg_add(cfg, DEVICE_FW_CFG_CPUS, &cpus, sizeof(cpus));
+    if (!ret)
+        ret = device_fw_cfg_add(cfg, DEVICE_FW_CFG_MAX_CPUS, &cpus, sizeof(cpus));
+    return ret ? err_set(err, ret, "cannot fill the firmware's configuration: %s", strerror(-ret))
+               : 0;
+}
+
+static int create_test_devices(struct machine *machine, struct err *err)
+{
+    struct stream *debug = machine->debug ? &machine->debug->stream : NULL;
+    int ret = machine_add_device(machine, "debug-exit", "port=0xf4", NULL, NULL, err);
+
+    return ret ? ret : machine_add_device(machine, "testdev", NULL, debug, NULL, err);
+}
+
 static int create(struct machine *machine, struct err *err)
 {
+    int ret;
+
     lay_out_memory(machine);
-    return create_devices(machine, err);
+    ret = create_devices(machine, err);
+    if (!ret)
+        ret = create_fw_cfg(machine, err);
+    if (!ret && machine->config.test_devices)
+        ret = create_test_devices(machine, err);
+    return ret;
 }
 
 static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)

@@ -74,6 +74,33 @@ void boot_free_file(struct boot_file *file)
     munmap(file->data, file->size);
 }
 
+/* Kernels packed whole by gzip, as boot loaders take them: the size comes last (RFC 1952, 2.3.1). */
+static int unpack_file(struct boot_file *file, struct err *err)
+{
+    struct boot_file plain = {.path = file->path};
+    const char *format = boot_unpack_format(file->data, file->size);
+    u32 size;
+
+    if (!format || strcmp(format, "gzip") || file->size < 18 || !boot_unpack_supported(format))
+        return 0;
+    memcpy(&size, file->data + file->size - 4, 4);
+    plain.size = size;
+    plain.data = size ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                      : MAP_FAILED;
+    if (plain.data == MAP_FAILED)
+        return err_set(err, -EINVAL,
+                       "the kernel %s cannot be unpacked: it says that it has %u bytes", file->path,
+                       size);
+    if (boot_unpack(file->data, file->size, plain.data, size) != (s64)size) {
+        boot_free_file(&plain);
+        return err_set(err, -EINVAL, "the kernel %s is damaged: its gzip data cannot be unpacked",
+                       file->path);
+    }
+    boot_free_file(file);
+    *file = plain;
+    return 0;
+}
+
 int boot_kernel(struct boot_context *ctx, const char *path, struct err *err)
 {
     static const u8 arm64_magic[] = {'A', 'R', 'M', 0x64};
@@ -82,15 +109,24 @@ int boot_kernel(struct boot_context *ctx, const char *path, struct err *err)
 
     if (ret)
         return ret;
+    ret = unpack_file(&file, err);
+    if (ret) {
+        boot_free_file(&file);
+        return ret;
+    }
     if (boot_linux_recognizes(&file))
         ret = boot_linux(ctx, &file, err);
+    else if (boot_multiboot_recognizes(&file) && !boot_pvh_recognizes(&file))
+        ret = boot_multiboot(ctx, &file, err);
     else if (boot_elf_recognizes(&file))
         ret = boot_pvh(ctx, &file, err);
     else if (file.size > 0x40 && !memcmp(file.data + 0x38, arm64_magic, sizeof(arm64_magic)))
         ret = err_set(err, -EINVAL, "the kernel %s is for arm64, not for x86-64", path);
     else
         ret = err_set(err, -EINVAL,
-                      "the kernel %s is neither a Linux bzImage nor an ELF file for x86-64", path);
+                      "the kernel %s is neither a Linux bzImage nor an ELF file for x86-64 nor a "
+                      "Multiboot kernel",
+                      path);
     boot_free_file(&file);
     return ret;
 }
@@ -130,7 +166,8 @@ int boot_load_initrd(struct boot_context *ctx, u64 limit, u64 used_first, u64 us
 
 int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err)
 {
-    u64 len = strlen(ctx->command_line);
+    const char *text = ctx->command_line ? ctx->command_line : BOOT_DEFAULT_COMMAND_LINE;
+    u64 len = strlen(text);
 
     if (max >= BOOT_COMMAND_LINE_MAX)
         max = BOOT_COMMAND_LINE_MAX - 1;
@@ -139,7 +176,7 @@ int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err)
                        "the kernel command line has %" PRIu64
                        " characters; this kernel takes %" PRIu64,
                        len, max);
-    return mem_write(ctx->mem, BOOT_COMMAND_LINE, ctx->command_line, len + 1);
+    return mem_write(ctx->mem, BOOT_COMMAND_LINE, text, len + 1);
 }
 
 enum { SELECTOR_CODE = 0x10, SELECTOR_DATA = 0x18, SELECTOR_TSS = 0x20 };

@@ -21,13 +21,15 @@ struct boot_context {
     const struct machine_map *map;
     u64 low_end; /* end of the RAM that starts at 1 MiB */
     u64 rsdp;    /* gpa of the ACPI root pointer */
-    const char *command_line;
+    const char *command_line; /* NULL: BOOT_DEFAULT_COMMAND_LINE for Linux, else empty */
     const char *initrd_path; /* NULL without */
     bool unpack;
 
     struct kvm_regs regs; /* in: power-on state; out: state at the first instruction */
     struct kvm_sregs sregs;
 };
+
+#define BOOT_DEFAULT_COMMAND_LINE "console=ttyS0"
 
 /* Low memory that the protocols use; all of it is RAM and free once the kernel has copied it. */
 enum {
@@ -53,7 +55,12 @@ bool boot_linux_recognizes(const struct boot_file *file);
 int boot_linux(struct boot_context *ctx, const struct boot_file *file, struct err *err);
 
 /* Xen's PVH direct boot of an ELF file (Xen, docs/misc/pvh.pandoc). */
+bool boot_pvh_recognizes(const struct boot_file *file);
 int boot_pvh(struct boot_context *ctx, const struct boot_file *file, struct err *err);
+
+/* Multiboot 1 (Multiboot Specification 0.6.96). ctx->initrd_path is "FILE[ ARGS][,FILE...]". */
+bool boot_multiboot_recognizes(const struct boot_file *file);
+int boot_multiboot(struct boot_context *ctx, const struct boot_file *file, struct err *err);
 
 /* ELF64 for x86-64: checks the header, -EINVAL with a sentence; copies the loadable segments to
  * their physical addresses within [1 MiB, ctx->low_end). @name stands for the file in sentences. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,6 +83,43 @@ static void request(void *opaque, enum device_request what)
         mutex_unlock(&machine->lock);
         halt_vcpus(machine);
     }
+}
+
+static void send_msi(void *opaque, u64 address, u32 data)
+{
+    struct machine *machine = opaque;
+    const struct kvm_msi msi = {
+        .address_lo = (u32)address, .address_hi = (u32)(address >> 32), .data = data};
+
+    if (machine->vm && machine->ops->signal_msi)
+        machine->ops->signal_msi(machine->vm, &msi);
+}
+
+static void exit_run(void *opaque, int status)
+{
+    struct machine *machine = opaque;
+
+    mutex_lock(&machine->lock);
+    if (machine->end == MACHINE_RUNNING)
+        machine->exit_status = status;
+    mutex_unlock(&machine->lock);
+    machine_finish(machine, MACHINE_EXITED, NULL);
+}
+
+int machine_exit_status(const struct machine *machine)
+{
+    return machine->exit_status;
+}
+
+/* RAM is a shared mapping of a file in memory: what is dropped of it here comes back unchanged by
+ * the next access, through fresh page tables of the host and so of the host's hypervisor. */
+static void drop_page(void *opaque, u64 gpa)
+{
+    struct machine *machine = opaque;
+    u8 *hva = mem_hva(machine->mem, gpa, MEM_PAGE_SIZE, false);
+
+    if (hva && hva >= machine->ram.hva && hva < machine->ram.hva + machine->ram.size)
+        madvise(hva, MEM_PAGE_SIZE, MADV_DONTNEED);
 }
 
 void machine_finish(struct machine *machine, enum machine_end end, const char *text)
@@ -302,7 +340,7 @@ static int copy_config(struct machine *machine, const struct machine_config *con
     if (!ret)
         ret = copy_string(&own->initrd, config->initrd);
     if (!ret)
-        ret = copy_string(&own->append, config->append ? config->append : "");
+        ret = copy_string(&own->append, config->append);
     if (!ret)
         ret = copy_string(&own->cpu_model, config->cpu_model);
     return ret;
@@ -415,7 +453,13 @@ int machine_create(struct machine **out, const struct machine_config *config, st
         ret = err_set(err, -errno, "cannot create an event descriptor: %s", strerror(errno));
     if (!ret && copy_config(machine, config))
         ret = err_set(err, -ENOMEM, "out of memory");
-    machine->env = (struct device_env){NULL, machine, irq_set, timer_set, request};
+    machine->env = (struct device_env){.opaque = machine,
+                                       .irq_set = irq_set,
+                                       .timer_set = timer_set,
+                                       .request = request,
+                                       .msi = send_msi,
+                                       .exit = exit_run,
+                                       .drop_page = drop_page};
     if (!ret)
         ret = set_up(machine, config, err);
     if (ret) {

@@ -21,6 +21,7 @@ enum machine_end {
     MACHINE_RESET,        /* the guest reset itself and the configuration says to end then */
     MACHINE_STOPPED,      /* machine_stop */
     MACHINE_TRIPLE_FAULT, /* a vCPU shut down; machine_report has the registers */
+    MACHINE_EXITED,       /* the guest ended it with a status: machine_exit_status */
     MACHINE_PANIC,        /* the guest told us that it crashed */
     MACHINE_FAILED,       /* an engine or the machine could not go on; machine_error says why */
 };
@@ -41,7 +42,9 @@ struct machine_serial {
 struct machine_config {
     struct engine *engine;
     const char *board;                    /* row of boards.def */
-    const char *kernel, *initrd, *append; /* paths, command line; initrd may be NULL */
+    const char *kernel, *initrd; /* paths, the latter may be NULL; Multiboot: modules */
+    const char *append;          /* command line; NULL: what suits the kernel */
+    bool test_devices;           /* what --test-devices adds */
     bool unpack; /* decompress a bzImage's payload here and enter it directly */
     u64 memory;  /* bytes of RAM */
     struct engine_topology topology;
@@ -78,6 +81,9 @@ enum machine_end machine_join(struct machine *machine);
 
 /* Like machine_join with a time limit: false when a thread has not ended after @ns. */
 bool machine_join_for(struct machine *machine, u64 ns, enum machine_end *end);
+
+/* After MACHINE_EXITED: the status, 0 to 255. */
+int machine_exit_status(const struct machine *machine);
 
 /* After the end: one sentence ("" if there is nothing to say) and a register dump of the vCPU that
  * ended the run ("" without). Owned by the machine. */

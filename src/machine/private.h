@@ -118,6 +118,7 @@ struct machine {
     u32 end;              /* enum machine_end; atomic */
     u32 stopping;         /* vCPU threads are to leave their loops; atomic */
     bool reset_wanted;
+    int exit_status; /* with MACHINE_EXITED */
     struct err error;
     struct strbuf report;
     u64 started_ns, ended_ns;

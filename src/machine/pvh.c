@@ -40,6 +40,13 @@ static int put_map(struct boot_context *ctx)
     return ret;
 }
 
+bool boot_pvh_recognizes(const struct boot_file *file)
+{
+    struct boot_elf elf;
+
+    return boot_elf_recognizes(file) && !boot_elf_parse(file, &elf, NULL) && elf.pvh_entry;
+}
+
 int boot_pvh(struct boot_context *ctx, const struct boot_file *file, struct err *err)
 {
     struct start_info info = {
