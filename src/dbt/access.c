@@ -196,7 +196,7 @@ static void store_implicit(struct guest_cpu *cpu, u64 gva, const void *buf, unsi
         }                                                                                          \
     }
 
-static u64 atomic_on(void *hva, enum ir_op op, unsigned bytes, u64 operand, u64 desired)
+u64 access_atomic_on(void *hva, enum ir_op op, unsigned bytes, u64 operand, u64 desired)
 {
     switch (bytes) {
     case 1:
@@ -285,14 +285,14 @@ static u64 atomic(struct guest_cpu *cpu, u64 gva, enum ir_op op, unsigned bytes,
     u64 old;
 
     if (hva)
-        return atomic_on(hva, op, bytes, operand, desired);
+        return access_atomic_on(hva, op, bytes, operand, desired);
     if (crosses(gva, bytes))
         return atomic_exclusive(cpu, gva, op, bytes, operand, desired);
     page = tlb_slow(cpu, gva, GUEST_WRITE, false);
     if (!page.hva)
         return atomic_exclusive(cpu, gva, op, bytes, operand, desired);
     leave_if_own_code(cpu, &page, bytes);
-    old = atomic_on(page.hva, op, bytes, operand, desired);
+    old = access_atomic_on(page.hva, op, bytes, operand, desired);
     if (page.code)
         page_written(dbt_cpu(cpu)->dbt, page.gpa, bytes);
     return old;

@@ -41,14 +41,22 @@ static bool code_unchanged(struct dbt *dbt, const struct block *block, const u8 
 {
     u64 in_first = align_down(block->gpa, MEM_PAGE_SIZE) + MEM_PAGE_SIZE - block->gpa;
     u64 first = block->length < in_first ? block->length : in_first;
-    const u8 *now = mem_hva(dbt->config.mem, block->gpa, first, false);
+    const u8 *now;
 
-    page_protect(dbt, block->gpa);
+    page_protect_locked(dbt, block->gpa);
+    if (block->page2 != DBT_NO_PAGE)
+        page_protect_locked(dbt, block->page2);
+    if (dbt->config.direct) {
+        u8 bytes[DBT_MAX_INSNS * DBT_INSN_BYTES];
+
+        return !direct_read(dbt, block->gpa, bytes, block->length) &&
+               !memcmp(bytes, code, block->length);
+    }
+    now = mem_hva(dbt->config.mem, block->gpa, first, false);
     if (!now || memcmp(now, code, first))
         return false;
     if (block->page2 == DBT_NO_PAGE)
         return true;
-    page_protect(dbt, block->page2);
     now = mem_hva(dbt->config.mem, block->page2, block->length - first, false);
     return now && !memcmp(now, code + first, block->length - first);
 }
@@ -95,9 +103,10 @@ void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
 
     pthread_mutex_lock(&dbt->lock);
     from = cache_find(dbt, patch_addr);
-    /* Only inside a page and a mode is the destination's identity certain. */
+    /* Only inside a page and a mode is the destination's identity certain, or by guest address. */
     if (from && !from->dead && !to->dead && to->page2 == DBT_NO_PAGE && from->mode == to->mode &&
-        align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE)) {
+        (dbt->config.direct ||
+         align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE))) {
         for (u32 i = 0; i < from->nlinks; i++) {
             struct dbt_link *link = &from->links[i];
 
@@ -113,11 +122,46 @@ void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
     pthread_mutex_unlock(&dbt->lock);
 }
 
+void block_remember_jump(struct block *block, struct dbt_cpu *dc, u32 index)
+{
+    u32 n = atomic_load(&block->njumps), known = n < DBT_BLOCK_JUMPS ? n : DBT_BLOCK_JUMPS;
+    u32 jump = dc->cpu->index << 16 | index;
+
+    for (u32 i = 0; i < known; i++)
+        if (__atomic_load_n(&block->jumps[i], __ATOMIC_RELAXED) == jump)
+            return;
+    n = atomic_fetch_add(&block->njumps, 1);
+    if (n < DBT_BLOCK_JUMPS)
+        __atomic_store_n(&block->jumps[n], jump, __ATOMIC_SEQ_CST);
+}
+
+/* The vCPUs' jump caches forget @block. One that is writing the entry this moment looks at dead
+ * afterwards (remember_jump comes first). */
+static void forget_jumps(struct dbt *dbt, struct block *block)
+{
+    u32 n = atomic_load(&block->njumps);
+
+    for (u32 i = 0; i < n && i < DBT_BLOCK_JUMPS; i++) {
+        u32 jump = __atomic_load_n(&block->jumps[i], __ATOMIC_SEQ_CST);
+        struct dbt_cpu *dc = dbt->cpus[jump >> 16];
+        struct jump_entry *entry = dc ? &dc->jumps[jump & 0xffff] : NULL;
+
+        if (entry && __atomic_load_n(&entry->block, __ATOMIC_RELAXED) == block)
+            __atomic_store_n(&entry->space, 0, __ATOMIC_SEQ_CST); /* no space has this tag */
+    }
+    if (n <= DBT_BLOCK_JUMPS)
+        return;
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i])
+            atomic_store(&dbt->cpus[i]->drop_jumps, true);
+}
+
 void block_invalidate(struct dbt *dbt, struct block *block)
 {
     struct block *_Atomic *at = &dbt->hash[hash_of(block->gpa, block->mode)];
 
     atomic_store(&block->dead, true);
+    forget_jumps(dbt, block);
     while (*at && *at != block)
         at = &(*at)->hash_next;
     if (*at)

@@ -28,6 +28,15 @@ struct dbt_config {
     bool count_insns;
     u32 dump_stages;
     u64 dump_first, dump_last; /* linear addresses */
+
+    /* User mode: guest memory is the host's, @direct_base above guest address 0; there is no mem and
+     * no TLB, blocks are known by guest virtual address, and ops->walk is only asked for fetches
+     * (gpa = gva). @protect takes away (or gives back) the host's right to write a page, of which
+     * code was made; called with a lock of dbt's held. */
+    bool direct;
+    u64 direct_base;
+    void (*protect)(void *opaque, u64 page, bool on);
+    void *opaque;
 };
 
 /* Exit codes of dbt_run beside IR_EXIT_REQUEST and the guest's own (IR_EXIT_GUEST and above). */
@@ -51,6 +60,29 @@ u32 dbt_run(struct guest_cpu *cpu);
 
 /* Sets request bits; the CPU leaves translated code soon. Any thread. */
 void dbt_request(struct guest_cpu *cpu, u32 bits);
+
+/*
+ * Direct mode, for the handler of the host's SIGSEGV and SIGBUS, on the thread of @cpu.
+ *
+ * dbt_fault_write: a store met a page that was made read-only by @protect: its blocks go, the page
+ * becomes writable, and the caller returns to do the store again. When the store changes the very
+ * block that it stands in, this leaves to dbt_run instead.
+ *
+ * dbt_fault_precise: the guest made the fault: its state is made precise as of the faulting
+ * instruction; the caller leaves by guest_leave. False: the fault is Triode's own.
+ */
+void dbt_fault_write(struct guest_cpu *cpu, const void *ucontext, u64 gva);
+bool dbt_fault_precise(struct guest_cpu *cpu, const void *ucontext);
+
+/* Direct mode: [gva, gva+len) was written, mapped or unmapped by other means than stores. */
+void dbt_code_changed(struct dbt *dbt, u64 gva, u64 len);
+
+/* Around fork: prepare takes all other vCPUs out of the guest and copies the code cache for the
+ * child, which would share it; -errno if that cannot be. Then exactly one of the others, in the
+ * parent (also when fork failed) and in the child, where only @cpu lives on. */
+int dbt_fork_prepare(struct guest_cpu *cpu);
+void dbt_fork_parent(struct guest_cpu *cpu);
+int dbt_fork_child(struct guest_cpu *cpu);
 
 struct dbt_stats {
     u64 blocks;        /* translated since start */

@@ -9,11 +9,13 @@
 #include "host/host.h"
 #include "opt/opt.h"
 
-#define DBT_MAX_CPUS 64
+#define DBT_MAX_CPUS 256
 #define DBT_CHUNK (256 * KiB)      /* of the code cache, handed to one vCPU at a time */
 #define DBT_THUNKS (64 * KiB)      /* at the start of the cache */
 #define DBT_MAX_BLOCK_CODE (48 * KiB) /* a step area for each CPU fits before the first chunk */
 #define DBT_MAX_INSNS 64           /* guest instructions a block */
+#define DBT_INSN_BYTES 16          /* longest instruction of any guest, rounded up */
+#define DBT_BLOCK_JUMPS 3          /* jump cache entries a block remembers */
 #define DBT_MAX_UNITS 100000       /* kept by the interpreter */
 #define DBT_HASH_BITS 16
 #define DBT_JUMP_BITS 12
@@ -38,7 +40,8 @@ struct block {
     u32 length;             /* guest bytes */
     u32 guest_insns;
     atomic_bool dead;
-    u32 code_bytes;
+    u32 code_bytes;         /* with sites */
+    u32 insn_bytes;         /* without */
     u8 *code;               /* executable address */
     u8 *code_rw;
     struct ir_unit *unit;   /* without jit: what is interpreted */
@@ -47,6 +50,10 @@ struct block {
     struct dbt_link *incoming;
     struct block *_Atomic hash_next;
     struct block *page_next[2]; /* on the lists of its one or two code pages */
+    /* Jump cache entries that lead here: vCPU << 16 | index. More than fit: all caches are dropped
+     * when the block goes. */
+    atomic_uint njumps;
+    u32 jumps[DBT_BLOCK_JUMPS];
 };
 
 /* A guest page that translated code was made from. */
@@ -96,6 +103,7 @@ struct dbt_cpu {
     u64 use_clock;
     struct jump_entry jumps[1u << DBT_JUMP_BITS];
     struct jump_entry no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
+    atomic_bool drop_jumps; /* some entry of jumps[] may lead to a dead block: nobody knows which */
     struct fetch_entry fetch[DBT_FETCH_ENTRIES];
     u64 code_filter[64];    /* pages that jumps[] or fetch[] may speak of: 4096 bits by hash */
     struct chunk *chunk;
@@ -105,6 +113,9 @@ struct dbt_cpu {
     u64 step_exec;
     struct block *running;  /* interpreter: the block being run */
     const struct host_site *site; /* translated code: the access whose slow path runs */
+    struct host_code step_code; /* direct mode: what is at step_exec, */
+    struct block step_block;    /* and its guest bytes */
+    atomic_bool translating;    /* in translate_lookup or translate_step: a fault is not the guest's */
     u32 stolen_requests;    /* kept from the single instruction that is being run */
     bool smc_step;          /* the next instruction overwrites its own block: run it alone */
     atomic_bool in_guest;
@@ -133,6 +144,9 @@ struct dbt {
     atomic_uint exclusive;  /* how many want or hold the machine standing still */
     bool exclusive_held;
 
+    u8 *_Atomic *code_map;  /* direct mode: page_protect's bytes, in leaves by address */
+    int fork_fd;            /* the child's code cache, between fork_prepare and its end */
+
     struct dbt_stats stats; /* under lock */
 };
 
@@ -160,17 +174,23 @@ struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode);
  * memory no longer holds these bytes: translate again. */
 struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code);
 void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to);
+/* Entry @index of the CPU's jump cache is about to lead to @block. */
+void block_remember_jump(struct block *block, struct dbt_cpu *dc, u32 index);
 void block_invalidate(struct dbt *dbt, struct block *block); /* lock held */
 
 /* page.c */
 /* From here on, stores to the page are seen: before its bytes are read for translation. */
 void page_protect(struct dbt *dbt, u64 gpa);
+/* The same with the lock held, which direct mode wants. */
+void page_protect_locked(struct dbt *dbt, u64 gpa);
 void page_add_block(struct dbt *dbt, struct block *block); /* lock held */
 void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
 /* Does a store to [gpa, gpa+len), within a page, change code of @block? */
 bool page_touches(const struct block *block, u64 gpa, u64 len);
 /* [gpa, gpa+len), within a page, was written: the blocks made from it go. */
 void page_written(struct dbt *dbt, u64 gpa, u64 len);
+/* All blocks made from pages that [first, last] touches go. */
+void page_drop_range(struct dbt *dbt, u64 first, u64 last);
 void pages_free(struct dbt *dbt);
 
 /* tlb.c */
@@ -199,6 +219,8 @@ struct slow_page tlb_slow(struct guest_cpu *cpu, u64 gva, enum guest_access acce
 extern const struct guest_memory dbt_memory; /* installed by dbt_attach */
 u64 access_site(void *state, struct host_frame *frame, const struct host_site *site);
 extern const struct ir_memory dbt_ir_memory;
+/* A host atomic on host memory; answers the old value. */
+u64 access_atomic_on(void *hva, enum ir_op op, unsigned bytes, u64 operand, u64 desired);
 
 /* translate.c: the block for the next instruction; may leave with a guest exception. NULL:
  * *exit_code says why not. */
@@ -206,6 +228,16 @@ struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code);
 /* One instruction (or insn_limit), not kept: its code is at dc->step_exec, or *unit without jit. */
 u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit);
 void *translate_missed(void *state, u64 link);
+
+/* direct.c: guest memory that is the host's. */
+extern const struct guest_memory direct_memory;
+extern const struct ir_memory direct_ir_memory;
+/* The byte of @page's in the code map; NULL without memory for it. */
+u8 *direct_code_byte(struct dbt *dbt, u64 page);
+/* Copies guest bytes; -EFAULT if they cannot be read. */
+int direct_read(const struct dbt *dbt, u64 gva, void *buf, size_t len);
+int direct_create(struct dbt *dbt);
+void direct_free(struct dbt *dbt);
 
 /* exclusive.c */
 void exclusive_enter_guest(struct dbt_cpu *dc); /* waits while somebody holds the machine */

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "dbt/internal.h"
+#include "trace/trace.h"
 
 #define PAGE_HASH_BITS 12
 #define GRANULE 64
@@ -28,15 +29,21 @@ static struct code_page *find_page(struct dbt *dbt, u64 page)
 
 static u8 *code_byte(struct dbt *dbt, u64 gpa)
 {
-    const struct mem_slot *slot = mem_find(dbt->config.mem, gpa);
+    const struct mem_slot *slot;
 
+    if (dbt->config.direct)
+        return direct_code_byte(dbt, gpa);
+    slot = mem_find(dbt->config.mem, gpa);
     return slot ? &slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT] : NULL;
 }
 
 void page_protect(struct dbt *dbt, u64 gpa)
 {
-    u8 *code = code_byte(dbt, gpa);
+    u8 *code;
 
+    if (dbt->config.direct) /* done when the block is published, with the lock held */
+        return;
+    code = code_byte(dbt, gpa);
     if (!code || __atomic_exchange_n(code, 1, __ATOMIC_SEQ_CST))
         return;
     pthread_mutex_lock(&dbt->cpus_lock);
@@ -44,6 +51,32 @@ void page_protect(struct dbt *dbt, u64 gpa)
         if (dbt->cpus[i])
             tlb_revoke_write(dbt->cpus[i], align_down(gpa, MEM_PAGE_SIZE));
     pthread_mutex_unlock(&dbt->cpus_lock);
+}
+
+void page_protect_locked(struct dbt *dbt, u64 gpa)
+{
+    u8 *code;
+
+    if (!dbt->config.direct) {
+        page_protect(dbt, gpa);
+        return;
+    }
+    code = code_byte(dbt, gpa);
+    if (code && !*code) {
+        *code = 1;
+        dbt->config.protect(dbt->config.opaque, align_down(gpa, MEM_PAGE_SIZE), true);
+    }
+}
+
+/* Stores to the page need not be seen any more. Lock held in direct mode. */
+static void unprotect(struct dbt *dbt, u64 page)
+{
+    u8 *code = code_byte(dbt, page);
+
+    if (code)
+        __atomic_store_n(code, 0, __ATOMIC_SEQ_CST);
+    if (dbt->config.direct)
+        dbt->config.protect(dbt->config.opaque, page, false);
 }
 
 /* The part of @block's guest bytes that lies in @page, as granule bits. */
@@ -153,22 +186,31 @@ static void drop_blocks(struct dbt *dbt, struct code_page *p, u64 hit)
 static void drop_page(struct dbt *dbt, struct code_page *p)
 {
     struct code_page **at = bucket(dbt, p->gpa);
-    u8 *code = code_byte(dbt, p->gpa);
 
     while (*at != p)
         at = &(*at)->hash_next;
     *at = p->hash_next;
-    if (code)
-        __atomic_store_n(code, 0, __ATOMIC_SEQ_CST);
+    unprotect(dbt, p->gpa);
     free(p);
+}
+
+static void drop_all_jumps(struct dbt *dbt)
+{
+    pthread_mutex_lock(&dbt->cpus_lock);
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i])
+            dbt_request(dbt->cpus[i]->cpu, GUEST_REQ_JUMPS);
+    pthread_mutex_unlock(&dbt->cpus_lock);
 }
 
 void page_written(struct dbt *dbt, u64 gpa, u64 len)
 {
+    u64 invalidated;
     struct code_page *p;
     bool dropped = false;
 
     pthread_mutex_lock(&dbt->lock);
+    invalidated = dbt->stats.invalidated;
     p = find_page(dbt, align_down(gpa, MEM_PAGE_SIZE));
     if (p) {
         dropped = p->granules & touched(gpa, len);
@@ -177,14 +219,47 @@ void page_written(struct dbt *dbt, u64 gpa, u64 len)
         if (!p->blocks)
             drop_page(dbt, p);
     }
+    trace_emit(SMC, smc, -1, .gpa = gpa, .bytes = len,
+               .dropped = dbt->stats.invalidated - invalidated);
     pthread_mutex_unlock(&dbt->lock);
-    if (!dropped)
-        return;
-    pthread_mutex_lock(&dbt->cpus_lock);
-    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
-        if (dbt->cpus[i])
-            dbt_request(dbt->cpus[i]->cpu, GUEST_REQ_JUMPS);
-    pthread_mutex_unlock(&dbt->cpus_lock);
+    if (dropped)
+        drop_all_jumps(dbt);
+}
+
+static bool drop_whole(struct dbt *dbt, struct code_page *p)
+{
+    if (!p)
+        return false;
+    drop_blocks(dbt, p, ~0ull);
+    drop_page(dbt, p);
+    return true;
+}
+
+void page_drop_range(struct dbt *dbt, u64 first, u64 last)
+{
+    bool dropped = false;
+
+    first = align_down(first, MEM_PAGE_SIZE);
+    pthread_mutex_lock(&dbt->lock);
+    if ((last - first) >> MEM_PAGE_SHIFT < 64) {
+        for (u64 page = first; page - first <= last - first; page += MEM_PAGE_SIZE)
+            dropped |= drop_whole(dbt, find_page(dbt, page));
+    } else {
+        for (u32 i = 0; i < 1u << PAGE_HASH_BITS; i++) {
+            struct code_page *p = dbt->pages[i];
+
+            while (p) {
+                struct code_page *next = p->hash_next;
+
+                if (p->gpa >= first && p->gpa <= last)
+                    dropped |= drop_whole(dbt, p);
+                p = next;
+            }
+        }
+    }
+    pthread_mutex_unlock(&dbt->lock);
+    if (dropped)
+        drop_all_jumps(dbt);
 }
 
 void pages_free(struct dbt *dbt)
@@ -194,10 +269,8 @@ void pages_free(struct dbt *dbt)
 
         while (p) {
             struct code_page *next = p->hash_next;
-            u8 *code = code_byte(dbt, p->gpa);
 
-            if (code)
-                __atomic_store_n(code, 0, __ATOMIC_SEQ_CST);
+            unprotect(dbt, p->gpa);
             free(p);
             p = next;
         }

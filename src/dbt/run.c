@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bits.h"
 #include "base/log.h"
@@ -19,7 +20,7 @@ static void serve_requests(struct guest_cpu *cpu)
 
     if (bits & GUEST_REQ_FLUSH_TLB)
         tlb_flush_all(cpu);
-    if (bits & GUEST_REQ_JUMPS)
+    if (bits & GUEST_REQ_JUMPS && atomic_exchange(&dbt_cpu(cpu)->drop_jumps, false))
         tlb_drop_jumps(dbt_cpu(cpu));
     if (bits & GUEST_REQ_EXCLUSIVE) {
         exclusive_leave_guest(dbt_cpu(cpu));
@@ -34,7 +35,7 @@ static u32 interpret(struct guest_cpu *cpu, const struct ir_unit *unit, struct b
         .state = cpu,
         .base = align_down(cpu->ops->pc(cpu), MEM_PAGE_SIZE),
         .request = &cpu->request,
-        .memory = &dbt_ir_memory,
+        .memory = dc->dbt->config.direct ? &direct_ir_memory : &dbt_ir_memory,
     };
     struct ir_outcome outcome;
 
@@ -98,6 +99,7 @@ static u32 landed(struct guest_cpu *cpu)
 
     dc->site = NULL;
     dc->running = NULL;
+    atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
     cpu->jump_cache = dc->jumps;
     if (dc->stolen_requests) {
         dbt_request(cpu, dc->stolen_requests);
@@ -128,7 +130,8 @@ static u32 run(struct guest_cpu *cpu)
             code = IR_EXIT_REQUEST;
             break;
         }
-        mem_quiescent(cpu->mem, cpu->index);
+        if (cpu->mem)
+            mem_quiescent(cpu->mem, cpu->index);
         if (unlikely(dc->smc_step || cpu->insn_limit))
             code = run_step(cpu);
         else
@@ -147,14 +150,16 @@ u32 dbt_run(struct guest_cpu *cpu)
     struct dbt_cpu *dc = dbt_cpu(cpu);
     u32 host_fp = host_fp_leave(), code;
 
-    mem_reader_online(cpu->mem, cpu->index);
+    if (cpu->mem)
+        mem_reader_online(cpu->mem, cpu->index);
     exclusive_enter_guest(dc);
     dbt_memory.fp_load(cpu);
     code = run(cpu);
     dbt_memory.fp_sync(cpu);
     host_fp_enter(host_fp);
     exclusive_leave_guest(dc);
-    mem_reader_offline(cpu->mem, cpu->index);
+    if (cpu->mem)
+        mem_reader_offline(cpu->mem, cpu->index);
     return code;
 }
 
@@ -187,7 +192,9 @@ static void hook_slots_changed(void *opaque)
 static void fill_abi(struct dbt *dbt)
 {
     dbt->abi = (struct host_abi){
-        .memory = HOST_MEMORY_TLB,
+        .memory = dbt->config.direct ? HOST_MEMORY_DIRECT : HOST_MEMORY_TLB,
+        .direct_base = dbt->config.direct_base,
+        .direct_pages = dbt->config.direct,
         .request = offsetof(struct guest_cpu, request),
         .tlb = offsetof(struct guest_cpu, tlb),
         .jump_cache = offsetof(struct guest_cpu, jump_cache),
@@ -219,6 +226,7 @@ int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *er
     if (!dbt)
         return err_set(err, -ENOMEM, "no memory for the translator");
     dbt->config = *config;
+    dbt->fork_fd = -1;
     pthread_mutex_init(&dbt->lock, NULL);
     pthread_mutex_init(&dbt->cpus_lock, NULL);
     pthread_cond_init(&dbt->cpus_cond, NULL);
@@ -226,6 +234,8 @@ int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *er
     dbt->hash = calloc(1u << DBT_HASH_BITS, sizeof(*dbt->hash));
     dbt->pages = calloc(1u << 12, sizeof(*dbt->pages));
     ret = cache_create(dbt, err);
+    if (!ret && config->direct)
+        ret = direct_create(dbt);
     if (!ret && (!dbt->hash || !dbt->pages))
         ret = err_set(err, -ENOMEM, "no memory for the translator");
     if (ret) {
@@ -235,7 +245,12 @@ int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *er
     if (config->jit)
         host_make_thunks(dbt->code_rw, (u64)dbt->code_exec, DBT_THUNKS, &dbt->abi, &callbacks,
                          &dbt->enter);
-    mem_set_hooks(config->mem, &hooks);
+    if (config->mem)
+        mem_set_hooks(config->mem, &hooks);
+    if (config->direct) { /* nobody maps it again, and the guest's files are numbered from 0 */
+        close(dbt->code_fd);
+        dbt->code_fd = -1;
+    }
     *out = dbt;
     return 0;
 }
@@ -246,9 +261,11 @@ void dbt_destroy(struct dbt *dbt)
 
     if (!dbt)
         return;
-    mem_set_hooks(dbt->config.mem, &none);
+    if (dbt->config.mem)
+        mem_set_hooks(dbt->config.mem, &none);
     if (dbt->pages)
         pages_free(dbt);
+    direct_free(dbt);
     cache_destroy(dbt);
     arena_free(&dbt->blocks);
     free((void *)dbt->hash);
@@ -282,7 +299,7 @@ int dbt_attach(struct dbt *dbt, struct guest_cpu *cpu)
     dc->cpu = cpu;
     make_step_area(dc);
     cpu->dbt = dc;
-    cpu->memory = &dbt_memory;
+    cpu->memory = dbt->config.direct ? &direct_memory : &dbt_memory;
     cpu->jump_cache = dc->jumps;
     pthread_mutex_lock(&dbt->cpus_lock);
     dbt->cpus[cpu->index] = dc;

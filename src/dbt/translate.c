@@ -10,8 +10,6 @@
 #include "dbt/internal.h"
 #include "trace/trace.h"
 
-#define MAX_INSN_BYTES 16 /* longest instruction of any guest, rounded up */
-
 /* Guest-physical address to execute @gva from; may leave with a guest exception. */
 static u64 fetch_gpa(struct guest_cpu *cpu, u64 gva)
 {
@@ -36,7 +34,7 @@ struct source {
     u64 pc, gpa, page2;
     const u8 *code;
     u32 avail;
-    u8 both[2 * MAX_INSN_BYTES]; /* an instruction over two pages */
+    u8 both[2 * DBT_INSN_BYTES]; /* an instruction over two pages */
 };
 
 static int find_source(struct guest_cpu *cpu, struct source *src)
@@ -46,14 +44,26 @@ static int find_source(struct guest_cpu *cpu, struct source *src)
     src->pc = cpu->ops->pc(cpu);
     src->gpa = fetch_gpa(cpu, src->pc);
     src->page2 = DBT_NO_PAGE;
+    src->avail = (u32)(MEM_PAGE_SIZE - (src->gpa & (MEM_PAGE_SIZE - 1)));
+    if (dbt_cpu(cpu)->dbt->config.direct)
+        return 0;
     slot = mem_find(cpu->mem, src->gpa);
     if (!slot) {
         cpu->scratch[0] = src->gpa;
         return -EFAULT;
     }
     src->code = slot->hva + (src->gpa - slot->gpa);
-    src->avail = (u32)(MEM_PAGE_SIZE - (src->gpa & (MEM_PAGE_SIZE - 1)));
     return 0;
+}
+
+/* Direct mode: what is lifted is in @bytes. */
+static int read_source(struct guest_cpu *cpu, struct source *src, u8 *bytes, u32 size)
+{
+    if (src->avail > size)
+        src->avail = size;
+    src->code = bytes;
+    cpu->scratch[0] = src->gpa;
+    return direct_read(dbt_cpu(cpu)->dbt, src->gpa, bytes, src->avail);
 }
 
 /* The instruction at the page's end goes on in the next page: puts both parts side by side. */
@@ -61,9 +71,18 @@ static int add_second_page(struct guest_cpu *cpu, struct source *src)
 {
     const struct mem_slot *slot;
 
-    if (src->avail >= MAX_INSN_BYTES)
+    if (src->avail >= DBT_INSN_BYTES)
         return -EINVAL;
     src->page2 = fetch_gpa(cpu, src->pc + src->avail);
+    if (dbt_cpu(cpu)->dbt->config.direct) {
+        memcpy(src->both, src->code, src->avail);
+        cpu->scratch[0] = src->page2;
+        if (direct_read(dbt_cpu(cpu)->dbt, src->page2, src->both + src->avail, DBT_INSN_BYTES))
+            return -EFAULT;
+        src->code = src->both;
+        src->avail += DBT_INSN_BYTES;
+        return 0;
+    }
     slot = mem_find(cpu->mem, src->page2);
     if (!slot) {
         cpu->scratch[0] = src->page2;
@@ -71,9 +90,9 @@ static int add_second_page(struct guest_cpu *cpu, struct source *src)
     }
     page_protect(dbt_cpu(cpu)->dbt, src->page2);
     memcpy(src->both, src->code, src->avail);
-    memcpy(src->both + src->avail, slot->hva + (src->page2 - slot->gpa), MAX_INSN_BYTES);
+    memcpy(src->both + src->avail, slot->hva + (src->page2 - slot->gpa), DBT_INSN_BYTES);
     src->code = src->both;
-    src->avail += MAX_INSN_BYTES;
+    src->avail += DBT_INSN_BYTES;
     return 0;
 }
 
@@ -236,6 +255,7 @@ static struct block *compile_block(struct guest_cpu *cpu, struct source *src, u3
     block->code = (u8 *)exec;
     block->code_rw = rw;
     block->code_bytes = (u32)code.total_bytes;
+    block->insn_bytes = (u32)code.code_bytes;
     for (u32 i = 0; i < code.nlinks; i++) {
         block->links[i].host = code.links[i];
         block->links[i].from = block;
@@ -287,7 +307,7 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
 
     for (;;) {
         struct block *block;
-        u8 bytes[DBT_MAX_INSNS * MAX_INSN_BYTES];
+        u8 bytes[DBT_MAX_INSNS * DBT_INSN_BYTES];
         u32 length = 0;
 
         src->page2 = DBT_NO_PAGE;
@@ -298,7 +318,13 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
         /* What is lifted is a copy, so that a store of another vCPU cannot change it half way. */
         if (src->avail > sizeof(bytes))
             src->avail = sizeof(bytes);
-        memcpy(bytes, src->code, src->avail);
+        if (dbt->config.direct) {
+            *ret = read_source(cpu, src, bytes, sizeof(bytes));
+            if (*ret)
+                return NULL;
+        } else {
+            memcpy(bytes, src->code, src->avail);
+        }
         src->code = bytes;
         block = dbt->config.jit ? compile_block(cpu, src, &length, ret)
                                 : keep_unit(cpu, src, &length, ret);
@@ -311,17 +337,21 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
         if (!block)
             return NULL;
         block = block_insert(dbt, block, src->code);
-        if (block)
-            return block;
+        if (!block)
+            continue;
+        trace_emit(BLOCK, block, (int)cpu->index, .gva = src->pc, .gpa = block->gpa,
+                   .mode = block->mode, .insns = block->guest_insns, .guest_bytes = block->length,
+                   .host_bytes = block->insn_bytes);
+        return block;
     }
 }
 
 static u32 jump_index(u64 gva)
 {
-    return (u32)gva & ((1u << DBT_JUMP_BITS) - 1);
+    return (u32)(gva ^ gva >> HOST_JUMP_HASH_SHIFT) & ((1u << DBT_JUMP_BITS) - 1);
 }
 
-struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code)
+static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     u64 pc = cpu->ops->pc(cpu);
@@ -340,7 +370,7 @@ struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code)
         return NULL;
     }
     block = block_find(dc->dbt, src.gpa, cpu->mode, DBT_NO_PAGE);
-    if (!block && src.avail < MAX_INSN_BYTES) {
+    if (!block && src.avail < DBT_INSN_BYTES) {
         /* Known blocks that go on in the next page: found by that page's address too, but only if
          * there are any, because asking may fault where the instruction does not. */
         block = block_find_two_pages(dc->dbt, src.gpa, cpu->mode);
@@ -353,22 +383,49 @@ struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code)
         *exit_code = ret == -EFAULT ? DBT_EXIT_FETCH : DBT_EXIT_NOMEM;
         return NULL;
     }
+    block_remember_jump(block, dc, (u32)(jump - dc->jumps));
     *jump = (struct jump_entry){
         .gva = pc, .space = cpu->space, .mode = cpu->mode, .code = block->code, .block = block};
+    if (unlikely(atomic_load(&block->dead))) /* gone meanwhile: who dropped it saw an older entry */
+        __atomic_store_n(&jump->space, 0, __ATOMIC_SEQ_CST);
     tlb_note_code(dc, pc);
     return block;
 }
 
-u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
+struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct block *block;
+
+    atomic_store_explicit(&dc->translating, true, memory_order_relaxed);
+    block = lookup(cpu, exit_code);
+    atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
+    return block;
+}
+
+/* For a fault in the step area. */
+static void note_step(struct dbt_cpu *dc, const struct source *src, u32 length,
+                      const struct host_code *code)
+{
+    dc->step_code = *code;
+    dc->step_block.gpa = src->gpa;
+    dc->step_block.page2 = src->page2;
+    dc->step_block.length = length;
+}
+
+static u32 step(struct guest_cpu *cpu, struct ir_unit *unit)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     struct dbt *dbt = dc->dbt;
     struct host_code code = {0};
     struct source src = {0};
+    u8 bytes[DBT_INSN_BYTES];
     u32 length;
     int ret;
 
     ret = find_source(cpu, &src);
+    if (!ret && dbt->config.direct)
+        ret = read_source(cpu, &src, bytes, sizeof(bytes));
     if (ret)
         return DBT_EXIT_FETCH;
     arena_reset(&dc->arena);
@@ -381,7 +438,19 @@ u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
     ret = host_compile(unit, &dbt->abi, dc->step_rw, dc->step_exec, DBT_MAX_BLOCK_CODE, &code);
     if (!ret)
         dump_host(dbt, src.pc, dc->step_rw, dc->step_exec, &code);
+    note_step(dc, &src, length, &code);
     return ret ? DBT_EXIT_NOMEM : 0;
+}
+
+u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    u32 exit_code;
+
+    atomic_store_explicit(&dc->translating, true, memory_order_relaxed);
+    exit_code = step(cpu, unit);
+    atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
+    return exit_code;
 }
 
 /* Called by translated code: a jump was not chained, or the jump cache did not know. */

@@ -18,7 +18,7 @@
  * set or is ~0. One struct tlb for each address space and privilege class: switching is changing
  * cpu->tlb, nothing is flushed.
  */
-#define TLB_BITS 9
+#define TLB_BITS 10
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define TLB_VICTIMS 16
 
@@ -65,11 +65,12 @@ enum {
 /* Common part, first in every guest CPU's state; the state pointer of the IR points here. */
 struct guest_cpu {
     u32 request;               /* atomic or/and */
-    u32 mode;                  /* block identity beside the gpa: every bit that changes what code means */
+    u32 insn_limit;            /* 1: translate single instructions, do not cache; 0: normal */
     struct tlb *tlb;           /* of the current address space and privilege class */
     void *jump_cache;          /* dbt's: gva -> block, per vCPU */
     u32 space;                 /* tag of the current address space for the jump cache */
-    u32 insn_limit;            /* 1: translate single instructions, do not cache; 0: normal */
+    u32 mode;                  /* block identity beside the gpa: every bit that changes what code means;
+                                * behind space, so that the jump cache compares both at once */
     u64 space_tag;             /* with the space key: which second-level translation; 0 none */
     u64 insns;                 /* guest instructions executed, when counted */
     u64 host_frame;            /* dbt's: host stack pointer inside translated code */

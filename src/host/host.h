@@ -53,6 +53,7 @@ struct host_link {
     s64 offset;   /* guest destination: base + offset */
 };
 #define HOST_MAX_LINKS 8
+#define HOST_JUMP_HASH_SHIFT 11
 
 /* Guest memory as emitted code reaches it. */
 enum host_memory { HOST_MEMORY_TLB, HOST_MEMORY_DIRECT };
@@ -63,8 +64,8 @@ struct host_abi {
     u32 request, tlb, jump_cache, space, mode, pc_slot, insns, exit_code;
     /* TLB geometry (struct tlb_entry in guest.h). */
     u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend;
-    /* Jump cache geometry: index = gva & mask of entry count; entry: u64 gva, u32 space, u32 mode,
-     * void *code. */
+    /* Jump cache geometry: index = (gva ^ gva >> HOST_JUMP_HASH_SHIFT), low 32 bits, & mask of entry
+     * count; entry: u64 gva, u32 space, u32 mode, void *code. */
     u32 jump_cache_bits, jump_entry_bytes;
     u64 direct_base;   /* HOST_MEMORY_DIRECT: host address of guest address 0 */
     bool direct_pages; /* true: a goto to any offset may be chained; false: only in the page */
@@ -135,6 +136,17 @@ void host_write_result(struct host_frame *frame, const struct host_site *site, c
  * filled; the caller makes a host_frame from the registers of the fault (its spill part is where
  * rsp points) and restores. */
 const struct host_site *host_find_site(const u8 *code_exec, const struct host_code *code, u64 pc);
+
+/* What a signal handler's ucontext says of the host's fault. */
+struct host_fault {
+    u64 pc;
+    u32 mxcsr;
+    bool write;
+};
+void host_read_fault(const void *ucontext, struct host_fault *fault);
+
+/* The frame of the unit that faulted, its registers filled from @ucontext. */
+struct host_frame *host_fault_frame(const void *ucontext);
 
 /* Points the link's jump at @to (an executable address), or back when @to is 0. Atomic against CPUs
  * that execute it. @code_rw/@code_exec: the unit's code in its two mappings. */

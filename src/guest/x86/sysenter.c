@@ -26,6 +26,10 @@ u64 x86_helper_syscall(struct x86_cpu *cpu, u64 length)
 
     if (!(cpu->efer & X86_EFER_SCE) || !x86_code64(cpu))
         x86_raise(cpu, X86_UD);
+    if (cpu->hooks && cpu->hooks->syscall) {
+        cpu->lip += length;
+        cpu->hooks->syscall(cpu);
+    }
     flags = x86_rflags(cpu);
     cpu->gpr[X86_RCX] = cpu->lip + length;
     cpu->gpr[11] = flags & ~X86_FLAG_RF;

@@ -16,6 +16,9 @@ struct x86_cr_view {
  * instruction goes on as on bare hardware) or fills cpu->vmexit and leaves by guest_leave with
  * X86_EXIT_VMEXIT, state still before the instruction (cpu->vmexit.insn_len says how long it is). */
 struct x86_hooks {
+    /* User mode: SYSCALL is answered by @syscall, which leaves by guest_leave with rip behind the
+     * instruction and everything else as it was. NULL: the instruction as the SDM has it. */
+    void (*syscall)(struct x86_cpu *cpu);
     /* An instruction with basic exit reason @reason (HLT, CPUID, RDMSR, I/O, MOV CR, VMX...). */
     void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len,
                       u64 linear, u64 insn_info);

@@ -271,6 +271,8 @@ static void leave_indirect(struct lowering *l)
     struct x64 *c = &l->code;
 
     x64_mov_rr(c, 4, RCX, RAX);
+    x64_shift_ri(c, SHIFT_SHR, 4, RCX, HOST_JUMP_HASH_SHIFT);
+    x64_alu_rr(c, ALU_XOR, 4, RCX, RAX);
     x64_alu_ri(c, ALU_AND, 4, RCX, (s32)((1u << abi->jump_cache_bits) - 1));
     if (abi->jump_entry_bytes & (abi->jump_entry_bytes - 1)) {
         x64_rr(c, 0x69, RCX, RCX);
@@ -289,10 +291,34 @@ static void leave_indirect(struct lowering *l)
     x64_rm(c, 0xff, 4, x64_at(RCX, 16));
 }
 
+/* The next unit's base is the page of its own address. */
+static void move_base(struct lowering *l, s64 delta)
+{
+    struct x64 *c = &l->code;
+
+    if (x64_fits_s32((u64)delta)) {
+        x64_alu_ri(c, ALU_ADD, 8, BASE_REG, (s32)delta);
+    } else {
+        x64_mov_ri(c, RAX, (u64)delta);
+        x64_alu_rr(c, ALU_ADD, 8, BASE_REG, RAX);
+    }
+}
+
 void leave_direct(struct lowering *l, s64 offset)
 {
+    if (leave_may_link(l, offset)) { /* to another page */
+        move_base(l, offset & -4096);
+        align_displacement(l, 1);
+        leave_link(l, x64_jmp_later(&l->code), offset & 4095);
+        return;
+    }
     leave_address(l, offset);
     leave_indirect(l);
+}
+
+static bool in_page(s64 offset)
+{
+    return (u64)offset < 4096;
 }
 
 LOWER(goto)
@@ -301,7 +327,7 @@ LOWER(goto)
 
     (void)ref;
     count_insns(l);
-    if (leave_may_link(l, offset)) {
+    if (in_page(offset) && leave_may_link(l, offset)) {
         align_displacement(l, 1);
         leave_link(l, x64_jmp_later(&l->code), offset);
     } else {
@@ -317,7 +343,7 @@ LOWER(goto_if)
     (void)ref;
     count_insns(l);
     cond = condition_flags(l, inst->a);
-    if (leave_may_link(l, offset))
+    if (in_page(offset) && leave_may_link(l, offset))
         leave_link(l, condition_jump_aligned(l, cond), offset);
     else
         stub_new(l, STUB_LEAVE, condition_jump(l, cond))->offset = offset;
