@@ -346,16 +346,11 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
     }
 }
 
-static u32 jump_index(u64 gva)
-{
-    return (u32)(gva ^ gva >> HOST_JUMP_HASH_SHIFT) & ((1u << DBT_JUMP_BITS) - 1);
-}
-
 static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     u64 pc = cpu->ops->pc(cpu);
-    struct jump_entry *jump = &dc->jumps[jump_index(pc)];
+    struct jump_entry *jump = &dc->jumps[host_jump_index(pc, DBT_JUMP_BITS)];
     struct source src = {0};
     struct block *block;
     int ret;

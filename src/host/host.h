@@ -55,6 +55,12 @@ struct host_link {
 #define HOST_MAX_LINKS 8
 #define HOST_JUMP_HASH_SHIFT 11
 
+/* Where the jump cache of 1 << @bits entries keeps @gva. */
+static inline u32 host_jump_index(u64 gva, unsigned bits)
+{
+    return (u32)(gva ^ gva >> HOST_JUMP_HASH_SHIFT) & ((1u << bits) - 1);
+}
+
 /* Guest memory as emitted code reaches it. */
 enum host_memory { HOST_MEMORY_TLB, HOST_MEMORY_DIRECT };
 
@@ -64,8 +70,7 @@ struct host_abi {
     u32 request, tlb, jump_cache, space, mode, pc_slot, insns, exit_code;
     /* TLB geometry (struct tlb_entry in guest.h). */
     u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend;
-    /* Jump cache geometry: index = (gva ^ gva >> HOST_JUMP_HASH_SHIFT), low 32 bits, & mask of entry
-     * count; entry: u64 gva, u32 space, u32 mode, void *code. */
+    /* Jump cache geometry: index = host_jump_index; entry: u64 gva, u32 space, u32 mode, void *code. */
     u32 jump_cache_bits, jump_entry_bytes;
     u64 direct_base;   /* HOST_MEMORY_DIRECT: host address of guest address 0 */
     bool direct_pages; /* true: a goto to any offset may be chained; false: only in the page */

@@ -214,7 +214,7 @@ static void test_more_gotos_than_links(void **state)
 
 static void put_jump(u64 gva, void *code)
 {
-    b.w->jump_entries[gva & ((1 << WORLD_JUMP_BITS) - 1)] =
+    b.w->jump_entries[host_jump_index(gva, WORLD_JUMP_BITS)] =
         (struct world_jump){gva, b.w->space, b.w->mode, code, 0};
 }
 
