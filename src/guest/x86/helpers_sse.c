@@ -135,35 +135,6 @@ u64 x86_helper_rsqrt(struct x86_cpu *cpu, u64 bits)
     return to_12_bits(1.0 / sqrt((double)float_of(bits)));
 }
 
-/* SDM vol. 2 DPPS: products, then sums of pairs, then the sum of those; each rounded. */
-u64 x86_helper_dpps(struct x86_cpu *cpu, u64 reg, u64 imm)
-{
-    float a[4], b[4], product[4], sum;
-
-    memcpy(a, cpu->xmm[reg], 16);
-    memcpy(b, cpu->common.scratch, 16);
-    for (unsigned i = 0; i < 4; i++)
-        product[i] = imm >> (4 + i) & 1 ? a[i] * b[i] : 0;
-    sum = (product[0] + product[1]) + (product[2] + product[3]);
-    for (unsigned i = 0; i < 4; i++)
-        b[i] = imm >> i & 1 ? sum : 0;
-    memcpy(cpu->common.scratch, b, 16);
-    return 0;
-}
-
-u64 x86_helper_dppd(struct x86_cpu *cpu, u64 reg, u64 imm)
-{
-    double a[2], b[2], sum;
-
-    memcpy(a, cpu->xmm[reg], 16);
-    memcpy(b, cpu->common.scratch, 16);
-    sum = (imm & 0x10 ? a[0] * b[0] : 0) + (imm & 0x20 ? a[1] * b[1] : 0);
-    b[0] = imm & 1 ? sum : 0;
-    b[1] = imm & 2 ? sum : 0;
-    memcpy(cpu->common.scratch, b, 16);
-    return 0;
-}
-
 u64 x86_helper_maskmov(struct x86_cpu *cpu, u64 address, u64 data, u64 mask)
 {
     const u8 *from = (const u8 *)cpu->xmm[data], *which = (const u8 *)cpu->xmm[mask];
@@ -207,6 +178,9 @@ static unsigned explicit_length(u64 reg, bool wide, unsigned n)
 static unsigned implicit_length(const struct strings *s, const u8 *v)
 {
     unsigned i = 0;
+
+    if (!(s->imm & 1))
+        return (unsigned)strnlen((const char *)v, s->n);
 
     while (i < s->n && element(s, v, i))
         i++;
@@ -261,13 +235,70 @@ static bool aggregate(const struct strings *s, unsigned j)
     }
 }
 
+/* Bytes, unsigned or compared for equality only, take the short way: C libraries search strings with
+ * them. Sixteen comparisons at once; bit j of a mask speaks of b[j]. */
+typedef u8 byte_lanes __attribute__((vector_size(16)));
+
+static u32 mask_of(byte_lanes lanes)
+{
+    u64 half[2];
+
+    memcpy(half, &lanes, 16);
+    for (unsigned i = 0; i < 2; i++) /* the top bits of eight bytes side by side */
+        half[i] = (half[i] & 0x8080808080808080ull) / 0x80 * 0x0102040810204080ull >> 56;
+    return (u32)(half[0] | half[1] << 8);
+}
+
+static byte_lanes all_lanes(u8 byte)
+{
+    return (byte_lanes){0} + byte;
+}
+
+static u32 compare_bytes(const struct strings *s)
+{
+    u32 valid_a = (u32)mask_low(s->la), valid_b = (u32)mask_low(s->lb), result;
+    byte_lanes a, b, any = {0};
+
+    memcpy(&a, s->a, 16);
+    memcpy(&b, s->b, 16);
+    switch (s->imm >> 2 & 3) {
+    case 0:
+        for (unsigned i = 0; i < s->la; i++)
+            any |= (byte_lanes)(b == all_lanes(s->a[i]));
+        return mask_of(any) & valid_b;
+    case 1:
+        for (unsigned i = 0; i + 1 < s->la; i += 2)
+            any |=
+                (byte_lanes)(b >= all_lanes(s->a[i])) & (byte_lanes)(b <= all_lanes(s->a[i + 1]));
+        return mask_of(any) & valid_b;
+    case 2:
+        return (mask_of((byte_lanes)(a == b)) & valid_a & valid_b) | (~valid_a & ~valid_b & 0xffff);
+    default:
+        result = 0xffff;
+        for (unsigned i = 0; i < s->la; i++)
+            result &= (mask_of((byte_lanes)(b == all_lanes(s->a[i]))) & valid_b) >> i |
+                      (0xffffu & ~(0xffffu >> i));
+        return result;
+    }
+}
+
+static u32 compare_all(const struct strings *s)
+{
+    u32 result = 0;
+
+    /* Signed bytes differ from unsigned ones in ranges only. */
+    if (!(s->imm & 1) && (!(s->imm & 2) || (s->imm >> 2 & 3) != 1))
+        return compare_bytes(s);
+    for (unsigned j = 0; j < s->n; j++)
+        result |= (u32)aggregate(s, j) << j;
+    return result;
+}
+
 /* IntRes2 (SDM vol. 2 4.1.6). */
 static u32 compare_strings(const struct strings *s)
 {
-    u32 result = 0, all = s->n == 16 ? 0xffff : 0xff;
+    u32 result = compare_all(s), all = s->n == 16 ? 0xffff : 0xff;
 
-    for (unsigned j = 0; j < s->n; j++)
-        result |= (u32)aggregate(s, j) << j;
     switch (s->imm >> 4 & 3) {
     case 1:
         return result ^ all;

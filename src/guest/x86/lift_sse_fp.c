@@ -340,22 +340,50 @@ void lift_rsqrtss(struct x86_lift *l)
     sse_write_scalar(l, 0, approximate(l, X86_HELPER_rsqrt, sse_read_scalar(l, 1, IR_I32)));
 }
 
-static void dot_product(struct x86_lift *l, u32 helper)
+/* One step of a dot product, each with its own exceptions. */
+static ir_ref dot_step(struct x86_lift *l, enum ir_op op, ir_ref a, ir_ref b)
 {
-    ir_put(l->u, X86_SLOT(common.scratch), sse_read(l, 1));
+    ir_ref r;
+
     sse_fp_begin(l);
-    ir_call(l->u, IR_VOID, helper, ir_const(l->u, IR_I64, l->in->op[0].reg),
-            ir_const(l->u, IR_I64, sse_imm(l)), IR_NONE, IR_NONE);
-    sse_fp_check(l);
-    sse_write(l, 0, ir_get(l->u, IR_V128, X86_SLOT(common.scratch)));
+    r = sse_op2(l, op, a, b, 0);
+    sse_fp_check_result(l, r, underflows(op));
+    return r;
+}
+
+/* Ones in the lanes of @bytes that the low bits of @which choose. */
+static ir_ref lane_mask(struct x86_lift *l, u64 which, unsigned bytes)
+{
+    u64 half[2] = {0};
+
+    for (unsigned i = 0; i < 16 / bytes; i++)
+        if (which >> i & 1)
+            half[i * bytes / 8] |= mask_low(8 * bytes) << (i * bytes * 8 & 63);
+    return ir_vec(l->u, ir_const(l->u, IR_I64, half[0]), ir_const(l->u, IR_I64, half[1]));
+}
+
+/* SDM vol. 2 DPPS: products, sums of pairs, the sum of those, each rounded. Lanes left out are zeros
+ * from the start and raise nothing. */
+static void dot_product(struct x86_lift *l, unsigned bytes)
+{
+    u64 imm = sse_imm(l);
+    ir_ref which = lane_mask(l, imm >> 4, bytes);
+    ir_ref b = sse_op2(l, IR_vand, sse_read(l, 1), which, 0);
+    ir_ref a = sse_op2(l, IR_vand, ir_get(l->u, IR_V128, xmm_slot(l->in->op[0].reg, 0)), which, 0);
+    ir_ref r = dot_step(l, bytes == 4 ? IR_vfmul32 : IR_vfmul64, a, b);
+
+    if (bytes == 4)
+        r = dot_step(l, IR_vfhadd32, r, r);
+    r = dot_step(l, bytes == 4 ? IR_vfhadd32 : IR_vfhadd64, r, r);
+    sse_write(l, 0, sse_op2(l, IR_vand, r, lane_mask(l, imm, bytes), 0));
 }
 
 void lift_dpps(struct x86_lift *l)
 {
-    dot_product(l, X86_HELPER_dpps);
+    dot_product(l, 4);
 }
 
 void lift_dppd(struct x86_lift *l)
 {
-    dot_product(l, X86_HELPER_dppd);
+    dot_product(l, 8);
 }
