@@ -128,6 +128,7 @@ struct soft_private {
     struct soft_stats stats;
     struct kvm_guest_debug debug;
     bool events_due;       /* look at interrupts before going on */
+    bool watch_step;       /* run one instruction that touches what the debugger watches */
     bool shadow_step;      /* run one instruction out of an interrupt shadow, then look again */
     u64 last_ticks;
     char why[256];         /* for explain() */

@@ -330,17 +330,17 @@ static u64 count_ticks(struct soft_vcpu *vcpu, u64 *counter)
 
 static bool debug_steps(const struct soft_vcpu *vcpu)
 {
-    u32 control = vcpu->priv.debug.control;
-
-    return control & KVM_GUESTDBG_ENABLE &&
-           control & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP);
+    return vcpu->priv.debug.control & KVM_GUESTDBG_SINGLESTEP;
 }
 
 static u32 enter_and_run(struct soft_vcpu *vcpu)
 {
     struct x86_cpu *cpu = &vcpu->cpu;
+    u64 before = cpu->lip;
     u32 code;
 
+    cpu->common.insn_limit = 0;
+    cpu->debugger.alone = true; /* no way out of the middle of a delivery */
     mem_reader_online(cpu->common.mem, cpu->common.index);
     code = deliver_events(vcpu);
     mem_reader_offline(cpu->common.mem, cpu->common.index);
@@ -348,8 +348,11 @@ static u32 enter_and_run(struct soft_vcpu *vcpu)
         return code;
     if (unlikely(vcpu->run.state != SOFT_RUNNING)) /* INIT */
         return X86_EXIT_STATE;
-    cpu->common.insn_limit =
-        soft_replaying(vcpu) || vcpu->priv.shadow_step || debug_steps(vcpu) ? 1 : 0;
+    /* A debugger that steps sees the first instruction of an event's handler before it runs. */
+    if (unlikely(debug_steps(vcpu) && cpu->lip != before))
+        return X86_EXIT_STATE;
+    cpu->debugger.alone = vcpu->priv.watch_step || debug_steps(vcpu);
+    cpu->common.insn_limit = soft_replaying(vcpu) || vcpu->priv.shadow_step || cpu->debugger.alone;
     count_ticks(vcpu, &vcpu->priv.stats.ticks_soft);
     code = dbt_run(&cpu->common);
     count_ticks(vcpu, &vcpu->priv.stats.ticks_guest);
@@ -410,34 +413,53 @@ static int unimplemented(struct soft_vcpu *vcpu)
 }
 
 /* A single instruction is done: in a replay, out of a shadow, or for a debugger. */
-static int stepped(struct soft_vcpu *vcpu)
+static void stepped(struct soft_vcpu *vcpu)
 {
-    struct kvm_run *run = soft_record(vcpu);
-    const struct kvm_guest_debug *debug = &vcpu->priv.debug;
-    bool hit = debug->control & KVM_GUESTDBG_SINGLESTEP;
-
     soft_mmio_done(vcpu);
     if (vcpu->priv.shadow_step) {
         vcpu->priv.shadow_step = false;
         x86_clear_shadow(&vcpu->cpu);
         vcpu->priv.events_due = true;
     }
-    if (likely(!debug_steps(vcpu)))
-        return SOFT_RESUME;
-    if (debug->control & KVM_GUESTDBG_USE_HW_BP)
-        for (unsigned i = 0; i < 4; i++)
-            if (debug->arch.debugreg[7] >> (2 * i) & 3 && debug->arch.debugreg[i] == vcpu->cpu.lip)
-                hit = true;
-    if (!hit)
-        return SOFT_RESUME;
+}
+
+static int debugger_exit(struct soft_vcpu *vcpu, u32 dr6_bits)
+{
+    struct kvm_run *run = soft_record(vcpu);
+
+    vcpu->cpu.debugger.hits = 0;
     run->exit_reason = KVM_EXIT_DEBUG;
     run->debug.arch = (struct kvm_debug_exit_arch){
         .exception = X86_DB,
         .pc = vcpu->cpu.lip,
-        .dr6 = vcpu->cpu.dr[6] | (debug->control & KVM_GUESTDBG_SINGLESTEP ? BIT(14) : 0),
-        .dr7 = debug->arch.debugreg[7],
+        .dr6 = 0xffff0ff0 | dr6_bits,
+        .dr7 = vcpu->priv.debug.arch.debugreg[7],
     };
     return SOFT_HAND_UP;
+}
+
+/* After a round trip that @code ended, from the instruction at @before: is there something to tell the
+ * debugger? Of an instruction that faulted there is not, but of its exception's handler there is. */
+static int debugger_looks(struct soft_vcpu *vcpu, u32 code, u64 before)
+{
+    struct x86_debugger *debugger = &vcpu->cpu.debugger;
+    bool done = code == DBT_EXIT_STEP || vcpu->cpu.lip != before || vcpu->run.state == SOFT_HALTED;
+
+    if (code == X86_EXIT_EVENT)
+        debugger->hits = 0;
+    if (code == X86_EXIT_DEBUGGER) {
+        if (debugger->hits)
+            return debugger_exit(vcpu, debugger->hits);
+        vcpu->priv.watch_step = true;
+        return SOFT_RESUME;
+    }
+    if (soft_replaying(vcpu))
+        return SOFT_RESUME;
+    if (done)
+        vcpu->priv.watch_step = false;
+    if (done && debug_steps(vcpu))
+        return debugger_exit(vcpu, debugger->hits | BIT(14));
+    return debugger->hits ? debugger_exit(vcpu, debugger->hits) : SOFT_RESUME;
 }
 
 static int handle(struct soft_vcpu *vcpu, u32 code)
@@ -453,7 +475,10 @@ static int handle(struct soft_vcpu *vcpu, u32 code)
         vmx_event_exit(cpu, VMX_REASON_external_interrupt, 0);
         return handle_vmexit(vcpu);
     case DBT_EXIT_STEP:
-        return stepped(vcpu);
+        stepped(vcpu);
+        return SOFT_RESUME;
+    case X86_EXIT_DEBUGGER:
+        return SOFT_RESUME;
     case X86_EXIT_EVENT:
         soft_mmio_done(vcpu);
         return SOFT_RESUME;
@@ -491,6 +516,7 @@ static int handle(struct soft_vcpu *vcpu, u32 code)
 static int round_trip(struct soft_vcpu *vcpu)
 {
     struct guest_cpu *cpu = &vcpu->cpu.common;
+    u64 before = vcpu->cpu.lip;
     jmp_buf here;
     u32 code;
     int ret;
@@ -503,12 +529,15 @@ static int round_trip(struct soft_vcpu *vcpu)
     cpu->leave = &here;
     ret = handle(vcpu, code);
     cpu->leave = NULL;
+    if (unlikely(vcpu->priv.debug.control) && ret == SOFT_RESUME)
+        ret = debugger_looks(vcpu, code, before);
     return ret;
 }
 
 static int finish_handed_up(struct soft_vcpu *vcpu)
 {
     struct guest_cpu *cpu = &vcpu->cpu.common;
+    u64 before = vcpu->cpu.lip;
     jmp_buf here;
     int ret = 0;
 
@@ -517,11 +546,14 @@ static int finish_handed_up(struct soft_vcpu *vcpu)
     if (!vcpu->priv.pio.waiting)
         return 0;
     cpu->leave = &here;
+    vcpu->cpu.debugger.alone = true; /* what the device said is not asked for again */
     if (!setjmp(here))
         ret = soft_finish_io(vcpu);
     else
         ret = handle(vcpu, cpu->exit_code);
     cpu->leave = NULL;
+    if (unlikely(vcpu->priv.debug.control) && ret == SOFT_RESUME)
+        ret = debugger_looks(vcpu, 0, before);
     return ret;
 }
 

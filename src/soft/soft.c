@@ -47,6 +47,10 @@ static int check_extension(struct engine *engine, u32 capability)
     case KVM_CAP_IMMEDIATE_EXIT:
     case KVM_CAP_GET_MSR_FEATURES:
         return 1;
+    case KVM_CAP_SET_GUEST_DEBUG2:
+        return KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
+               KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_BLOCKIRQ | KVM_GUESTDBG_INJECT_DB |
+               KVM_GUESTDBG_INJECT_BP;
     case KVM_CAP_NR_VCPUS:
     case KVM_CAP_MAX_VCPUS:
         return SOFT_MAX_CPUS;

@@ -204,34 +204,58 @@ int soft_nmi(struct vcpu *vcpu)
     return 0;
 }
 
-/* Instruction breakpoints by looking at each instruction; data breakpoints are refused. */
+/* The debugger's breakpoints; I/O breakpoints (R/W 2) are refused. */
+static int set_hw_breakpoints(struct x86_cpu *cpu, const struct kvm_guest_debug *debug)
+{
+    struct x86_debugger *debugger = &cpu->debugger;
+    bool on = debug->control & KVM_GUESTDBG_ENABLE && debug->control & KVM_GUESTDBG_USE_HW_BP;
+    u32 old = debugger->dr7, dr7 = on ? (u32)debug->arch.debugreg[7] : 0;
+
+    for (unsigned i = 0; i < 4; i++)
+        if (dr7 >> (2 * i) & 3 && (dr7 >> (16 + 4 * i) & 3) == 2)
+            return -EOPNOTSUPP;
+    debugger->dr7 = dr7 & 0xff ? dr7 : 0;
+    debugger->hits = 0;
+    for (unsigned i = 0; i < 4; i++)
+        debugger->dr[i] = debug->arch.debugreg[i];
+    x86_update_mode(cpu);
+    if ((old || debugger->dr7) && cpu->common.memory)
+        cpu->common.memory->flush_all(&cpu->common);
+    return 0;
+}
+
+/* By the VM-entry fields: what is injected there is not intercepted, so the guest gets it although the
+ * debugger has such exceptions exit. */
+static void inject_exception(struct soft_vcpu *soft, bool breakpoint)
+{
+    struct x86_event event = {.valid = true, .vector = X86_DB, .type = 3};
+
+    if (breakpoint)
+        event = (struct x86_event){.valid = true, .vector = X86_BP, .type = 6, .insn_len = 1};
+    vmx_inject(&soft->vmx, &event);
+}
+
 int soft_set_guest_debug(struct vcpu *vcpu, const struct kvm_guest_debug *debug)
 {
     struct soft_vcpu *soft = soft_vcpu(vcpu);
     struct vmcs *vmcs = &soft->vmx.root.vmcs;
+    int ret;
     const u32 known = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
                       KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_BLOCKIRQ | KVM_GUESTDBG_INJECT_DB |
                       KVM_GUESTDBG_INJECT_BP;
 
     if (debug->control & ~known)
         return -EINVAL;
-    if (debug->control & KVM_GUESTDBG_USE_HW_BP)
-        for (unsigned i = 0; i < 4; i++)
-            if (debug->arch.debugreg[7] >> (2 * i) & 3 &&
-                debug->arch.debugreg[7] >> (16 + 4 * i) & 3)
-                return -EOPNOTSUPP;
-    if (debug->control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)) {
-        bool bp = debug->control & KVM_GUESTDBG_INJECT_BP;
-
-        if (soft->cpu.pending.valid)
-            return -EBUSY;
-        soft_raise(soft, bp ? X86_BP : X86_DB, 0);
-        if (bp) {
-            soft->cpu.pending.type = 6;
-            soft->cpu.pending.insn_len = 1;
-        }
-    }
+    if (debug->control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP) &&
+        (soft->cpu.pending.valid || vmx_injecting(&soft->vmx)))
+        return -EBUSY;
+    ret = set_hw_breakpoints(&soft->cpu, debug);
+    if (ret)
+        return ret;
+    if (debug->control & (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP))
+        inject_exception(soft, debug->control & KVM_GUESTDBG_INJECT_BP);
     soft->priv.debug = *debug;
+    soft->priv.watch_step = false;
     if (!(debug->control & KVM_GUESTDBG_ENABLE))
         soft->priv.debug.control = 0;
     vmcs->exception_bitmap = soft->priv.debug.control & KVM_GUESTDBG_USE_SW_BP ? BIT(X86_BP) : 0;

@@ -146,6 +146,10 @@ extern char test_doubt[640]; /* why failures are no news on this engine; empty w
     X(single_step)                                                                                 \
     X(software_breakpoint)                                                                         \
     X(hardware_breakpoint)                                                                         \
+    X(breakpoint_in_a_loop)                                                                        \
+    X(watchpoints)                                                                                 \
+    X(steps_over_what_exits)                                                             \
+    X(breakpoint_given_back)                                                                       \
     X(injected_exception)                                                                          \
     X(state_moves_to_another_vm)                                                                   \
     X(mmio_completes_before_a_kick)                                                                \

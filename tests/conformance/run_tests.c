@@ -497,6 +497,143 @@ void hardware_breakpoint(void **state)
     host_destroy(host);
 }
 
+static void set_breakpoint(struct host *host, u64 address, u32 dr7)
+{
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP};
+
+    debug.arch.debugreg[0] = address;
+    debug.arch.debugreg[7] = dr7;
+    CHECK_EQUAL(OPS(set_guest_debug)(host->cpu[0].vcpu, &debug), 0);
+}
+
+/* In the middle of a block that ran before without it, at the end of which it loops. */
+void breakpoint_in_a_loop(void **state)
+{
+    static const u8 code[] = {
+        0xff, 0xc0, /* inc %eax */
+        0xff, 0xc3, /* inc %ebx */
+        0xe6, 0x80, /* out %al, $0x80 */
+        0xeb, 0xf8, /* again */
+    };
+    struct host *host = start(code, sizeof code, MODE_LONG64);
+    struct kvm_regs regs;
+
+    (void)state;
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(host->cpu[0].vcpu->run->exit_reason, KVM_EXIT_IO);
+    set_breakpoint(host, LOAD_GPA + 2, 0x402);
+    expect_debug_exit(host, LOAD_GPA + 2, 1);
+    CHECK_EQUAL(host->cpu[0].vcpu->run->debug.arch.dr6 & 15, 1);
+    CHECK_EQUAL(OPS(get_regs)(host->cpu[0].vcpu, &regs), 0);
+    CHECK_EQUAL(regs.rax, 3);
+    CHECK_EQUAL(regs.rbx, 2);
+    set_debug(host, 0);
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(host->cpu[0].vcpu->run->exit_reason, KVM_EXIT_IO);
+    host_destroy(host);
+}
+
+void watchpoints(void **state)
+{
+    static const u8 code[] = {
+        0x89, 0x03,             /* mov %eax, (%rbx) */
+        0x89, 0x43, 0x04,       /* mov %eax, 4(%rbx) */
+        0x8b, 0x0b,             /* mov (%rbx), %ecx */
+        0x89, 0x03,             /* mov %eax, (%rbx) */
+        0xff, 0xc0,             /* inc %eax */
+        0xf3, 0xaa,             /* rep stosb */
+        0xe6, 0x80,             /* out %al, $0x80 */
+    };
+    struct host *host = start(code, sizeof code, MODE_LONG64);
+    struct vcpu *vcpu = host->cpu[0].vcpu;
+    struct kvm_regs regs;
+
+    (void)state;
+    CHECK_EQUAL(OPS(get_regs)(vcpu, &regs), 0);
+    regs.rbx = FREE_GPA;
+    regs.rdi = FREE_GPA - 8;
+    CHECK_EQUAL(OPS(set_regs)(vcpu, &regs), 0);
+    set_breakpoint(host, FREE_GPA + 4, 0xd0402); /* writes, four bytes */
+    expect_debug_exit(host, LOAD_GPA + 5, 1);
+    CHECK_EQUAL(vcpu->run->debug.arch.dr6 & 15, 1);
+    set_breakpoint(host, FREE_GPA, 0xf0402); /* reads too */
+    expect_debug_exit(host, LOAD_GPA + 7, 1);
+    expect_debug_exit(host, LOAD_GPA + 9, 1);
+    CHECK_EQUAL(OPS(get_regs)(vcpu, &regs), 0);
+    regs.rcx = 32;
+    CHECK_EQUAL(OPS(set_regs)(vcpu, &regs), 0);
+    set_breakpoint(host, FREE_GPA + 3, 0x10402); /* writes, one byte, met by the string */
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(vcpu->run->exit_reason, KVM_EXIT_DEBUG);
+    CHECK_EQUAL(vcpu->run->debug.arch.dr6 & 15, 1);
+    set_debug(host, 0);
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(vcpu->run->exit_reason, KVM_EXIT_IO);
+    host_destroy(host);
+}
+
+/* An interrupt descriptor table with one gate, to @handler at LOAD_GPA + 0x100. */
+static void set_gate(struct host *host, unsigned vector, const u8 *handler, size_t len)
+{
+    struct vcpu *vcpu = host->cpu[0].vcpu;
+    u32 *idt = (u32 *)(host->ram.hva + FREE_GPA);
+    struct kvm_sregs sregs;
+
+    host_load(host, LOAD_GPA + 0x100, handler, len);
+    idt[vector * 4] = SELECTOR_CODE << 16 | ((LOAD_GPA + 0x100) & 0xffff);
+    idt[vector * 4 + 1] = ((LOAD_GPA + 0x100) & 0xffff0000) | 0x8e00;
+    CHECK_EQUAL(OPS(get_sregs)(vcpu, &sregs), 0);
+    sregs.idt = (struct kvm_dtable){.base = FREE_GPA, .limit = 0xfff};
+    CHECK_EQUAL(OPS(set_sregs)(vcpu, &sregs), 0);
+}
+
+void steps_over_what_exits(void **state)
+{
+    static const u8 code[] = {
+        0xe6, 0x81,       /* out %al, $0x81 */
+        0x0f, 0xa2,       /* cpuid */
+        0x0f, 0x22, 0xd9, /* mov %rcx, %cr3 */
+        0xe6, 0x82,       /* out %al, $0x82 */
+    };
+    struct host *host = start(code, sizeof code, MODE_LONG64);
+    struct vcpu *vcpu = host->cpu[0].vcpu;
+    struct kvm_sregs sregs;
+    struct kvm_regs regs;
+
+    (void)state;
+    set_debug(host, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP);
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(vcpu->run->exit_reason, KVM_EXIT_IO);
+    expect_debug_exit(host, LOAD_GPA + 2, 1);
+    expect_debug_exit(host, LOAD_GPA + 4, 1);
+    CHECK_EQUAL(OPS(get_sregs)(vcpu, &sregs), 0);
+    CHECK_EQUAL(OPS(get_regs)(vcpu, &regs), 0);
+    regs.rcx = sregs.cr3;
+    CHECK_EQUAL(OPS(set_regs)(vcpu, &regs), 0);
+    expect_debug_exit(host, LOAD_GPA + 7, 1);
+    host_destroy(host);
+}
+
+/* INT3 is the guest's own: its handler gets it although a debugger has breakpoints exit. */
+void breakpoint_given_back(void **state)
+{
+    static const u8 code[] = {0x90, 0xcc, 0x90};
+    static const u8 handler[] = {0x58, 0xe7, 0x82}; /* pop %rax; out %eax, $0x82 */
+    struct host *host = start(code, sizeof code, MODE_LONG64);
+    struct vcpu *vcpu = host->cpu[0].vcpu;
+
+    (void)state;
+    set_gate(host, 3, handler, sizeof handler);
+    set_debug(host, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP);
+    expect_debug_exit(host, LOAD_GPA + 1, 3);
+    set_debug(host, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_INJECT_BP);
+    CHECK_EQUAL(host_run_once(host), 0);
+    CHECK_EQUAL(vcpu->run->exit_reason, KVM_EXIT_IO);
+    CHECK_EQUAL(*(u32 *)io_data(vcpu->run), LOAD_GPA + 2);
+    host_destroy(host);
+}
+
 /* An exception set by vcpu_events is delivered before the first instruction. */
 void injected_exception(void **state)
 {

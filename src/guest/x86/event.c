@@ -419,6 +419,19 @@ u64 x86_helper_debug_begin(struct x86_cpu *cpu)
     return 0;
 }
 
+u64 x86_helper_debugger_break(struct x86_cpu *cpu)
+{
+    struct x86_debugger *debugger = &cpu->debugger;
+
+    for (unsigned i = 0; i < 4; i++)
+        if (debugger->dr7 >> 2 * i & 3 && !(debugger->dr7 >> (16 + 4 * i) & 3) &&
+            debugger->dr[i] == cpu->lip)
+            debugger->hits |= 1u << i;
+    if (debugger->hits)
+        guest_leave(&cpu->common, X86_EXIT_DEBUGGER);
+    return 0;
+}
+
 u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf)
 {
     u64 hits = cpu->debug_hits | (tf ? BIT(14) : 0);

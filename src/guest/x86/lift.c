@@ -211,6 +211,9 @@ static void lift_one(struct x86_lift *l, int decoded)
     ir_put(l->u, X86_SLOT(lip), at_offset(l, l->offset));
     if (l->u->guest_insns == 1)
         ir_poll(l->u);
+    if (l->mode & X86_MODE_BREAK_MASK &&
+        l->mode >> (X86_MODE_BREAK_SHIFT + x86_break_hash((u64)l->offset)) & 1)
+        LIFT_CALL(l, IR_VOID, debugger_break, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
     if (l->mode & X86_MODE_DR)
         LIFT_CALL(l, IR_VOID, debug_begin, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
     if (decoded != X86_DECODE_OK) {

@@ -380,23 +380,52 @@ static unsigned access_bytes(struct x86_cpu *cpu)
     return bytes;
 }
 
+/* Which of the four data breakpoints in @dr, @dr7 an access at [gva, gva+bytes) meets. */
+static u32 data_hits(const u64 dr[4], u32 dr7, u64 gva, unsigned bytes, enum guest_access access)
+{
+    static const u8 lengths[] = {1, 2, 8, 4};
+    u32 hits = 0;
+
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned control = dr7 >> (16 + 4 * i) & 15, type = control & 3;
+        u64 length = lengths[control >> 2], first = dr[i] & ~(length - 1);
+
+        if (dr7 >> 2 * i & 3 && (type == 3 || (type == 1 && access == GUEST_WRITE)) &&
+            gva < first + length && first < gva + bytes)
+            hits |= 1u << i;
+    }
+    return hits;
+}
+
 /* Data breakpoints (SDM vol. 3 17.2.4): notes which of them the access at @gva meets. The page is kept
  * out of the soft TLB so that the next access comes here too. */
 static void note_access(struct x86_cpu *cpu, u64 gva, enum guest_access access,
                         struct guest_page *page)
 {
-    static const u8 lengths[] = {1, 2, 8, 4};
-    unsigned bytes = access_bytes(cpu);
-
     page->readable = page->writable = false;
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned control = cpu->dr[7] >> (16 + 4 * i) & 15, type = control & 3;
-        u64 length = lengths[control >> 2], first = cpu->dr[i] & ~(length - 1);
+    cpu->debug_hits |= data_hits(cpu->dr, (u32)cpu->dr[7], gva, access_bytes(cpu), access);
+}
 
-        if (cpu->dr[7] >> 2 * i & 3 && (type == 3 || (type == 1 && access == GUEST_WRITE)) &&
-            gva < first + length && first < gva + bytes)
-            cpu->debug_hits |= 1u << i;
-    }
+/* The debugger's, which watches only the pages it must. An access of the instruction's own is not let
+ * happen unless the instruction runs alone; one of the CPU's (a push by an interrupt, a descriptor) is
+ * reported soon after. */
+static void note_watched(struct x86_cpu *cpu, u64 gva, enum guest_access access, bool implicit,
+                         struct guest_page *page)
+{
+    struct x86_debugger *debugger = &cpu->debugger;
+    u64 start = align_down(gva, 4096);
+    u32 hits;
+
+    if (!data_hits(debugger->dr, debugger->dr7, start, 4096, GUEST_WRITE))
+        return;
+    page->readable = page->writable = false;
+    hits = data_hits(debugger->dr, debugger->dr7, gva, implicit ? 8 : access_bytes(cpu), access);
+    if (!hits)
+        return;
+    if (!implicit && !debugger->alone)
+        guest_leave(&cpu->common, X86_EXIT_DEBUGGER);
+    debugger->hits |= hits;
+    __atomic_fetch_or(&cpu->common.request, GUEST_REQ_EVENT, __ATOMIC_SEQ_CST); /* leave soon */
 }
 
 bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva)
@@ -466,6 +495,8 @@ int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool i
         return -EFAULT;
     if (unlikely(cpu->common.mode & X86_MODE_DR) && !probe && access != GUEST_FETCH)
         note_access(cpu, gva, access, page);
+    if (unlikely(cpu->debugger.dr7) && !probe && access != GUEST_FETCH)
+        note_watched(cpu, gva, access, implicit, page);
     return 0;
 }
 

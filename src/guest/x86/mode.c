@@ -67,6 +67,16 @@ static bool breakpoints(const struct x86_cpu *cpu)
     return false;
 }
 
+static u32 debugger_mode(const struct x86_debugger *debugger)
+{
+    u32 mode = 0;
+
+    for (unsigned i = 0; i < 4; i++)
+        if (debugger->dr7 >> 2 * i & 3 && !(debugger->dr7 >> (16 + 4 * i) & 3))
+            mode |= 1u << (X86_MODE_BREAK_SHIFT + x86_break_hash(debugger->dr[i]));
+    return mode;
+}
+
 void x86_update_mode(struct x86_cpu *cpu)
 {
     u32 mode = segment_mode(cpu) | fpu_mode(cpu);
@@ -87,6 +97,8 @@ void x86_update_mode(struct x86_cpu *cpu)
         mode |= X86_MODE_AC;
     if (cpu->dr[7] & 0xff && breakpoints(cpu))
         mode |= X86_MODE_DR;
+    if (unlikely(cpu->debugger.dr7))
+        mode |= debugger_mode(&cpu->debugger);
     /* While breakpoints are on, walks see every access: no soft TLB entry may answer instead. */
     if (mode & ~cpu->common.mode & X86_MODE_DR && cpu->common.memory)
         cpu->common.memory->flush_all(&cpu->common);

@@ -32,7 +32,8 @@ static struct rep unpack(struct x86_cpu *cpu, u64 how)
         .width = how >> 8 & 255,
         .segment = how >> 16 & 255,
         .repne = how >> 24 & 1,
-        .once = how >> 25 & 1,
+        /* Watched data: each element's own access is to be seen. */
+        .once = how >> 25 & 1 || cpu->debugger.dr7,
     };
 
     r.mask = mask_low(r.width * 8);

@@ -59,6 +59,16 @@ struct x86_vmexit {
 
 struct x86_hooks;
 
+/* A debugger's breakpoints, beside the guest's own and unseen by it. Instruction breakpoints cost
+ * something only where an address could be one (X86_MODE_BREAK_MASK); pages with watched data are kept
+ * out of the soft TLB. */
+struct x86_debugger {
+    u64 dr[4]; /* linear addresses; */
+    u32 dr7;   /* what they mean, as in DR7; 0: nothing is set */
+    u32 hits;  /* DR6 bits met and not yet reported */
+    bool alone; /* instructions run one by one: hits are noted instead of leaving before the access */
+};
+
 /* x87 data registers are kept as 80-bit values in 16-byte slots, physical numbering: ST(i) is
  * fpr[(top + i) & 7]; the MMX register i is the low 64 bits of fpr[i]. */
 struct x86_fpr {
@@ -84,6 +94,7 @@ struct x86_cpu {
     u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
     u64 dr[8]; /* 0..3, 6, 7 used */
     u32 debug_hits; /* data breakpoints (DR6 bits) that this instruction met */
+    struct x86_debugger debugger;
     u32 pkru;
     u8 cpl;
 
@@ -145,6 +156,8 @@ enum {
     X86_EXIT_STATE,                 /* mode or address space changed: just go on */
     X86_EXIT_HALT_CHECK,            /* STI, POP SS, IRET ...: look for interrupts, then go on */
     X86_EXIT_UNIMPLEMENTED,         /* decoded but not implemented: a loud report with the bytes */
+    X86_EXIT_DEBUGGER,              /* before an instruction at a breakpoint of the debugger's (hits is
+                                     * set), or that is about to touch watched data (it is not) */
     X86_EXIT_VECTOR = 64,           /* + vector: exception with error code 0 if it has one */
 };
 
@@ -170,7 +183,17 @@ enum {
     X86_MODE_IOPL_OK = 1 << 15,  /* CPL <= IOPL (or real mode): CLI/STI/IN/OUT allowed without TSS */
     X86_MODE_AC = 1 << 16,       /* alignment checks on: CPL 3, CR0.AM, EFLAGS.AC */
     X86_MODE_DR = 1 << 17,       /* a breakpoint is enabled: checks around every instruction */
+    X86_MODE_BREAK_SHIFT = 20,   /* bit x86_break_hash(address) for each instruction breakpoint of the */
+    X86_MODE_BREAK_MASK = 0xff << 20, /* debugger's: code at such addresses has a check */
 };
+
+/* Of the offset in the page only: blocks are shared between mappings. */
+static inline u32 x86_break_hash(u64 address)
+{
+    u32 a = address & 0xfff;
+
+    return (a ^ a >> 3 ^ a >> 6 ^ a >> 9) & 7;
+}
 
 #define X86_CR0_PE BIT(0)
 #define X86_CR0_MP BIT(1)
