@@ -10,7 +10,7 @@
 #include "mem/mem.h"
 
 #define RAM_SIZE (ISA_DATA - ISA_CODE + 8 * ISA_DATA_SIZE)
-#define MAX_LEAVES 200 /* returns to the run loop that a case may need */
+#define MAX_LEAVES 100000 /* returns to the run loop that a case may need */
 
 struct isa_emulator {
     struct x86_cpu cpu;
@@ -167,7 +167,7 @@ void isa_emulate(struct isa_emulator *e, const struct isa_case *cases, unsigned 
     u8 *data = e->ram.hva + (ISA_DATA - ISA_CODE);
 
     for (unsigned i = 0; i < count; i++)
-        memcpy(e->ram.hva + i * ISA_SLOT, cases[i].code, ISA_SLOT);
+        isa_place(&cases[i], e->ram.hva);
     mem_wrote(e->mem, 0, ISA_BATCH * ISA_SLOT);
     for (unsigned i = 0; i < count; i++) {
         const struct isa_case *c = &cases[i];

@@ -145,7 +145,7 @@ enum {
 };
 #undef I
 
-static bool named(const struct x86_row *row, const char *const *names)
+bool isa_named(const struct x86_row *row, const char *const *names)
 {
     for (; *names; names++)
         if (!strcmp(row->name, *names))
@@ -160,7 +160,7 @@ bool isa_testable(const struct x86_row *row)
                                         "rsqrtps", "rsqrtss", NULL};
     long number = row - x86_rows;
 
-    return (number < INT_ROWS || number >= INT_ROWS + SYS_ROWS) && !named(row, never);
+    return (number < INT_ROWS || number >= INT_ROWS + SYS_ROWS) && !isa_named(row, never);
 }
 
 /* Flags that the SDM leaves undefined, by name; shifts and rotates: unless the count is 1. */
@@ -203,6 +203,14 @@ static const struct {
 #undef OF
 };
 
+bool isa_leaves_flags(const struct x86_row *row)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(undefined_flags); i++)
+        if (!strcmp(row->name, undefined_flags[i].name))
+            return true;
+    return false;
+}
+
 /* The flags that condition @cc looks at. */
 static u64 condition_flags(unsigned cc)
 {
@@ -224,7 +232,7 @@ static u64 condition_flags(unsigned cc)
  * Code
  */
 
-static u8 random_modrm(const struct x86_row *row)
+u8 isa_random_modrm(const struct x86_row *row)
 {
     u8 byte = (u8)isa_random(256);
 
@@ -313,7 +321,7 @@ static unsigned random_instruction(u8 *code, const struct x86_row *row, unsigned
             code[n++] = escapes[row->map][i];
     code[n++] = (u8)(row->opcode + isa_random(x86_row_span(row)));
     if (row->modrm != X86_MODRM_NONE)
-        code[n++] = random_modrm(row);
+        code[n++] = isa_random_modrm(row);
     for (unsigned i = 0; i < 10; i++)
         code[n++] = isa_random(4) ? (u8)isa_random(256) : (u8)boundary();
     return n;
@@ -405,7 +413,7 @@ static void random_x87(u8 *fx)
         random_float80(fx + 32 + 16 * i);
 }
 
-static void random_state_for(struct isa_state *s, unsigned bits)
+void isa_random_state(struct isa_state *s, unsigned bits)
 {
     static const u64 flags[] = {X86_FLAG_CF, X86_FLAG_PF, X86_FLAG_AF, X86_FLAG_ZF,
                                 X86_FLAG_SF, X86_FLAG_OF, X86_FLAG_DF};
@@ -510,7 +518,7 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
 
         return rewrite(code, in->length, in->op[0].value, there - next, in->op[0].size);
     }
-    if (!named(in->row, indirect))
+    if (!isa_named(in->row, indirect))
         return true;
     if (is(in, "ret")) {
         c->patch_at = isa_data_base(c) + c->in.gpr[X86_RSP];
@@ -568,7 +576,7 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
     static const char *const fcomi[] = {"fcomi", "fcomip", "fucomi", "fucomip", NULL};
     u64 *gpr = c->in.gpr;
 
-    if (named(in->row, strings)) {
+    if (isa_named(in->row, strings)) {
         gpr[X86_RCX] = isa_random(24);
         gpr[X86_RSI] = data_address(64) - isa_data_base(c);
         gpr[X86_RDI] =
@@ -586,7 +594,7 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
         gpr[X86_RBP] = data_address(8) - isa_data_base(c);
     } else if (is(in, "maskmovdqu") || is(in, "mmx_maskmovq")) {
         set_mask_move(c, in);
-    } else if (named(in->row, fcomi)) {
+    } else if (isa_named(in->row, fcomi)) {
         c->x87_undefined = 0x200; /* C1: SDM vol. 2 clears it, AMD's CPUs leave it */
     } else if (is(in, "cvtpi2ps") && in->op[1].kind == X86_OP_MEM) {
         /* SDM vol. 2 has it go to MMX operation, AMD's CPUs do not: where it makes no difference. */
@@ -638,7 +646,7 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
     memset(c->code, 0xcc, ISA_SLOT);
     c->row = row;
     c->bits = bits;
-    random_state_for(&c->in, bits);
+    isa_random_state(&c->in, bits);
     /* A trap after the first instruction, or its first repetition. */
     if (!isa_random(16))
         c->in.rflags |= X86_FLAG_TF;

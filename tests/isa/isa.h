@@ -5,6 +5,8 @@
 #ifndef TRIODE_TESTS_ISA_H
 #define TRIODE_TESTS_ISA_H
 
+#include <string.h>
+
 #include "base/types.h"
 #include "guest/x86/rows.h"
 
@@ -14,6 +16,9 @@
 #define ISA_BATCH 1024u
 #define ISA_DATA 0x10800000ull /* readable and writable, nothing around it */
 #define ISA_DATA_SIZE 8192u
+#define ISA_LONG_SLOT 4096u /* the same for a sequence */
+#define ISA_LONG_BATCH (ISA_BATCH * ISA_SLOT / ISA_LONG_SLOT)
+#define ISA_ITEMS 400u /* of a sequence */
 #define ISA_FX 416u /* bytes of an FXSAVE image up to the last XMM register */
 
 struct isa_state {
@@ -26,6 +31,8 @@ struct isa_case {
     const struct x86_row *row;
     unsigned bits; /* 16, 32, 64 */
     u8 code[ISA_SLOT];
+    const u8 *text; /* of a sequence, instead of code: ISA_LONG_SLOT bytes */
+    unsigned text_size;
     struct isa_state in;
     u64 patch_at, patch; /* eight bytes of memory beside the common pattern */
     u64 undefined;       /* flags not compared, */
@@ -35,6 +42,31 @@ struct isa_case {
     u64 ignored_at;
     unsigned ignored_bytes;
     bool fault_page_only;
+};
+
+/* Copies the case's code to where @area stands for ISA_CODE. */
+static inline void isa_place(const struct isa_case *c, u8 *area)
+{
+    u64 at = c->in.rip + (c->bits == 16 ? ISA_CODE : 0) - ISA_CODE;
+
+    memcpy(area + at, c->text ? c->text : c->code, c->text ? ISA_LONG_SLOT : ISA_SLOT);
+}
+
+/* A part of a sequence that stays together. */
+struct isa_item {
+    u8 code[32];
+    u8 length;
+    u8 displacement, displaced_from; /* a branch: where it is (0: none), what it is relative to */
+    bool off;                        /* left out */
+    unsigned target;                 /* an item's number */
+    unsigned group;                  /* not 0: left out with all others that have it */
+};
+
+struct isa_sequence {
+    struct isa_case c;
+    unsigned count;
+    struct isa_item items[ISA_ITEMS];
+    u8 text[ISA_LONG_SLOT];
 };
 
 struct isa_result {
@@ -70,8 +102,18 @@ void isa_seed(u64 seed);
 u32 isa_random(u32 below);
 bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, unsigned number);
 void isa_make_pattern(void);
+void isa_random_state(struct isa_state *s, unsigned bits);
+u8 isa_random_modrm(const struct x86_row *row);
+bool isa_named(const struct x86_row *row, const char *const *names);
+/* Whether it leaves arithmetic flags undefined. */
+bool isa_leaves_flags(const struct x86_row *row);
 /* Rows whose instructions can be compared: not those of the system. */
 bool isa_testable(const struct x86_row *row);
+
+/* sequence.c: about @length instructions, at most ISA_ITEMS - 60; false if they came out too long. */
+bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned length, unsigned number);
+/* Writes @s->text, again after items were left out. */
+bool isa_assemble(struct isa_sequence *s);
 
 /* native.c: runs cases on the host CPU in a child process. */
 struct isa_native;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/arena.h"
 #include "guest/x86/x86.h"
@@ -15,6 +16,7 @@ struct options {
     const char *row;
     bool jit, interpret, bits64, bits32, bits16;
     unsigned failures_shown;
+    unsigned sequences, length; /* instead of rows, for each code size */
 };
 
 static const char *const names64[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -123,14 +125,18 @@ static void print_code(const struct isa_case *c)
 {
     u32 mode = c->bits == 64 ? X86_MODE_CODE64 : c->bits == 32 ? X86_MODE_CODE32 : X86_MODE_CODE16;
 
-    for (unsigned at = 0; at < ISA_SLOT && c->code[at] != 0xcc;) {
+    const u8 *code = c->text ? c->text : c->code;
+    unsigned size = c->text ? c->text_size : ISA_SLOT;
+
+    for (unsigned at = 0; at < size && (c->text || code[at] != 0xcc);) {
         char text[96];
-        int n = x86_guest_ops.disassemble(mode, c->in.rip + at, c->code + at, ISA_SLOT - at, text,
+        int n = x86_guest_ops.disassemble(mode, c->in.rip + at, code + at,
+                                          c->text ? ISA_LONG_SLOT - at : ISA_SLOT - at, text,
                                           sizeof(text));
 
         fprintf(stderr, "    %-40s", text);
         for (int i = 0; i < n; i++)
-            fprintf(stderr, " %02x", c->code[at + (unsigned)i]);
+            fprintf(stderr, " %02x", code[at + (unsigned)i]);
         fputc('\n', stderr);
         at += (unsigned)n;
     }
@@ -148,10 +154,10 @@ static void print_ir(const struct isa_case *c)
     struct guest_lift lift = {
         .unit = &unit,
         .pc = c->in.rip,
-        .code = c->code,
-        .avail = ISA_SLOT,
+        .code = c->text ? c->text : c->code,
+        .avail = c->text ? ISA_LONG_SLOT : ISA_SLOT,
         .mode = mode,
-        .max_insns = 8,
+        .max_insns = c->text ? 64 : 8,
     };
 
     ir_init(&unit, &arena, x86_guest_ops.helpers, x86_guest_ops.nhelpers, x86_guest_ops.pc_slot);
@@ -239,6 +245,7 @@ struct run {
     unsigned count;
     struct isa_result host[ISA_BATCH], ours[ISA_BATCH];
     unsigned done, failures, died, reports;
+    unsigned ended; /* sequences without an exception */
     const struct x86_row *shown; /* one report a row is enough */
 };
 
@@ -300,6 +307,105 @@ static void test_row(struct run *run, const struct x86_row *row, unsigned bits)
                 bits);
 }
 
+/*
+ * Sequences
+ */
+
+static bool sequence_differs(struct run *run, struct isa_sequence *s, struct isa_emulator *emulator)
+{
+    if (!isa_assemble(s))
+        return false;
+    isa_native_run(run->native, &s->c, 1, run->host);
+    if (run->host->died)
+        return false;
+    isa_emulate(emulator, &s->c, 1, run->ours);
+    return !same(&s->c, run->host, run->ours);
+}
+
+static void leave_out(struct isa_sequence *s, unsigned first, unsigned count)
+{
+    for (unsigned i = first; i < first + count && i < s->count; i++) {
+        s->items[i].off = true;
+        for (unsigned k = 0; s->items[i].group && k < s->count; k++)
+            s->items[k].off |= s->items[k].group == s->items[i].group;
+    }
+}
+
+/* Leaves out all that is not needed for a difference: halves, quarters, ... single instructions. */
+static void shrink(struct run *run, struct isa_sequence *s, struct isa_emulator *emulator)
+{
+    struct isa_item items[ISA_ITEMS];
+
+    for (unsigned part = s->count / 2; part; part = part > 1 ? (part + 1) / 2 : 0) {
+        for (unsigned first = 0; first < s->count; first += part) {
+            memcpy(items, s->items, sizeof(items));
+            leave_out(s, first, part);
+            if (!sequence_differs(run, s, emulator))
+                memcpy(s->items, items, sizeof(items));
+        }
+    }
+    if (!sequence_differs(run, s, emulator))
+        fprintf(stderr, "\nnot reproduced alone:\n");
+}
+
+/* False if some differ: then results and code are no longer those of the batch. */
+static bool compare_sequences(struct run *run, struct isa_sequence *sequences, unsigned e)
+{
+    static const char *const engines[] = {"interpreter", "translator"};
+    bool failed[ISA_LONG_BATCH], good = true;
+
+    isa_emulate(run->emulator[e], run->cases, run->count, run->ours);
+    for (unsigned i = 0; i < run->count; i++)
+        failed[i] = !run->host[i].died && !same(&run->cases[i], &run->host[i], &run->ours[i]);
+    for (unsigned i = 0; i < run->count; i++) {
+        if (!failed[i])
+            continue;
+        good = false;
+        run->failures++;
+        if (run->reports++ >= run->options->failures_shown)
+            continue;
+        shrink(run, &sequences[i], run->emulator[e]);
+        report(&sequences[i].c, run->host, run->ours, engines[e]);
+    }
+    return good;
+}
+
+static void test_sequences(struct run *run, struct isa_sequence *sequences, unsigned bits)
+{
+    for (unsigned done = 0; done < run->options->sequences; done += run->count) {
+        run->count = 0;
+        while (run->count < ISA_LONG_BATCH && done + run->count < run->options->sequences) {
+            struct isa_sequence *s = &sequences[run->count];
+            unsigned length = 10 + isa_random(run->options->length - 9);
+
+            if (isa_generate_sequence(s, bits, length, run->count))
+                run->cases[run->count++] = s->c;
+        }
+        isa_native_run(run->native, run->cases, run->count, run->host);
+        for (unsigned i = 0; i < run->count; i++) {
+            const struct isa_case *c = &run->cases[i];
+
+            run->died += run->host[i].died;
+            run->ended += run->host[i].vector == X86_BP &&
+                          run->host[i].out.rip == c->in.rip + c->text_size + 1;
+        }
+        for (unsigned e = 0; e < 2; e++)
+            if (run->emulator[e] && !compare_sequences(run, sequences, e))
+                break;
+        run->done += run->count;
+    }
+    run->count = 0;
+}
+
+static u64 entropy(void)
+{
+    u64 v = 1;
+
+    if (getrandom(&v, 4, 0) != 4)
+        perror("getrandom");
+    return v;
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
@@ -309,6 +415,8 @@ static int parse(int argc, char **argv, struct options *o)
         {"bits", required_argument, NULL, 'b'},
         {"engine", required_argument, NULL, 'e'},
         {"show", required_argument, NULL, 'f'},
+        {"sequences", required_argument, NULL, 'q'},
+        {"length", required_argument, NULL, 'l'},
         {0},
     };
     int c;
@@ -319,7 +427,7 @@ static int parse(int argc, char **argv, struct options *o)
             o->cases = (unsigned)strtoul(optarg, NULL, 0);
             break;
         case 's':
-            o->seed = strtoull(optarg, NULL, 0);
+            o->seed = strcmp(optarg, "random") ? strtoull(optarg, NULL, 0) : entropy();
             break;
         case 'r':
             o->row = optarg;
@@ -336,9 +444,18 @@ static int parse(int argc, char **argv, struct options *o)
         case 'f':
             o->failures_shown = (unsigned)strtoul(optarg, NULL, 0);
             break;
+        case 'q':
+            o->sequences = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 'l':
+            o->length = (unsigned)strtoul(optarg, NULL, 0);
+            if (o->length < 10 || o->length > ISA_ITEMS - 60)
+                return -1;
+            break;
         default:
-            fprintf(stderr, "usage: test_isa [--cases N] [--seed N] [--row NAME] [--bits 16|32|64] "
-                            "[--engine interpreter|translator] [--show N]\n");
+            fprintf(stderr, "usage: test_isa [--cases N] [--seed N|random] [--row NAME] "
+                            "[--bits 16|32|64] [--engine interpreter|translator] [--show N] "
+                            "[--sequences N [--length 10..%u]]\n", ISA_ITEMS - 60);
             return -1;
         }
     }
@@ -356,10 +473,12 @@ int main(int argc, char **argv)
         .bits32 = true,
         .bits16 = true,
         .failures_shown = 20,
+        .length = 300,
     };
+    struct isa_sequence *sequences = calloc(ISA_LONG_BATCH, sizeof(*sequences));
     struct run *run = calloc(1, sizeof(*run));
 
-    if (!run || parse(argc, argv, &options))
+    if (!run || !sequences || parse(argc, argv, &options))
         return 2;
     isa_seed(options.seed);
     isa_make_pattern();
@@ -369,7 +488,10 @@ int main(int argc, char **argv)
         run->emulator[0] = isa_emulator_create(false);
     if (options.jit)
         run->emulator[1] = isa_emulator_create(true);
-    for (unsigned r = 0; r < x86_rows_count; r++) {
+    for (unsigned bits = 16; options.sequences && bits <= 64; bits *= 2)
+        if (bits == 64 ? options.bits64 : bits == 32 ? options.bits32 : options.bits16)
+            test_sequences(run, sequences, bits);
+    for (unsigned r = 0; !options.sequences && r < x86_rows_count; r++) {
         if (!isa_testable(&x86_rows[r]) || (options.row && strcmp(options.row, x86_rows[r].name)))
             continue;
         if (options.bits64)
@@ -382,6 +504,8 @@ int main(int argc, char **argv)
     flush(run);
     printf("%u cases, %u differ, %u not run natively; seed %" PRIu64 "\n", run->done, run->failures,
            run->died, options.seed);
+    if (options.sequences)
+        printf("%u sequences ran to their end\n", run->ended);
     for (unsigned e = 0; e < 2; e++)
         if (run->emulator[e])
             isa_emulator_destroy(run->emulator[e]);

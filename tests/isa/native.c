@@ -161,7 +161,7 @@ void isa_native_run(struct isa_native *native, const struct isa_case *cases, uns
     memcpy(native->cases, cases, count * sizeof(*cases));
     mprotect((void *)ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_WRITE);
     for (unsigned i = 0; i < count; i++)
-        memcpy((void *)isa_slot(i), cases[i].code, ISA_SLOT);
+        isa_place(&cases[i], (u8 *)ISA_CODE);
     mprotect((void *)ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_EXEC);
     native->count = count;
     shared = native;
