@@ -310,8 +310,8 @@ static bool cas128(struct guest_cpu *cpu, u64 gva, u64 expected[2], const u64 de
         leave_if_own_code(cpu, &page, 16);
     }
     if (page.hva) {
-        now = __sync_val_compare_and_swap((u128 *)page.hva, old,
-                                          (u128)desired[1] << 64 | desired[0]);
+        now =
+            __sync_val_compare_and_swap((u128 *)page.hva, old, (u128)desired[1] << 64 | desired[0]);
     } else {
         u64 device[2];
 
@@ -334,8 +334,9 @@ static u8 *host(struct guest_cpu *cpu, u64 gva, enum guest_access access)
     if (hva)
         return hva;
     page = tlb_slow(cpu, gva, access, false);
-    return page.code || (access == GUEST_WRITE && page.slot &&
-                         (page.slot->flags & MEM_LOG_DIRTY)) ? NULL : page.hva;
+    return page.code || (access == GUEST_WRITE && page.slot && (page.slot->flags & MEM_LOG_DIRTY))
+               ? NULL
+               : page.hva;
 }
 
 static void fp_sync(struct guest_cpu *cpu)
@@ -384,8 +385,7 @@ static u64 ir_atomic_op(void *state, u64 addr, enum ir_op op, unsigned bytes, u6
     return atomic(state, addr, op, bytes, operand, desired);
 }
 
-const struct ir_memory dbt_ir_memory = {
-    .load = ir_load, .store = ir_store, .atomic = ir_atomic_op};
+const struct ir_memory dbt_ir_memory = {.load = ir_load, .store = ir_store, .atomic = ir_atomic_op};
 
 /* Where a 128-bit location of a site is. */
 static void *vector_location(struct host_frame *frame, u8 kind, s32 where)
@@ -407,8 +407,8 @@ static u64 site_value(const struct host_frame *frame, u8 kind, s32 where)
     return host_read_location(frame, kind, where);
 }
 
-static void site_load(struct guest_cpu *cpu, struct host_frame *frame,
-                      const struct host_site *site, u64 gva)
+static void site_load(struct guest_cpu *cpu, struct host_frame *frame, const struct host_site *site,
+                      u64 gva)
 {
     unsigned bytes = ir_type_bytes(site->type);
     u64 value[2] = {0};
@@ -437,8 +437,7 @@ static void site_atomic(struct guest_cpu *cpu, struct host_frame *frame,
                         const struct host_site *site, u64 gva)
 {
     u64 operand = site_value(frame, site->operand_kind, site->operand);
-    u64 desired =
-        site->op == IR_acas ? site_value(frame, site->operand2_kind, site->operand2) : 0;
+    u64 desired = site->op == IR_acas ? site_value(frame, site->operand2_kind, site->operand2) : 0;
     u64 old = atomic(cpu, gva, site->op, ir_type_bytes(site->type), operand, desired);
 
     if (site->result_kind == HOST_LOC_REG || site->result_kind == HOST_LOC_SPILL)

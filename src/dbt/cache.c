@@ -19,9 +19,10 @@ int cache_create(struct dbt *dbt, struct err *err)
 
     dbt->code_fd = -1;
     if (size < MiB || size > GiB)
-        return err_set(err, -EINVAL, "the code cache must be 1M to 1G, not %" PRIu64 " bytes", size);
-    dbt->first_chunk = (u32)(align_up(DBT_THUNKS + DBT_MAX_CPUS * DBT_MAX_BLOCK_CODE, DBT_CHUNK) /
-                             DBT_CHUNK);
+        return err_set(err, -EINVAL, "the code cache must be 1M to 1G, not %" PRIu64 " bytes",
+                       size);
+    dbt->first_chunk =
+        (u32)(align_up(DBT_THUNKS + DBT_MAX_CPUS * DBT_MAX_BLOCK_CODE, DBT_CHUNK) / DBT_CHUNK);
     size = align_up(size, DBT_CHUNK) + (u64)dbt->first_chunk * DBT_CHUNK;
     dbt->code_fd = memfd_create("triode-code", MFD_CLOEXEC);
     if (dbt->code_fd < 0 || ftruncate(dbt->code_fd, (off_t)size) < 0)

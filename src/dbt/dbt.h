@@ -13,7 +13,8 @@
 
 struct dbt;
 
-enum { /* stages for --dump */
+/* Stages for --dump. */
+enum {
     DBT_DUMP_GUEST = 1 << 0,
     DBT_DUMP_LIFT = 1 << 1,
     DBT_DUMP_OPT = 1 << 2,
@@ -23,8 +24,8 @@ enum { /* stages for --dump */
 struct dbt_config {
     struct mem *mem;
     const struct guest_ops *guest;
-    u64 code_cache_bytes;      /* 0: default; at least 1 MiB, at most 1 GiB */
-    bool jit;                  /* false: the IR interpreter runs the units */
+    u64 code_cache_bytes; /* 0: default; at least 1 MiB, at most 1 GiB */
+    bool jit;             /* false: the IR interpreter runs the units */
     bool count_insns;
     u32 dump_stages;
     u64 dump_first, dump_last; /* linear addresses */
@@ -85,14 +86,14 @@ void dbt_fork_parent(struct guest_cpu *cpu);
 int dbt_fork_child(struct guest_cpu *cpu);
 
 struct dbt_stats {
-    u64 blocks;        /* translated since start */
-    u64 guest_insns;   /* lifted into them */
-    u64 code_bytes;    /* host code in use */
-    u64 cache_bytes;   /* size of the cache */
-    u64 flushes;       /* of the whole cache */
-    u64 invalidated;   /* blocks dropped because their code changed */
-    u64 chained;       /* direct jumps linked */
-    u64 lookups;       /* jump cache misses */
+    u64 blocks;      /* translated since start */
+    u64 guest_insns; /* lifted into them */
+    u64 code_bytes;  /* host code in use */
+    u64 cache_bytes; /* size of the cache */
+    u64 flushes;     /* of the whole cache */
+    u64 invalidated; /* blocks dropped because their code changed */
+    u64 chained;     /* direct jumps linked */
+    u64 lookups;     /* jump cache misses */
 };
 void dbt_get_stats(struct dbt *dbt, struct dbt_stats *stats);
 

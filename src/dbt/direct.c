@@ -238,8 +238,7 @@ void dbt_fault_write(struct guest_cpu *cpu, const void *ucontext, u64 gva)
     struct origin o = find_origin(dc, ucontext);
     u64 page = align_down(gva, MEM_PAGE_SIZE), len = page + MEM_PAGE_SIZE - gva;
     bool own = cpu->leave && o.block && o.block != &dc->step_block && (o.site || !o.translated) &&
-               !cpu->insn_limit && !dc->smc_step &&
-               page_touches(o.block, gva, len < 16 ? len : 16);
+               !cpu->insn_limit && !dc->smc_step && page_touches(o.block, gva, len < 16 ? len : 16);
 
     page_drop_range(dc->dbt, page, page);
     dc->dbt->config.protect(dc->dbt->config.opaque, page, false);

@@ -93,8 +93,8 @@ int dbt_fork_child(struct guest_cpu *cpu)
     struct dbt *dbt = dbt_cpu(cpu)->dbt;
     int fd = dbt->fork_fd, ret = 0;
 
-    if (mmap(dbt->code_rw, dbt->code_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-             0) == MAP_FAILED ||
+    if (mmap(dbt->code_rw, dbt->code_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+            MAP_FAILED ||
         mmap(dbt->code_exec, dbt->code_size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd,
              0) == MAP_FAILED)
         ret = -errno;

@@ -10,18 +10,18 @@
 #include "opt/opt.h"
 
 #define DBT_MAX_CPUS 256
-#define DBT_CHUNK (256 * KiB)      /* of the code cache, handed to one vCPU at a time */
-#define DBT_THUNKS (64 * KiB)      /* at the start of the cache */
+#define DBT_CHUNK (256 * KiB)         /* of the code cache, handed to one vCPU at a time */
+#define DBT_THUNKS (64 * KiB)         /* at the start of the cache */
 #define DBT_MAX_BLOCK_CODE (48 * KiB) /* a step area for each CPU fits before the first chunk */
-#define DBT_MAX_INSNS 64           /* guest instructions a block */
-#define DBT_INSN_BYTES 16          /* longest instruction of any guest, rounded up */
-#define DBT_BLOCK_JUMPS 3          /* jump cache entries a block remembers */
-#define DBT_MAX_UNITS 100000       /* kept by the interpreter */
+#define DBT_MAX_INSNS 64              /* guest instructions a block */
+#define DBT_INSN_BYTES 16             /* longest instruction of any guest, rounded up */
+#define DBT_BLOCK_JUMPS 3             /* jump cache entries a block remembers */
+#define DBT_MAX_UNITS 100000          /* kept by the interpreter */
 #define DBT_HASH_BITS 16
-#define DBT_JUMP_BITS 12
-#define DBT_SPACES 12              /* address spaces a vCPU remembers */
+#define DBT_JUMP_BITS 14
+#define DBT_SPACES 12 /* address spaces a vCPU remembers */
 #define DBT_PRIVS 4
-#define DBT_PRIV_IMPLICIT 1        /* the class of supervisor accesses under the strictest rules */
+#define DBT_PRIV_IMPLICIT 1 /* the class of supervisor accesses under the strictest rules */
 #define DBT_FETCH_ENTRIES 64
 #define DBT_NO_PAGE (~0ull)
 
@@ -29,22 +29,22 @@
 struct dbt_link {
     struct host_link host;
     struct block *from;
-    struct block *to;       /* NULL while not chained */
-    struct dbt_link *next;  /* on to->incoming */
+    struct block *to;      /* NULL while not chained */
+    struct dbt_link *next; /* on to->incoming */
 };
 
 struct block {
     u64 gpa;
-    u64 page2;              /* second page's gpa, or DBT_NO_PAGE */
+    u64 page2; /* second page's gpa, or DBT_NO_PAGE */
     u32 mode;
-    u32 length;             /* guest bytes */
+    u32 length; /* guest bytes */
     u32 guest_insns;
     atomic_bool dead;
-    u32 code_bytes;         /* with sites */
-    u32 insn_bytes;         /* without */
-    u8 *code;               /* executable address */
+    u32 code_bytes; /* with sites */
+    u32 insn_bytes; /* without */
+    u8 *code;       /* executable address */
     u8 *code_rw;
-    struct ir_unit *unit;   /* without jit: what is interpreted */
+    struct ir_unit *unit; /* without jit: what is interpreted */
     struct dbt_link *links;
     u32 nlinks;
     struct dbt_link *incoming;
@@ -59,7 +59,7 @@ struct block {
 /* A guest page that translated code was made from. */
 struct code_page {
     u64 gpa;
-    u64 granules;           /* bit n: bytes 64n..64n+63 hold translated instructions */
+    u64 granules; /* bit n: bytes 64n..64n+63 hold translated instructions */
     struct block *blocks;
     struct code_page *hash_next;
 };
@@ -79,14 +79,14 @@ struct jump_entry {
 };
 
 struct fetch_entry {
-    u64 gva;                /* page */
-    u64 gpa;                /* page */
+    u64 gva; /* page */
+    u64 gpa; /* page */
     u32 space, mode;
 };
 
 struct space {
     u64 key, tag;
-    u32 id;                 /* cpu->space: changes when translations of it are dropped */
+    u32 id; /* cpu->space: changes when translations of it are dropped */
     u64 last_used;
     bool valid;
     struct tlb *tlb[DBT_PRIVS];
@@ -105,19 +105,19 @@ struct dbt_cpu {
     struct jump_entry no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
     atomic_bool drop_jumps; /* some entry of jumps[] may lead to a dead block: nobody knows which */
     struct fetch_entry fetch[DBT_FETCH_ENTRIES];
-    u64 code_filter[64];    /* pages that jumps[] or fetch[] may speak of: 4096 bits by hash */
+    u64 code_filter[64]; /* pages that jumps[] or fetch[] may speak of: 4096 bits by hash */
     struct chunk *chunk;
     u32 chunk_index;
-    struct arena arena;     /* for one translation */
-    u8 *step_rw;            /* where single instructions are compiled, never kept */
+    struct arena arena; /* for one translation */
+    u8 *step_rw;        /* where single instructions are compiled, never kept */
     u64 step_exec;
-    struct block *running;  /* interpreter: the block being run */
+    struct block *running;        /* interpreter: the block being run */
     const struct host_site *site; /* translated code: the access whose slow path runs */
-    struct host_code step_code; /* direct mode: what is at step_exec, */
-    struct block step_block;    /* and its guest bytes */
-    atomic_bool translating;    /* in translate_lookup or translate_step: a fault is not the guest's */
-    u32 stolen_requests;    /* kept from the single instruction that is being run */
-    bool smc_step;          /* the next instruction overwrites its own block: run it alone */
+    struct host_code step_code;   /* direct mode: what is at step_exec, */
+    struct block step_block;      /* and its guest bytes */
+    atomic_bool translating; /* in translate_lookup or translate_step: a fault is not the guest's */
+    u32 stolen_requests;     /* kept from the single instruction that is being run */
+    bool smc_step;           /* the next instruction overwrites its own block: run it alone */
     atomic_bool in_guest;
     u64 lookups;
 };
@@ -132,20 +132,21 @@ struct dbt {
     struct chunk *chunks;
     u32 nchunks, next_chunk, first_chunk; /* below first_chunk: thunks and step areas */
 
-    pthread_mutex_t lock;   /* blocks, pages, links, chunks */
+    pthread_mutex_t lock; /* blocks, pages, links, chunks */
     struct block *_Atomic *hash;
     struct code_page **pages;
     struct arena blocks;
-    atomic_uint kept_units;         /* without jit: units since the last flush, so that memory has a bound */
+    atomic_uint
+        kept_units; /* without jit: units since the last flush, so that memory has a bound */
 
     pthread_mutex_t cpus_lock;
     pthread_cond_t cpus_cond;
     struct dbt_cpu *cpus[DBT_MAX_CPUS];
-    atomic_uint exclusive;  /* how many want or hold the machine standing still */
+    atomic_uint exclusive; /* how many want or hold the machine standing still */
     bool exclusive_held;
 
-    u8 *_Atomic *code_map;  /* direct mode: page_protect's bytes, in leaves by address */
-    int fork_fd;            /* the child's code cache, between fork_prepare and its end */
+    u8 *_Atomic *code_map; /* direct mode: page_protect's bytes, in leaves by address */
+    int fork_fd;           /* the child's code cache, between fork_prepare and its end */
 
     struct dbt_stats stats; /* under lock */
 };
@@ -183,7 +184,7 @@ void block_invalidate(struct dbt *dbt, struct block *block); /* lock held */
 void page_protect(struct dbt *dbt, u64 gpa);
 /* The same with the lock held, which direct mode wants. */
 void page_protect_locked(struct dbt *dbt, u64 gpa);
-void page_add_block(struct dbt *dbt, struct block *block); /* lock held */
+void page_add_block(struct dbt *dbt, struct block *block);    /* lock held */
 void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
 /* Does a store to [gpa, gpa+len), within a page, change code of @block? */
 bool page_touches(const struct block *block, u64 gpa, u64 len);
@@ -207,9 +208,9 @@ struct tlb *tlb_of_priv(struct dbt_cpu *dc, unsigned priv);
 
 /* What a slow access found: host memory, or (hva NULL) an address outside RAM. */
 struct slow_page {
-    u8 *hva;         /* of the first byte */
+    u8 *hva; /* of the first byte */
     u64 gpa;
-    bool code;       /* a write must go through page_written */
+    bool code; /* a write must go through page_written */
     const struct mem_slot *slot;
 };
 /* Translates for [gva, gva+bytes) within one page and fills the TLB. May leave. */

@@ -216,11 +216,11 @@ static void fill_abi(struct dbt *dbt)
 
 int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *err)
 {
-    static const struct host_callbacks callbacks = {.site = access_site, .missed = translate_missed};
+    static const struct host_callbacks callbacks = {.site = access_site,
+                                                    .missed = translate_missed};
     struct dbt *dbt = calloc(1, sizeof(*dbt));
-    struct mem_hooks hooks = {.code_written = hook_code_written,
-                              .slots_changed = hook_slots_changed,
-                              .opaque = dbt};
+    struct mem_hooks hooks = {
+        .code_written = hook_code_written, .slots_changed = hook_slots_changed, .opaque = dbt};
     int ret;
 
     if (!dbt)
@@ -291,10 +291,9 @@ int dbt_attach(struct dbt *dbt, struct guest_cpu *cpu)
 
     if (cpu->index >= DBT_MAX_CPUS)
         return -EINVAL;
-    dc = aligned_alloc(64, align_up(sizeof(*dc), 64));
+    dc = calloc(1, sizeof(*dc)); /* most of the tables is never touched */
     if (!dc)
         return -ENOMEM;
-    memset(dc, 0, sizeof(*dc));
     dc->dbt = dbt;
     dc->cpu = cpu;
     make_step_area(dc);

@@ -247,8 +247,8 @@ static void recheck(struct guest_cpu *cpu, struct tlb_entry *e)
     if (e->write_tag & 1)
         return;
     slot = mem_find(cpu->mem, gpa);
-    if (!slot || __atomic_load_n(&slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT],
-                                 __ATOMIC_SEQ_CST))
+    if (!slot ||
+        __atomic_load_n(&slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT], __ATOMIC_SEQ_CST))
         __atomic_or_fetch(&e->write_tag, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -327,9 +327,8 @@ struct slow_page tlb_slow(struct guest_cpu *cpu, u64 gva, enum guest_access acce
         slow.hva = (u8 *)(gva + e->addend);
         slow.slot = mem_find(cpu->mem, slow.gpa);
         slow.code = slow.slot && access == GUEST_WRITE &&
-                    __atomic_load_n(
-                        &slow.slot->code[(slow.gpa - slow.slot->gpa) >> MEM_PAGE_SHIFT],
-                        __ATOMIC_SEQ_CST);
+                    __atomic_load_n(&slow.slot->code[(slow.gpa - slow.slot->gpa) >> MEM_PAGE_SHIFT],
+                                    __ATOMIC_SEQ_CST);
         return slow;
     }
     cpu->tlb_misses++;

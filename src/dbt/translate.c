@@ -106,8 +106,8 @@ static void dump_guest(struct guest_cpu *cpu, const struct source *src, u32 leng
 {
     u32 at = 0;
 
-    fprintf(stderr, "guest code at %#" PRIx64 " (gpa %#" PRIx64 ", mode %#x):\n", src->pc,
-            src->gpa, cpu->mode);
+    fprintf(stderr, "guest code at %#" PRIx64 " (gpa %#" PRIx64 ", mode %#x):\n", src->pc, src->gpa,
+            cpu->mode);
     while (at < length && cpu->ops->disassemble) {
         char text[128];
         int n = cpu->ops->disassemble(cpu->mode, src->pc + at, src->code + at, length - at, text,
@@ -203,8 +203,8 @@ static void *block_memory(struct dbt *dbt, size_t bytes)
 static struct block *make_block(struct guest_cpu *cpu, const struct source *src, u32 length,
                                 u32 nlinks)
 {
-    struct block *block = block_memory(dbt_cpu(cpu)->dbt,
-                                       sizeof(*block) + nlinks * sizeof(struct dbt_link));
+    struct block *block =
+        block_memory(dbt_cpu(cpu)->dbt, sizeof(*block) + nlinks * sizeof(struct dbt_link));
 
     if (!block)
         return NULL;
