@@ -387,6 +387,7 @@ static u64 make_stack(struct user *user, const struct file *program,
     if (base < 0 || mm_map(user, (u64)base + STACK_GUARD, size, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) < 0)
         return 0;
+    mm_note(&user->mm, (u64)base, (u64)base + STACK_GUARD, -1); /* nobody's, and nobody gets it */
     fill_auxv(&aux, user, program, interpreter);
     return fill_stack(user, &s, &aux);
 }

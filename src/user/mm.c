@@ -255,11 +255,25 @@ s64 sys_munmap(struct user_thread *t, const u64 a[6])
     return mm_unmap(t->user, a[0], a[1]);
 }
 
+/* The first address of [at, end) that is not mapped; @end if all are. Lock held. */
+static u64 first_hole(const struct user_mm *mm, u64 at, u64 end)
+{
+    while (at < end) {
+        size_t i = index_of(mm, at);
+
+        if (i == mm->count || mm->maps[i].start > at)
+            return at;
+        at = mm->maps[i].end;
+    }
+    return end;
+}
+
 s64 sys_mprotect(struct user_thread *t, const u64 a[6])
 {
     struct user_mm *mm = &t->user->mm;
     u64 end = align_up(a[0] + a[1], MEM_PAGE_SIZE);
-    int prot = (int)a[2] & (PROT_READ | PROT_WRITE | PROT_EXEC), ret = 0;
+    int prot = (int)a[2] & (PROT_READ | PROT_WRITE | PROT_EXEC), ret = 0, missing = 0;
+    u64 hole;
 
     if (a[0] & (MEM_PAGE_SIZE - 1) || a[2] & ~(u64)(prot | PROT_GROWSDOWN | PROT_GROWSUP))
         return -EINVAL;
@@ -267,16 +281,22 @@ s64 sys_mprotect(struct user_thread *t, const u64 a[6])
         return -ENOMEM;
     if (end == a[0])
         return 0;
-    if (!mm_allows(mm, a[0], end - a[0], 0))
-        return -ENOMEM;
     pthread_mutex_lock(&mm->lock);
+    hole = first_hole(mm, a[0], end);
+    if (hole == a[0]) {
+        pthread_mutex_unlock(&mm->lock);
+        return -ENOMEM;
+    }
+    if (hole < end)
+        missing = -ENOMEM; /* what lies before it is changed all the same */
+    end = hole;
     if (mprotect(user_ptr(a[0]), end - a[0], mm_host_prot(prot)))
         ret = -errno;
     else
         ret = note(mm, a[0], end, prot);
     pthread_mutex_unlock(&mm->lock);
     dbt_code_changed(t->user->dbt, a[0], end - a[0]);
-    return ret;
+    return ret ? ret : missing;
 }
 
 s64 sys_mremap(struct user_thread *t, const u64 a[6])

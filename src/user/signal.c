@@ -114,6 +114,8 @@ static void on_fault(int sig, siginfo_t *info, void *ucontext)
     }
     user_host_fault(ucontext, &t->fault);
     t->fault.info = *info;
+    if (sig == SIGSEGV && info->si_code == SEGV_ACCERR && mm_prot(&t->user->mm, addr) < 0)
+        t->fault.info.si_code = SEGV_MAPERR; /* a page that is there for Triode only */
     guest_leave(t->cpu, USER_EXIT_FAULT);
 }
 
