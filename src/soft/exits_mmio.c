@@ -117,6 +117,8 @@ void soft_mmio_read(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes)
 {
     struct soft_vcpu *vcpu = soft_of(cpu);
 
+    if (vmx_apic_read(cpu, gpa, buf, bytes))
+        return;
     if (inside_read(vcpu, gpa, buf, bytes)) {
         vcpu->priv.stats.mmio_inside++;
         return;
@@ -136,6 +138,8 @@ void soft_mmio_write(struct x86_cpu *cpu, u64 gpa, const void *buf, unsigned byt
 {
     struct soft_vcpu *vcpu = soft_of(cpu);
 
+    if (vmx_apic_write(cpu, gpa, buf, bytes))
+        return;
     if (inside_write(vcpu, gpa, buf, bytes)) {
         vcpu->priv.stats.mmio_inside++;
         return;

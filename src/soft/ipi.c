@@ -37,7 +37,7 @@ static u64 hook_deadline_ns(struct lapic *lapic, u64 tsc)
     struct soft_vcpu *vcpu = of_lapic(lapic);
     const struct soft_clock *clock = &vcpu->id.vm->clock;
     u64 now = soft_timers_now(&vcpu->id.vm->timers);
-    u64 guest_now = soft_x86_hooks.tsc(&vcpu->cpu);
+    u64 guest_now = vmx_outer_tsc(&vcpu->cpu);
     u64 ticks;
 
     if (tsc <= guest_now)

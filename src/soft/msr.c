@@ -332,11 +332,15 @@ static bool write_msr(struct soft_vcpu *vcpu, u32 msr, u64 value, bool host)
 
 bool soft_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
 {
-    return read_msr(soft_of(cpu), msr, value, false);
+    return vmx_x2apic_read(cpu, msr, value) || read_msr(soft_of(cpu), msr, value, false);
 }
 
 bool soft_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
 {
+    bool ok;
+
+    if (vmx_x2apic_write(cpu, msr, value, &ok))
+        return ok;
     return write_msr(soft_of(cpu), msr, value, false);
 }
 

@@ -131,6 +131,7 @@ struct soft_private {
     bool watch_step;       /* run one instruction that touches what the debugger watches */
     bool shadow_step;      /* run one instruction out of an interrupt shadow, then look again */
     u64 last_ticks;
+    struct soft_timer preemption; /* wakes for the VMX-preemption timer */
     char why[256];         /* for explain() */
 };
 

@@ -122,6 +122,14 @@ static void take_sipi(struct soft_vcpu *vcpu, u8 vector)
     x86_update_mmu(cpu);
 }
 
+/* After an exit to the guest's hypervisor of a vCPU that may have slept. */
+static void left_non_root(struct soft_vcpu *vcpu)
+{
+    if (vcpu->run.state == SOFT_WAIT_SIPI || vcpu->run.state == SOFT_HALTED)
+        soft_set_state(vcpu, SOFT_RUNNABLE);
+    vcpu->priv.events_due = true;
+}
+
 static void take_start_signals(struct soft_vcpu *vcpu)
 {
     u32 taken = SOFT_SIGNAL_INIT | SOFT_SIGNAL_SIPI;
@@ -130,10 +138,27 @@ static void take_start_signals(struct soft_vcpu *vcpu)
     if (likely(!(__atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST) & taken)))
         return;
     signals = __atomic_fetch_and(&vcpu->run.signals, ~taken, __ATOMIC_SEQ_CST);
-    if (signals & SOFT_SIGNAL_INIT)
-        take_init(vcpu);
-    if (signals & SOFT_SIGNAL_SIPI)
-        take_sipi(vcpu, (u8)signals);
+    if (signals & SOFT_SIGNAL_INIT) {
+        switch (vmx_init_signal(&vcpu->cpu)) {
+        case VMX_SIGNAL_TAKE:
+            take_init(vcpu);
+            break;
+        case VMX_SIGNAL_BLOCKED: /* until VMXOFF or a VM entry */
+            __atomic_fetch_or(&vcpu->run.signals, SOFT_SIGNAL_INIT, __ATOMIC_SEQ_CST);
+            break;
+        case VMX_SIGNAL_EXITED:
+            left_non_root(vcpu);
+            break;
+        }
+    }
+    if (signals & SOFT_SIGNAL_SIPI) {
+        enum vmx_signal what = vmx_startup_ipi(&vcpu->cpu, (u8)signals);
+
+        if (what == VMX_SIGNAL_TAKE)
+            take_sipi(vcpu, (u8)signals);
+        else if (what == VMX_SIGNAL_EXITED)
+            left_non_root(vcpu);
+    }
 }
 
 static bool nmi_waits(const struct soft_vcpu *vcpu)
@@ -178,7 +203,8 @@ static void inject_interrupt(struct soft_vcpu *vcpu)
     vmx_inject(&vcpu->vmx, &event);
 }
 
-/* In non-root operation an NMI or interrupt is the guest's hypervisor's business. */
+/* In non-root operation an NMI or interrupt is the guest's hypervisor's business, unless the
+ * interrupt only says that virtual ones are posted. */
 static void exit_for_event(struct soft_vcpu *vcpu, bool nmi)
 {
     struct x86_cpu *cpu = &vcpu->cpu;
@@ -187,9 +213,31 @@ static void exit_for_event(struct soft_vcpu *vcpu, bool nmi)
         __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI, __ATOMIC_SEQ_CST);
         vmx_interrupt_exit(cpu, true, -1);
     } else {
-        vmx_interrupt_exit(cpu, false, vmx_acknowledges(cpu) ? acknowledge(vcpu) : -1);
+        int vector = vmx_acknowledges(cpu) ? acknowledge(vcpu) : -1;
+
+        if (vector >= 0 && vmx_post_interrupts(cpu, (u8)vector))
+            lapic_eoi(&vcpu->parts.lapic);
+        else
+            vmx_interrupt_exit(cpu, false, vector);
     }
     vcpu->priv.events_due = true;
+}
+
+/* A virtual interrupt of non-root operation (SDM 30.2). */
+static void look_for_virtual(struct soft_vcpu *vcpu)
+{
+    struct x86_cpu *cpu = &vcpu->cpu;
+
+    if (likely(!vmx_virtual_interrupt(cpu)))
+        return;
+    if (x86_interrupt_allowed(cpu)) {
+        vmx_deliver_virtual_interrupt(cpu);
+        vcpu->priv.events_due = true;
+    } else {
+        cpu->quiet = false;
+        if (x86_interruptibility(cpu) & 3 && cpu->eflags & X86_FLAG_IF)
+            vcpu->priv.shadow_step = true;
+    }
 }
 
 /*
@@ -216,8 +264,10 @@ static void look_for_events(struct soft_vcpu *vcpu)
         return;
     }
     cpu->quiet = !nmi && !interrupt && !vmx_window_waits(cpu);
-    if (likely(!nmi && !interrupt))
+    if (likely(!nmi && !interrupt)) {
+        look_for_virtual(vcpu);
         return;
+    }
     if ((nmi && vmx_exits_on_interrupt(cpu, true)) ||
         (interrupt && vmx_exits_on_interrupt(cpu, false))) {
         exit_for_event(vcpu, nmi && vmx_exits_on_interrupt(cpu, true));
@@ -230,13 +280,15 @@ static void look_for_events(struct soft_vcpu *vcpu)
         vcpu->priv.events_due = !cpu->quiet;
     } else if (x86_interruptibility(cpu) & 3 && (nmi || cpu->eflags & X86_FLAG_IF)) {
         vcpu->priv.shadow_step = true;
+    } else {
+        look_for_virtual(vcpu);
     }
 }
 
 /* Would anything wake a halted CPU? */
 static bool wakes(struct soft_vcpu *vcpu)
 {
-    const struct x86_cpu *cpu = &vcpu->cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
 
     if (__atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_UNHALT, __ATOMIC_SEQ_CST) &
         SOFT_SIGNAL_UNHALT)
@@ -244,8 +296,28 @@ static bool wakes(struct soft_vcpu *vcpu)
     return (nmi_waits(vcpu) && (x86_nmi_allowed(cpu) || vmx_exits_on_interrupt(cpu, true))) ||
            (interrupt_waits(vcpu) &&
             (x86_interrupt_allowed(cpu) || vmx_exits_on_interrupt(cpu, false))) ||
+           (vmx_virtual_interrupt(cpu) && x86_interrupt_allowed(cpu)) || vmx_window_due(cpu) ||
            cpu->pending.valid ||
            vmx_injecting(&vcpu->vmx);
+}
+
+/* To running; in non-root operation the activity state stays until an event or exit ends it. */
+static void wake(struct soft_vcpu *vcpu)
+{
+    u32 activity = vcpu->cpu.common.mode & X86_MODE_NONROOT ? vcpu->cpu.activity : 0;
+
+    soft_set_state(vcpu, SOFT_RUNNING);
+    vcpu->cpu.activity = activity;
+}
+
+/* The activity state that a VM entry, or an event that was none, has left: to sleep. */
+static u32 sleep_again(struct soft_vcpu *vcpu)
+{
+    u32 activity = vcpu->cpu.activity;
+
+    soft_set_state(vcpu, activity == 3 ? SOFT_WAIT_SIPI : SOFT_HALTED);
+    vcpu->cpu.activity = activity;
+    return X86_EXIT_STATE;
 }
 
 /* Waits while the vCPU has nothing to run. False: a kick came. */
@@ -274,7 +346,7 @@ static bool wait_runnable(struct soft_vcpu *vcpu)
                 break;
             vcpu->priv.stats.wakeups++;
             vcpu->priv.events_due = true;
-            soft_set_state(vcpu, SOFT_RUNNING);
+            wake(vcpu);
             return true;
         case SOFT_WAIT_SIPI:
         case SOFT_PAUSED:
@@ -301,6 +373,8 @@ static u32 deliver_events(struct soft_vcpu *vcpu)
     /* In the middle of an instruction that was handed up nothing may come in. */
     if (soft_replaying(vcpu))
         return 0;
+    if (unlikely(vmx_trap_exit(cpu)))
+        vcpu->priv.events_due = true;
     if (cpu->pending.valid) {
         vcpu->priv.stats.injected[2]++;
         trace_emit(EXCEPTION, exception, (int)vcpu->id.vcpu.index, .vector = cpu->pending.vector,
@@ -333,10 +407,22 @@ static bool debug_steps(const struct soft_vcpu *vcpu)
     return vcpu->priv.debug.control & KVM_GUESTDBG_SINGLESTEP;
 }
 
+/* What an instruction that had to run alone came to: done, or a debug trap behind it. */
+static void stepped_non_root(struct soft_vcpu *vcpu, u32 code)
+{
+    const struct x86_event *pending = &vcpu->cpu.pending;
+    bool trap = code == X86_EXIT_EVENT && pending->vector == X86_DB && pending->payload & BIT(14);
+
+    vmx_stepped(&vcpu->cpu, code == DBT_EXIT_STEP || code == X86_EXIT_HALT_CHECK ||
+                                (code == X86_EXIT_STATE && !vcpu->vmx.alone) || trap);
+    vcpu->priv.events_due = true;
+}
+
 static u32 enter_and_run(struct soft_vcpu *vcpu)
 {
     struct x86_cpu *cpu = &vcpu->cpu;
     u64 before = cpu->lip;
+    bool steps;
     u32 code;
 
     cpu->common.insn_limit = 0;
@@ -348,14 +434,21 @@ static u32 enter_and_run(struct soft_vcpu *vcpu)
         return code;
     if (unlikely(vcpu->run.state != SOFT_RUNNING)) /* INIT */
         return X86_EXIT_STATE;
+    if (unlikely(cpu->activity))
+        return sleep_again(vcpu);
     /* A debugger that steps sees the first instruction of an event's handler before it runs. */
     if (unlikely(debug_steps(vcpu) && cpu->lip != before))
         return X86_EXIT_STATE;
     cpu->debugger.alone = vcpu->priv.watch_step || debug_steps(vcpu);
-    cpu->common.insn_limit = soft_replaying(vcpu) || vcpu->priv.shadow_step || cpu->debugger.alone;
+    steps = vmx_steps(cpu);
+    cpu->common.insn_limit =
+        soft_replaying(vcpu) || vcpu->priv.shadow_step || cpu->debugger.alone || steps;
+    vcpu->vmx.alone = false;
     count_ticks(vcpu, &vcpu->priv.stats.ticks_soft);
     code = dbt_run(&cpu->common);
     count_ticks(vcpu, &vcpu->priv.stats.ticks_guest);
+    if (unlikely(steps))
+        stepped_non_root(vcpu, code);
     return code;
 }
 

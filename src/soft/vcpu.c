@@ -107,12 +107,17 @@ void soft_vcpu_kick(struct vcpu *vcpu)
 
 static u64 hook_read_tpr(struct x86_cpu *cpu)
 {
+    u64 value;
+
+    if (vmx_read_cr8(cpu, &value))
+        return value;
     return lapic_cr8(&soft_of(cpu)->parts.lapic);
 }
 
 static void hook_write_tpr(struct x86_cpu *cpu, u64 value)
 {
-    lapic_set_cr8(&soft_of(cpu)->parts.lapic, value);
+    if (!vmx_write_cr8(cpu, value))
+        lapic_set_cr8(&soft_of(cpu)->parts.lapic, value);
 }
 
 static u64 hook_tsc(struct x86_cpu *cpu)
@@ -181,6 +186,23 @@ static void hook_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
 const struct x86_hooks soft_x86_hooks = {HOOKS};
 static const struct x86_hooks hooks_ept = {HOOKS, .second_level = vmx_second_level};
 
+/* The VMX-preemption timer: the run loop looks whether it is time. */
+static void preemption_fire(struct soft_timer *timer)
+{
+    struct soft_vcpu *vcpu = container_of(timer, struct soft_vcpu, priv.preemption);
+
+    __atomic_store_n(&vcpu->vmx.preemption_fired, true, __ATOMIC_SEQ_CST);
+    soft_request(vcpu, GUEST_REQ_EVENT);
+}
+
+static void arm_preemption(struct x86_cpu *cpu, u64 tsc)
+{
+    struct soft_vcpu *vcpu = soft_of(cpu);
+
+    soft_timer_arm(&vcpu->priv.preemption,
+                   soft_lapic_hooks.deadline_ns(&vcpu->parts.lapic, tsc));
+}
+
 /* --- creation --- */
 
 static void identify(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index, u32 apic_id)
@@ -223,6 +245,8 @@ static int vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index,
     vcpu->vmx.root.msr_exits = soft_msr_exits;
     vcpu->vmx.hooks = &soft_x86_hooks;
     vcpu->vmx.hooks_ept = &hooks_ept;
+    vcpu->vmx.arm = arm_preemption;
+    soft_timer_init(&vcpu->priv.preemption, &vm->timers, preemption_fire);
     if (vm->overcommitted)
         vcpu->vmx.root.vmcs.primary_processor_based_controls |= (u32)VMX_C_pause_exiting;
     cpuid_build(&vcpu->parts.cpuid, &vm->model, &vm->topology, apic_id, vm->clock.khz);
@@ -290,6 +314,7 @@ void soft_vcpu_destroy(struct vcpu *vcpu)
     if (soft->run.state != SOFT_UNPLUGGED && soft->run.state != SOFT_RUNNING)
         soft_set_state(soft, SOFT_UNPLUGGED);
     lapic_destroy(&soft->parts.lapic);
+    soft_timer_destroy(&soft->priv.preemption);
     dbt_detach(&soft->cpu.common);
     free(soft->parts.msrs.stored);
     free(vcpu->run);

@@ -41,11 +41,11 @@ static u64 misc(void)
 }
 
 /* A.10: execute-only, 4-level walks, write-back and uncached paging structures, 2M and 1G pages,
- * INVEPT and INVVPID of all types, accessed and dirty flags. */
+ * INVEPT and INVVPID of all types, accessed and dirty flags, advanced information on violations. */
 static u64 ept_vpid(void)
 {
-    return BIT(0) | BIT(6) | BIT(8) | BIT(14) | BIT(16) | BIT(17) | BIT(20) | BIT(21) | BIT(25) |
-           BIT(26) | BIT(32) | BIT(40) | BIT(41) | BIT(42) | BIT(43);
+    return BIT(0) | BIT(6) | BIT(8) | BIT(14) | BIT(16) | BIT(17) | BIT(20) | BIT(21) | BIT(22) |
+           BIT(25) | BIT(26) | BIT(32) | BIT(40) | BIT(41) | BIT(42) | BIT(43);
 }
 
 static u64 highest_index(void)
@@ -92,6 +92,7 @@ bool vmx_msr_read(const struct x86_cpu *cpu, u32 msr, u64 *value)
     case MSR_VMX_TRUE_PINBASED: *value = allowed(VMX_PIN, true); break;
     case MSR_VMX_TRUE_PROCBASED: *value = allowed(VMX_PROC, true); break;
     case MSR_VMX_TRUE_EXIT: *value = allowed(VMX_EXIT, true); break;
+    case MSR_VMX_VMFUNC: *value = 1; break; /* EPTP switching */
     case MSR_VMX_TRUE_ENTRY: *value = allowed(VMX_ENTRY, true); break;
     default: return false;
     }

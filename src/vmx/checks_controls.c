@@ -126,7 +126,7 @@ static bool check_exit(const struct x86_cpu *cpu, const struct vmcs *v)
 static bool check_injection(const struct x86_cpu *cpu, const struct vmcs *v)
 {
     static const u32 with_error = 1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 |
-                                  1u << 17 | 1u << 21;
+                                  1u << 17;
     u32 info = v->vm_entry_interruption_information;
     unsigned type = VMX_INTR_TYPE(info), vector = info & 0xff;
     bool error = info & VMX_INTR_ERROR;
@@ -143,7 +143,7 @@ static bool check_injection(const struct x86_cpu *cpu, const struct vmcs *v)
     CHECK(!error || (protected_mode && type == 3 && with_error >> (vector & 31) & 1));
     CHECK(error || !(protected_mode && type == 3 && with_error >> (vector & 31) & 1));
     CHECK(!bits(info, 30, 12));
-    CHECK(!error || !(v->vm_entry_exception_error_code & 0xffff8000));
+    CHECK(!error || !(v->vm_entry_exception_error_code & 0xffff0000));
     CHECK(!software || v->vm_entry_instruction_length <= 15);
     return true;
 }

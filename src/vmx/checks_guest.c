@@ -259,19 +259,11 @@ static bool check_pdptes(struct x86_cpu *cpu, const struct vmcs *v)
 
 bool vmx_check_guest(struct x86_cpu *cpu, const struct vmcs *v, u64 *qualification)
 {
-    u32 info = v->vm_entry_interruption_information;
-    bool nmi = info & VMX_INTR_VALID && VMX_INTR_TYPE(info) == 2;
-
     *qualification = 0;
     if (!check_registers(cpu, v) || !check_segments(cpu, v) || !check_tables_and_flags(cpu, v) ||
         !check_activity(cpu, v))
         return false;
-    if (!check_interruptibility(cpu, v)) {
-        if (nmi && v->guest_interruptibility_state & 1)
-            *qualification = VMX_FAIL_NMI;
-        return false;
-    }
-    if (!check_pending_debug(cpu, v))
+    if (!check_interruptibility(cpu, v) || !check_pending_debug(cpu, v))
         return false;
     if (!check_link_pointer(cpu, v)) {
         *qualification = VMX_FAIL_LINK_POINTER;

@@ -121,15 +121,29 @@ static void inject(struct x86_cpu *cpu, struct vmcs *v)
             return;
         }
         vmx_inject(vmx, &event);
-        cpu->activity = 0;
-    } else if (v->guest_pending_debug_exceptions & 0x500f &&
+    } else if (v->guest_pending_debug_exceptions & 0x5000 &&
                !(v->guest_interruptibility_state & 3)) {
         cpu->pending = (struct x86_event){.valid = true,
                                           .vector = X86_DB,
                                           .type = 3,
-                                          .payload = v->guest_pending_debug_exceptions & 0x500f,
+                                          .payload = v->guest_pending_debug_exceptions & 0x400f,
                                           .has_payload = true};
     }
+}
+
+/* SDM 26.5.1: the timer counts by bit IA32_VMX_MISC[4:0] of the TSC. */
+static void start_preemption_timer(struct x86_cpu *cpu, const struct vmcs *v)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    u64 ticks = vmx_outer_tsc(cpu) >> VMX_PREEMPTION_SHIFT;
+
+    vmx->preemption = vmx_pin(v, VMX_C_activate_vmx_preemption_timer);
+    if (!vmx->preemption)
+        return;
+    vmx->preemption_tsc = (ticks + v->vmx_preemption_timer_value) << VMX_PREEMPTION_SHIFT;
+    vmx->preemption_fired = false;
+    if (v->vmx_preemption_timer_value && vmx->arm)
+        vmx->arm(cpu, vmx->preemption_tsc);
 }
 
 static NORETURN void fail_entry(struct x86_cpu *cpu, u32 reason, u64 qualification)
@@ -153,7 +167,6 @@ u32 vmx_nested_entry(struct x86_cpu *cpu)
     if (!vmx_check_guest(cpu, v, &qualification))
         fail_entry(cpu, VMX_REASON_entry_failure_guest_state, qualification);
     vmx->entries++;
-    vmx->entry_tsc = cpu->hooks->tsc ? cpu->hooks->tsc(cpu) : 0;
     flush_for_transition(cpu, v);
     load_guest_state(cpu, v);
     enter_non_root(cpu);
@@ -168,6 +181,9 @@ u32 vmx_nested_entry(struct x86_cpu *cpu)
     cpu->common.tlb = NULL;
     x86_update_mmu(cpu);
     inject(cpu, v);
+    cpu->iret_keeps_nmi = vmx_pin(v, VMX_C_nmi_exiting) && !vmx_pin(v, VMX_C_virtual_nmis);
+    start_preemption_timer(cpu, v);
+    vmx_enter_vapic(cpu);
     v->vm_entry_interruption_information &= ~(u32)VMX_INTR_VALID;
     guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
 }

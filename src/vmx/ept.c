@@ -10,6 +10,8 @@
 #define EPT_LARGE BIT(7)
 #define EPT_ACCESSED BIT(8)
 #define EPT_DIRTY BIT(9)
+#define EPT_EXECUTE_USER BIT(10) /* with mode-based execute control */
+#define EPT_SUPPRESS_VE BIT(63)
 #define EPTP_WALK(eptp) bits(eptp, 5, 3)
 #define EPTP_AD BIT(6)
 #define ADDRESS_MASK (mask_low(52) & ~0xfffull)
@@ -20,7 +22,9 @@ struct ept_walk {
     enum guest_access access;
     bool walk_entry, probe;
     bool flags;  /* accessed and dirty flags are in use */
+    bool mode_based;
     u64 rights;  /* of all levels */
+    u64 last;    /* entry read last */
 };
 
 bool vmx_valid_eptp(const struct x86_cpu *cpu, u64 eptp)
@@ -62,6 +66,37 @@ static NORETURN void leave(struct ept_walk *walk, u32 reason, u64 qualification)
     guest_leave(&cpu->common, X86_EXIT_VMEXIT);
 }
 
+/* SDM 26.5.7.1. */
+static bool convertible(const struct ept_walk *walk)
+{
+    struct x86_cpu *cpu = walk->cpu;
+    const struct vmcs *v = &vmx_of(cpu)->nested.vmcs;
+    u32 busy = ~0u;
+
+    return vmx_proc2(v, VMX_C_ept_violation_ve) && cpu->cr0 & X86_CR0_PE &&
+           !vmx_of(cpu)->delivering.valid && !(walk->last & EPT_SUPPRESS_VE) &&
+           !mem_read(cpu->common.mem, v->virtualization_exception_information_address + 4, &busy,
+                     4) &&
+           !busy;
+}
+
+/* SDM 26.5.7.2: the information area, and the exception. */
+static NORETURN void raise_ve(struct ept_walk *walk, u64 qualification)
+{
+    struct x86_cpu *cpu = walk->cpu;
+    const struct vmcs *v = &vmx_of(cpu)->nested.vmcs;
+    const struct {
+        u32 reason, busy;
+        u64 qualification, linear, physical;
+        u16 eptp_index;
+    } __attribute__((packed)) area = {VMX_REASON_ept_violation, ~0u,      qualification,
+                                      walk->gva,                walk->gpa, v->eptp_index};
+
+    mem_write(cpu->common.mem, v->virtualization_exception_information_address, &area,
+              sizeof(area));
+    x86_raise(cpu, X86_VE);
+}
+
 /* SDM table 28-7. With accessed and dirty flags, reads of paging structures count as writes too. */
 static bool violation(struct ept_walk *walk)
 {
@@ -73,9 +108,13 @@ static bool violation(struct ept_walk *walk)
         return false;
     if (walk->walk_entry && walk->flags)
         q = EPT_READ | EPT_WRITE;
-    q |= walk->rights << 3 | BIT(7);
+    q |= (walk->rights & EPT_RWX) << 3 | BIT(7);
+    if (walk->mode_based && walk->rights & EPT_EXECUTE_USER)
+        q |= BIT(6);
     if (!walk->walk_entry)
-        q |= BIT(8);
+        q |= BIT(8) | (u64)walk->cpu->walk_rights << 9;
+    if (convertible(walk))
+        raise_ve(walk, q);
     leave(walk, VMX_REASON_ept_violation, q);
 }
 
@@ -83,9 +122,9 @@ static u64 wanted(const struct ept_walk *walk)
 {
     if (walk->walk_entry && walk->flags)
         return EPT_READ | EPT_WRITE;
-    return walk->access == GUEST_READ    ? EPT_READ
-           : walk->access == GUEST_WRITE ? EPT_WRITE
-                                         : EPT_EXECUTE;
+    if (walk->access == GUEST_FETCH)
+        return walk->mode_based && walk->cpu->walk_rights & 1 ? EPT_EXECUTE_USER : EPT_EXECUTE;
+    return walk->access == GUEST_READ ? EPT_READ : EPT_WRITE;
 }
 
 /* Sets flags in the entry at @at if they are not set; false: it changed meanwhile. */
@@ -115,7 +154,7 @@ static int descend(struct ept_walk *walk, u64 eptp, struct ept_path *path, unsig
 {
     u64 table = eptp & ADDRESS_MASK;
 
-    walk->rights = EPT_RWX;
+    walk->rights = EPT_RWX | EPT_EXECUTE_USER;
     path->n = 0;
     for (*shift = 39;; *shift -= 9) {
         u64 at = table | (walk->gpa >> *shift & 0x1ff) << 3, entry;
@@ -123,7 +162,8 @@ static int descend(struct ept_walk *walk, u64 eptp, struct ept_path *path, unsig
 
         if (mem_read(walk->cpu->common.mem, at, &entry, 8))
             entry = 0; /* nothing there: not present */
-        if (!(entry & EPT_RWX)) {
+        walk->last = entry;
+        if (!(entry & (walk->mode_based ? EPT_RWX | EPT_EXECUTE_USER : EPT_RWX))) {
             walk->rights = 0;
             return 0;
         }
@@ -139,6 +179,21 @@ static int descend(struct ept_walk *walk, u64 eptp, struct ept_path *path, unsig
     }
 }
 
+/* SDM 29.3.6: page-modification logging, before the dirty flag is set. */
+static void log_page(struct ept_walk *walk)
+{
+    struct x86_cpu *cpu = walk->cpu;
+    struct vmcs *v = &vmx_of(cpu)->nested.vmcs;
+    u64 gpa = walk->gpa & ~0xfffull;
+
+    if (!vmx_proc2(v, VMX_C_enable_pml))
+        return;
+    if (v->pml_index > 511)
+        leave(walk, VMX_REASON_page_modification_log_full, 0);
+    mem_write(cpu->common.mem, v->pml_address + v->pml_index * 8ull, &gpa, sizeof(gpa));
+    v->pml_index--;
+}
+
 static bool update_flags(struct ept_walk *walk, const struct ept_path *path)
 {
     bool write = wanted(walk) & EPT_WRITE;
@@ -148,14 +203,16 @@ static bool update_flags(struct ept_walk *walk, const struct ept_path *path)
     for (unsigned i = 0; i < path->n; i++) {
         u64 flags = EPT_ACCESSED | (i == path->n - 1 && write ? EPT_DIRTY : 0);
 
+        if (flags & EPT_DIRTY && !(path->entry[i] & EPT_DIRTY))
+            log_page(walk);
         if (!set_flags(walk, path->at[i], path->entry[i], flags))
             return false;
     }
     return true;
 }
 
-bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,
-                      bool walk_entry, bool probe, struct guest_page *page)
+static bool walk_ept(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access, bool walk_entry,
+                     bool probe, struct guest_page *page)
 {
     u64 eptp = vmx_of(cpu)->nested.vmcs.ept_pointer;
     struct ept_walk walk = {.cpu = cpu,
@@ -164,7 +221,9 @@ bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access a
                             .access = access,
                             .walk_entry = walk_entry,
                             .probe = probe,
-                            .flags = eptp & EPTP_AD};
+                            .flags = eptp & EPTP_AD,
+                            .mode_based = vmx_proc2(&vmx_of(cpu)->nested.vmcs,
+                                                    VMX_C_mode_based_execute_control)};
     struct ept_path path;
     unsigned shift;
     u64 leaf;
@@ -191,6 +250,35 @@ bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access a
     return true;
 }
 
+/* SDM 30.4.1: accesses to the APIC-access page, by address in L1's memory, are seen elsewhere. */
+static void apic_access_page(struct x86_cpu *cpu, const struct vmcs *v, u64 gva,
+                             enum guest_access access, bool probe, struct guest_page *page)
+{
+    if (!vmx_proc2(v, VMX_C_virtualize_apic_accesses) || page->gpa != v->apic_access_address)
+        return;
+    if (access == GUEST_FETCH && !probe)
+        vmx_apic_fetch(cpu, gva);
+    page->gpa = VMX_APIC_PAGE;
+    page->page_shift = 12;
+}
+
+bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,
+                      bool walk_entry, bool probe, struct guest_page *page)
+{
+    const struct vmcs *v = &vmx_of(cpu)->nested.vmcs;
+
+    if (vmx_proc2(v, VMX_C_enable_ept)) {
+        if (!walk_ept(cpu, gpa, gva, access, walk_entry, probe, page))
+            return false;
+    } else {
+        *page = (struct guest_page){
+            .gpa = gpa & ~0xfffull, .readable = true, .writable = true, .page_shift = 30};
+    }
+    if (!walk_entry)
+        apic_access_page(cpu, v, gva, access, probe, page);
+    return true;
+}
+
 /* TLB tag: VPID and EPTP tell mappings apart; 0 is the root's (SDM 29.4). */
 void vmx_update_second_level(struct x86_cpu *cpu)
 {
@@ -198,7 +286,8 @@ void vmx_update_second_level(struct x86_cpu *cpu)
     const struct vmcs *v = vmx_inner(cpu);
     bool ept = v && vmx_proc2(v, VMX_C_enable_ept);
 
-    cpu->hooks = ept ? vmx->hooks_ept : vmx->hooks;
+    cpu->hooks = ept || (v && vmx_proc2(v, VMX_C_virtualize_apic_accesses)) ? vmx->hooks_ept
+                                                                           : vmx->hooks;
     cpu->common.space_tag = 0;
     if (!v)
         return;
@@ -207,4 +296,8 @@ void vmx_update_second_level(struct x86_cpu *cpu)
         cpu->common.space_tag |= v->virtual_processor_identifier;
     if (ept)
         cpu->common.space_tag |= (v->ept_pointer & ADDRESS_MASK) << 4;
+    if (vmx_proc2(v, VMX_C_mode_based_execute_control))
+        cpu->common.space_tag |= BIT(62);
+    if (vmx_proc2(v, VMX_C_virtualize_apic_accesses))
+        cpu->common.space_tag |= BIT(61);
 }

@@ -58,6 +58,15 @@ static void save_segments(struct x86_cpu *cpu, struct vmcs *v)
     v->guest_ss_access_rights = (v->guest_ss_access_rights & ~0x60u) | (u32)cpu->cpl << 5;
 }
 
+/* What is left of the VMX-preemption timer; 0 if it has run out. */
+static u32 preemption_left(struct x86_cpu *cpu)
+{
+    u64 end = vmx_of(cpu)->preemption_tsc >> VMX_PREEMPTION_SHIFT;
+    u64 now = vmx_outer_tsc(cpu) >> VMX_PREEMPTION_SHIFT;
+
+    return end > now ? (u32)(end - now) : 0;
+}
+
 /* SDM 28.3.3, 28.3.4. */
 static void save_rest(struct x86_cpu *cpu, struct vmcs *v)
 {
@@ -67,6 +76,12 @@ static void save_rest(struct x86_cpu *cpu, struct vmcs *v)
     v->guest_interruptibility_state = x86_interruptibility(cpu);
     v->guest_activity_state = cpu->activity;
     v->guest_pending_debug_exceptions = 0;
+    /* A debug trap of the instruction just done that the exit came before. */
+    if (cpu->pending.valid && cpu->pending.vector == X86_DB && cpu->pending.has_payload)
+        v->guest_pending_debug_exceptions =
+            (cpu->pending.payload & 0x400f) | (cpu->pending.payload & 15 ? BIT(12) : 0);
+    if (vmx_exit_control(v, VMX_C_exit_save_preemption_timer))
+        v->vmx_preemption_timer_value = preemption_left(cpu);
 }
 
 /* SDM 28.5.2. */
@@ -126,7 +141,7 @@ void vmx_load_host_state(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
     const struct vmcs *v = &vmx->nested.vmcs;
-    bool pae;
+    bool pae, nonroot = vmx->current != &vmx->root;
 
     vmx->current = &vmx->root;
     vmx->exit_to = &vmx->root;
@@ -137,12 +152,15 @@ void vmx_load_host_state(struct x86_cpu *cpu)
     x86_set_rflags(cpu, 2);
     cpu->gpr[X86_RSP] = v->host_rsp;
     cpu->lip = v->host_rip;
-    cpu->interruptibility &= X86_BLOCKED_BY_NMI;
+    /* Virtual-NMI blocking ends with non-root operation, blocking of NMIs does not (SDM 28.5.5). */
+    cpu->interruptibility &= vmx_pin(v, VMX_C_virtual_nmis) && nonroot ? 0 : X86_BLOCKED_BY_NMI;
+    cpu->iret_keeps_nmi = false;
     cpu->activity = 0;
     cpu->pending.valid = false;
     cpu->monitor_armed = false;
     cpu->quiet = false;
-    vmx->mtf_pending = false;
+    vmx->mtf_pending = vmx->alone = vmx->stepping = vmx->preemption = false;
+    vmx->due = 0;
     x86_update_mode(cpu);
     if (!vmx_proc2(v, VMX_C_enable_vpid))
         cpu->common.memory->flush_all(&cpu->common);

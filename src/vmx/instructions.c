@@ -24,6 +24,14 @@ static void succeed(struct x86_cpu *cpu)
 static void fail(struct operation *o, u32 error)
 {
     trace_emit(VMX, vmx, (int)o->cpu->common.index, .what = "VMfail", .detail = "", .value = error);
+    u64 link = o->vmx->nested.vmcs.vmcs_link_pointer;
+
+    if (vmx_inner(o->cpu)) { /* VMREAD, VMWRITE of a shadow VMCS */
+        mem_write(o->cpu->common.mem,
+                  link + offsetof(struct vmx_region, vmcs.vm_instruction_error), &error, 4);
+        x86_set_arith_flags(o->cpu, X86_FLAG_ZF);
+        return;
+    }
     if (o->vmx->current_pointer == VMX_NO_POINTER) {
         x86_set_arith_flags(o->cpu, X86_FLAG_CF);
         return;
@@ -157,6 +165,16 @@ static void vmptrst(struct operation *o)
 }
 
 /* Registers of VMREAD and VMWRITE: the field's encoding in one, the other operand in one or memory. */
+/* In non-root operation with VMCS shadowing the VMCS at the link pointer is meant (SDM 26.3): *@v
+ * becomes a copy of it, or false: there is none. */
+static bool shadow_vmcs(struct operation *o, struct vmcs *v)
+{
+    u64 at = o->vmx->nested.vmcs.vmcs_link_pointer;
+
+    return at != VMX_NO_POINTER && !mem_read(o->cpu->common.mem,
+                                             at + offsetof(struct vmx_region, vmcs), v, sizeof(*v));
+}
+
 static u64 operand_mask(const struct x86_cpu *cpu)
 {
     return x86_code64(cpu) ? ~0ull : 0xffffffff;
@@ -170,10 +188,14 @@ static const struct vmx_field *named_field(struct operation *o, u64 *encoding)
 
 static void vmread(struct operation *o)
 {
+    const struct vmcs *v = &o->vmx->nested.vmcs;
+    struct vmcs shadow;
     u64 encoding, value;
     const struct vmx_field *field = named_field(o, &encoding);
 
-    if (o->vmx->current_pointer == VMX_NO_POINTER) {
+    if (vmx_inner(o->cpu))
+        v = shadow_vmcs(o, &shadow) ? &shadow : NULL;
+    if (!v || o->vmx->current_pointer == VMX_NO_POINTER) {
         fail_invalid(o->cpu);
         return;
     }
@@ -181,7 +203,7 @@ static void vmread(struct operation *o)
         fail(o, VMX_ERR_UNSUPPORTED_COMPONENT);
         return;
     }
-    value = vmx_field_get(&o->vmx->nested.vmcs, field);
+    value = vmx_field_get(v, field);
     if (encoding & 1)
         value >>= 32;
     value &= operand_mask(o->cpu);
@@ -195,6 +217,7 @@ static void vmread(struct operation *o)
 
 static void vmwrite(struct operation *o)
 {
+    struct vmcs *v = &o->vmx->nested.vmcs, shadow;
     u64 encoding, value = 0;
     const struct vmx_field *field = named_field(o, &encoding);
 
@@ -202,7 +225,9 @@ static void vmwrite(struct operation *o)
         value = o->cpu->gpr[o->info >> 3 & 15] & operand_mask(o->cpu);
     else
         o->cpu->common.memory->load(&o->cpu->common, o->linear, &value, x86_code64(o->cpu) ? 8 : 4);
-    if (o->vmx->current_pointer == VMX_NO_POINTER) {
+    if (vmx_inner(o->cpu))
+        v = shadow_vmcs(o, &shadow) ? &shadow : NULL;
+    if (!v || o->vmx->current_pointer == VMX_NO_POINTER) {
         fail_invalid(o->cpu);
         return;
     }
@@ -211,10 +236,14 @@ static void vmwrite(struct operation *o)
         return;
     }
     if (encoding & 1)
-        value = value << 32 | (u32)vmx_field_get(&o->vmx->nested.vmcs, field);
+        value = value << 32 | (u32)vmx_field_get(v, field);
     else if (field->width == VMX_W64 && !x86_code64(o->cpu))
-        value |= vmx_field_get(&o->vmx->nested.vmcs, field) >> 32 << 32;
-    vmx_field_set(&o->vmx->nested.vmcs, field, value);
+        value |= vmx_field_get(v, field) >> 32 << 32;
+    vmx_field_set(v, field, value);
+    if (v == &shadow)
+        mem_write(o->cpu->common.mem,
+                  o->vmx->nested.vmcs.vmcs_link_pointer + offsetof(struct vmx_region, vmcs),
+                  &shadow, sizeof(shadow));
     succeed(o->cpu);
 }
 
@@ -267,6 +296,22 @@ static void invvpid(struct operation *o)
     succeed(o->cpu);
 }
 
+/* Function 0, the only one: switch the EPTP (SDM 26.5.6.3). vmx_intercept has seen to the rest. */
+static void vmfunc(struct operation *o)
+{
+    struct vmcs *v = vmx_inner(o->cpu);
+    u64 eptp;
+
+    if (!v || !vmx_eptp_switch(o->cpu, &eptp))
+        x86_raise(o->cpu, X86_UD);
+    v->ept_pointer = eptp;
+    if (vmx_proc2(v, VMX_C_ept_violation_ve))
+        v->eptp_index = (u16)o->cpu->gpr[X86_RCX];
+    vmx_update_second_level(o->cpu);
+    o->cpu->common.tlb = NULL;
+    x86_update_mmu(o->cpu);
+}
+
 void vmx_instruction(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsigned insn_len)
 {
     struct operation o = {cpu, vmx_of(cpu), info, linear};
@@ -275,7 +320,7 @@ void vmx_instruction(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsi
     if (reason != VMX_REASON_vmxon) {
         if (!o.vmx->on)
             x86_raise(cpu, X86_UD);
-        if (cpu->cpl)
+        if (cpu->cpl && reason != VMX_REASON_vmfunc)
             x86_raise_error(cpu, X86_GP, 0);
     }
     switch (reason) {
@@ -290,6 +335,7 @@ void vmx_instruction(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsi
     case VMX_REASON_vmresume: enter(&o, false); break;
     case VMX_REASON_invept: invept(&o); break;
     case VMX_REASON_invvpid: invvpid(&o); break;
-    default: x86_raise(cpu, X86_UD); /* VMFUNC outside non-root operation */
+    case VMX_REASON_vmfunc: vmfunc(&o); break;
+    default: x86_raise(cpu, X86_UD);
     }
 }

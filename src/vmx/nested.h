@@ -46,7 +46,7 @@ enum {
 enum { VMX_ABORT_STORE_MSRS = 1, VMX_ABORT_HOST_PDPTES = 2, VMX_ABORT_LOAD_MSRS = 4 };
 
 /* Entry-failure qualifications, SDM 27.8. */
-enum { VMX_FAIL_PDPTES = 2, VMX_FAIL_NMI = 3, VMX_FAIL_LINK_POINTER = 4 };
+enum { VMX_FAIL_PDPTES = 2, VMX_FAIL_LINK_POINTER = 4 };
 
 static inline bool vmx_pin(const struct vmcs *vmcs, u32 control)
 {
@@ -119,6 +119,15 @@ void vmx_load_host_state(struct x86_cpu *cpu);
 u32 vmx_load_msrs(struct x86_cpu *cpu, u64 address, u32 count);
 u32 vmx_store_msrs(struct x86_cpu *cpu, u64 address, u32 count);
 void vmx_abort(struct x86_cpu *cpu, u32 indicator);
+
+/* vapic.c */
+void vmx_enter_vapic(struct x86_cpu *cpu);
+void vmx_apic_fetch(struct x86_cpu *cpu, u64 gva) NORETURN;
+
+/* VMFUNC's conditions for its function 0; the EPTP to switch to (SDM 26.5.6.3). */
+bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp);
+/* VMREAD or VMWRITE of @encoding in non-root operation: does it exit? (SDM 26.1.3) */
+bool vmx_shadowed(const struct x86_cpu *cpu, bool write, u64 encoding);
 
 /* ept.c */
 bool vmx_valid_eptp(const struct x86_cpu *cpu, u64 eptp);

@@ -28,6 +28,20 @@ u64 vmx_tsc(const struct x86_cpu *cpu, u64 outer)
     return outer + v->tsc_offset;
 }
 
+u64 vmx_outer_tsc(struct x86_cpu *cpu)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    struct vmx_level *current = vmx->current;
+    u64 tsc;
+
+    if (!cpu->hooks->tsc)
+        return 0;
+    vmx->current = &vmx->root;
+    tsc = cpu->hooks->tsc(cpu);
+    vmx->current = current;
+    return tsc;
+}
+
 bool vmx_exits_on_interrupt(const struct x86_cpu *cpu, bool nmi)
 {
     const struct vmcs *v = vmx_inner(cpu);
@@ -38,10 +52,11 @@ bool vmx_exits_on_interrupt(const struct x86_cpu *cpu, bool nmi)
     if (x86_interruptibility(cpu) & (X86_SHADOW_STI | X86_SHADOW_MOV_SS))
         return false;
     if (nmi)
-        return vmx_pin(v, VMX_C_nmi_exiting) &&
+        return vmx_pin(v, VMX_C_nmi_exiting) && cpu->activity != 3 &&
                (vmx_pin(v, VMX_C_virtual_nmis) ||
                 !(x86_interruptibility(cpu) & X86_BLOCKED_BY_NMI));
-    return vmx_pin(v, VMX_C_external_interrupt_exiting);
+    /* Neither in the shutdown nor in the wait-for-SIPI state. */
+    return vmx_pin(v, VMX_C_external_interrupt_exiting) && cpu->activity <= 1;
 }
 
 bool vmx_acknowledges(const struct x86_cpu *cpu)
@@ -51,13 +66,18 @@ bool vmx_acknowledges(const struct x86_cpu *cpu)
     return v && vmx_exit_control(v, VMX_C_exit_acknowledge_interrupt);
 }
 
-static void exit_without_qualification(struct x86_cpu *cpu, u32 reason)
+static void exit_qualified(struct x86_cpu *cpu, u32 reason, u64 qualification)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
 
     vmx->exit_to = &vmx->nested;
-    cpu->vmexit = (struct x86_vmexit){.reason = reason};
+    cpu->vmexit = (struct x86_vmexit){.reason = reason, .qualification = qualification};
     vmx_exit(cpu);
+}
+
+static void exit_without_qualification(struct x86_cpu *cpu, u32 reason)
+{
+    exit_qualified(cpu, reason, 0);
 }
 
 void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector)
@@ -66,34 +86,119 @@ void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector)
 
     exit_without_qualification(cpu, nmi ? VMX_REASON_exception_or_nmi
                                         : VMX_REASON_external_interrupt);
-    if (nmi)
+    if (nmi) {
         v->vm_exit_interruption_information = (u32)VMX_INTR_VALID | 2u << 8 | X86_NMI;
-    else
+        cpu->interruptibility |= X86_BLOCKED_BY_NMI; /* SDM 28.5.5 */
+    } else {
         v->vm_exit_interruption_information = vector >= 0 ? (u32)VMX_INTR_VALID | (u32)vector : 0;
+    }
 }
 
-/* SDM 26.2: interrupt window, NMI window; 26.5.2: monitor trap flag injected as pending. */
-bool vmx_window_exit(struct x86_cpu *cpu)
+/* The VMX-preemption timer at 0 (SDM 26.5.1). */
+static bool preempted(struct x86_cpu *cpu)
 {
-    struct vmcs *v = vmx_inner(cpu);
+    struct vmx_cpu *vmx = vmx_of(cpu);
+
+    if (likely(!vmx->preemption) || cpu->activity == 3)
+        return false;
+    if (vmx_outer_tsc(cpu) >= vmx->preemption_tsc)
+        return true;
+    /* The engine's clock and the TSC do not agree to the last tick. */
+    if (__atomic_exchange_n(&vmx->preemption_fired, false, __ATOMIC_SEQ_CST))
+        vmx->arm(cpu, vmx->preemption_tsc);
+    return false;
+}
+
+bool vmx_steps(struct x86_cpu *cpu)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    const struct vmcs *v = vmx_inner(cpu);
 
     if (likely(!v))
         return false;
-    if (vmx_of(cpu)->mtf_pending) {
-        exit_without_qualification(cpu, VMX_REASON_monitor_trap_flag);
-        return true;
+    vmx->stepping = vmx_proc(v, VMX_C_monitor_trap_flag);
+    return vmx->stepping || vmx->alone;
+}
+
+void vmx_stepped(struct x86_cpu *cpu, bool done)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+
+    if (vmx->stepping && done && vmx_inner(cpu))
+        vmx->mtf_pending = true;
+    vmx->stepping = false;
+}
+
+bool vmx_trap_exit(struct x86_cpu *cpu)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    u32 reason = vmx->due;
+
+    if (likely(!reason && !vmx->mtf_pending))
+        return false;
+    if (!vmx_inner(cpu)) {
+        vmx->due = 0;
+        vmx->mtf_pending = false;
+        return false;
     }
-    if (vmx_proc(v, (u32)VMX_C_nmi_window_exiting) &&
+    exit_qualified(cpu, reason ? reason : VMX_REASON_monitor_trap_flag,
+                   reason ? vmx->due_qualification : 0);
+    return true;
+}
+
+enum vmx_signal vmx_init_signal(struct x86_cpu *cpu)
+{
+    if (likely(!vmx_of(cpu)->on))
+        return VMX_SIGNAL_TAKE;
+    if (!vmx_inner(cpu) || cpu->activity == 3)
+        return VMX_SIGNAL_BLOCKED;
+    exit_without_qualification(cpu, VMX_REASON_init_signal);
+    return VMX_SIGNAL_EXITED;
+}
+
+enum vmx_signal vmx_startup_ipi(struct x86_cpu *cpu, u8 vector)
+{
+    if (likely(!vmx_inner(cpu)))
+        return VMX_SIGNAL_TAKE;
+    if (cpu->activity != 3)
+        return VMX_SIGNAL_BLOCKED;
+    exit_qualified(cpu, VMX_REASON_startup_ipi, vector);
+    return VMX_SIGNAL_EXITED;
+}
+
+
+/* SDM 26.2: interrupt window, NMI window; 26.5.1: the preemption timer, which comes before them.
+ * 0: none is due. */
+static u32 window_reason(struct x86_cpu *cpu)
+{
+    const struct vmcs *v = vmx_inner(cpu);
+
+    if (likely(!v))
+        return 0;
+    if (preempted(cpu))
+        return VMX_REASON_preemption_timer;
+    if (vmx_proc(v, (u32)VMX_C_nmi_window_exiting) && cpu->activity != 3 &&
         !(x86_interruptibility(cpu) &
-          (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI))) {
-        exit_without_qualification(cpu, VMX_REASON_nmi_window);
-        return true;
-    }
-    if (vmx_proc(v, VMX_C_interrupt_window_exiting) && x86_interrupt_allowed(cpu)) {
-        exit_without_qualification(cpu, VMX_REASON_interrupt_window);
-        return true;
-    }
-    return false;
+          (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI)))
+        return VMX_REASON_nmi_window;
+    if (vmx_proc(v, VMX_C_interrupt_window_exiting) && x86_interrupt_allowed(cpu))
+        return VMX_REASON_interrupt_window;
+    return 0;
+}
+
+bool vmx_window_due(struct x86_cpu *cpu)
+{
+    return window_reason(cpu);
+}
+
+bool vmx_window_exit(struct x86_cpu *cpu)
+{
+    u32 reason = window_reason(cpu);
+
+    if (likely(!reason))
+        return false;
+    exit_without_qualification(cpu, reason);
+    return true;
 }
 
 bool vmx_window_waits(const struct x86_cpu *cpu)
@@ -111,7 +216,9 @@ void vmx_reset(struct x86_cpu *cpu)
     vmx->on = false;
     vmx->current_pointer = VMX_NO_POINTER;
     vmx->current = vmx->exit_to = &vmx->root;
-    vmx->mtf_pending = false;
+    vmx->mtf_pending = vmx->alone = vmx->stepping = vmx->preemption = false;
+    vmx->due = 0;
+    cpu->iret_keeps_nmi = false;
     cpu->common.mode &= ~(u32)X86_MODE_NONROOT;
     if (vmx->hooks)
         vmx_update_second_level(cpu);

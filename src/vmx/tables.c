@@ -155,6 +155,8 @@ static bool when_control_register(const struct vmx_level *level, const struct x8
         return proc(level, VMX_C_cr3_load_exiting) && !is_cr3_target(&level->vmcs, cpu->cr_operand);
     if (reg == 3)
         return proc(level, VMX_C_cr3_store_exiting);
+    if (reg == 2)
+        return false;
     if (reg == 8)
         return proc(level, type == 0 ? VMX_C_cr8_load_exiting : VMX_C_cr8_store_exiting);
     return type != 1 && cr_write_exits(level, cpu, reg, type);
@@ -224,6 +226,75 @@ static bool when_xsaves(const struct vmx_level *level, const struct x86_cpu *cpu
 
     (void)qualification;
     return mask & cpu->xss & level->vmcs.xss_exiting_bitmap;
+}
+
+/* SDM 26.1.3: with PAUSE-loop exiting at CPL 0, when PAUSEs not further apart than PLE_Gap go on
+ * for longer than PLE_Window. */
+static bool when_pause(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
+{
+    const struct vmcs *v = &level->vmcs;
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    u64 now, last = vmx->pause_last;
+
+    (void)qualification;
+    if (proc(level, VMX_C_pause_exiting))
+        return true;
+    if (!level->outer || cpu->cpl || !vmx_proc2(v, VMX_C_pause_loop_exiting))
+        return false;
+    now = vmx_outer_tsc((struct x86_cpu *)cpu);
+    vmx->pause_last = now;
+    if (now - last > v->ple_gap) {
+        vmx->pause_first = now;
+        return false;
+    }
+    if (now - vmx->pause_first <= v->ple_window)
+        return false;
+    vmx->pause_last = 0;
+    return true;
+}
+
+/* SDM 26.5.6.2: a function that is not enabled, or EPTP switching to an entry that is none. */
+static bool when_vmfunc(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
+{
+    u64 eptp;
+
+    (void)qualification;
+    if (!level->outer || (u32)cpu->gpr[X86_RAX] > 63)
+        return false;
+    return !vmx_eptp_switch(cpu, &eptp);
+}
+
+/* The register with the field's encoding is cpu->cr_operand. */
+static bool when_vmread(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
+{
+    (void)qualification;
+    return level->outer && !vmx_shadowed(cpu, false, cpu->cr_operand);
+}
+
+static bool when_vmwrite(const struct vmx_level *level, const struct x86_cpu *cpu,
+                         u64 qualification)
+{
+    (void)qualification;
+    return level->outer && !vmx_shadowed(cpu, true, cpu->cr_operand);
+}
+
+bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp)
+{
+    const struct vmcs *v = vmx_inner(cpu);
+    u32 index = (u32)cpu->gpr[X86_RCX];
+
+    return v && !(u32)cpu->gpr[X86_RAX] && v->vm_function_controls & 1 && index < 512 &&
+           !mem_read(cpu->common.mem, v->eptp_list_address + index * 8ull, eptp, 8) &&
+           vmx_valid_eptp(cpu, *eptp);
+}
+
+bool vmx_shadowed(const struct x86_cpu *cpu, bool write, u64 encoding)
+{
+    const struct vmcs *v = vmx_inner(cpu);
+
+    return v && vmx_proc2(v, VMX_C_vmcs_shadowing) && !(encoding >> 15) &&
+           !bitmap_bit(cpu, write ? v->vmwrite_bitmap_address : v->vmread_bitmap_address,
+                       (unsigned)encoding);
 }
 
 /* Which word each control of controls.def is in, for ON() and OFF(). */

@@ -1,4 +1,5 @@
 /* Who intercepts what; the entry path; the exit path. */
+#include "guest/x86/x86_internal.h"
 #include "vmx/nested.h"
 
 #include <errno.h>
@@ -59,7 +60,7 @@ static bool not_enabled(const struct x86_cpu *cpu, u32 reason)
     case VMX_REASON_xrstors:
         return !vmx_proc2(v, VMX_C_enable_xsaves_xrstors);
     case VMX_REASON_vmfunc:
-        return !vmx_proc2(v, VMX_C_enable_vm_functions);
+        return !vmx_proc2(v, VMX_C_enable_vm_functions) || (u32)cpu->gpr[X86_RAX] > 63;
     default:
         return false;
     }
@@ -160,6 +161,23 @@ struct x86_event vmx_info_event(u32 info, u32 error, u32 insn_len)
     };
 }
 
+/* SDM 28.2.2, 28.2.3: the exit came of an IRET that had already ended blocking by NMI. The root does
+ * the IRET again. */
+static void note_nmi_unblocked(struct x86_cpu *cpu, struct vmcs *vmcs)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    u32 info = vmcs->vm_exit_interruption_information;
+
+    cpu->nmi_unblocked = false;
+    if (vmx->exit_to == &vmx->root)
+        cpu->interruptibility |= X86_BLOCKED_BY_NMI;
+    else if (info & VMX_INTR_VALID && !vmx->delivering.valid && (info & 0xff) != X86_DF)
+        vmcs->vm_exit_interruption_information |= BIT(12);
+    else if (cpu->vmexit.reason == VMX_REASON_ept_violation ||
+             cpu->vmexit.reason == VMX_REASON_page_modification_log_full)
+        cpu->vmexit.qualification = vmcs->exit_qualification |= BIT(12);
+}
+
 u32 vmx_exit(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
@@ -179,6 +197,8 @@ u32 vmx_exit(struct x86_cpu *cpu)
         vmcs->vm_exit_interruption_error_code = cpu->pending.error;
         cpu->pending.valid = false;
     }
+    if (cpu->nmi_unblocked)
+        note_nmi_unblocked(cpu, vmcs);
     vmcs->idt_vectoring_information = 0;
     if (vmx->delivering.valid) {
         vmcs->idt_vectoring_information = vmx_event_info(&vmx->delivering);
@@ -272,6 +292,11 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
         ret = deliver_once(cpu, &event);
         if (ret == 0) {
             vmx->delivering.valid = false;
+            cpu->nmi_unblocked = false;
+            /* SDM 26.5.2: the trap flag's exit comes before the handler's first instruction. */
+            if (vmx->current->outer &&
+                vmx_proc(&vmx->current->vmcs, VMX_C_monitor_trap_flag))
+                vmx->mtf_pending = true;
             return VMX_GO;
         }
         if (ret == VMX_EXITED)

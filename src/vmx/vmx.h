@@ -140,9 +140,20 @@ struct vmx_cpu {
     u64 vmxon_pointer, current_pointer;
     struct vmx_level nested;    /* the current VMCS; outer is the root */
     bool launched, shadow;      /* of the current VMCS */
-    bool mtf_pending;
-    u64 entry_tsc;
     u64 entries;
+
+    /* What comes before the next instruction of non-root operation, beside interrupts. */
+    bool mtf_pending;
+    u32 due;                    /* trap-like exit reason of the instruction just done; 0: none */
+    u64 due_qualification;
+    bool alone;                 /* the next instruction runs alone: something is due behind it */
+    bool stepping;              /* it does, for the monitor trap flag */
+    bool preemption;            /* the VMX-preemption timer counts */
+    bool preemption_fired;      /* the engine's timer for it has gone off */
+    u64 preemption_tsc;         /* when it is 0, by the TSC outside */
+    u64 pause_first, pause_last; /* PAUSE-loop exiting, TSC */
+    void (*arm)(struct x86_cpu *cpu, u64 tsc); /* engine: ask for events at that TSC */
+
     u64 inner_exits[VMX_REASONS];
 };
 
@@ -167,6 +178,36 @@ bool vmx_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
 /* The TSC of non-root operation from the one outside (SDM 26.3, 26.5.3). */
 u64 vmx_tsc(const struct x86_cpu *cpu, u64 outer);
 
+/* The TSC outside non-root operation, now. */
+u64 vmx_outer_tsc(struct x86_cpu *cpu);
+
+/* The virtual APIC of non-root operation (SDM chapter 30). All but the last three answer false if
+ * it is none of theirs. @gpa: as memory accesses to the APIC-access page are seen, beyond all
+ * memslots. *@ok false: #GP. */
+#define VMX_APIC_PAGE BIT(51)
+bool vmx_read_cr8(struct x86_cpu *cpu, u64 *value);
+bool vmx_write_cr8(struct x86_cpu *cpu, u64 value);
+bool vmx_x2apic_read(struct x86_cpu *cpu, u32 msr, u64 *value);
+bool vmx_x2apic_write(struct x86_cpu *cpu, u32 msr, u64 value, bool *ok);
+bool vmx_apic_read(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
+bool vmx_apic_write(struct x86_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
+/* The external interrupt just acknowledged is the notification of posted interrupts: taken over. */
+bool vmx_post_interrupts(struct x86_cpu *cpu, u8 vector);
+/* Is a virtual interrupt recognized? If it may come in, put it up for the next vmx_enter. */
+bool vmx_virtual_interrupt(const struct x86_cpu *cpu);
+void vmx_deliver_virtual_interrupt(struct x86_cpu *cpu);
+
+/* Must the next instruction run alone? What came of it, by dbt_run's answer. */
+bool vmx_steps(struct x86_cpu *cpu);
+void vmx_stepped(struct x86_cpu *cpu, bool done);
+/* An exit due behind the instruction just done: made, true. Comes before debug traps. */
+bool vmx_trap_exit(struct x86_cpu *cpu);
+
+/* INIT and SIPI (SDM 26.2): what becomes of them. */
+enum vmx_signal { VMX_SIGNAL_TAKE, VMX_SIGNAL_BLOCKED, VMX_SIGNAL_EXITED };
+enum vmx_signal vmx_init_signal(struct x86_cpu *cpu);
+enum vmx_signal vmx_startup_ipi(struct x86_cpu *cpu, u8 vector);
+
 /* In non-root operation: does an external interrupt (or NMI) exit to the guest's hypervisor? */
 bool vmx_exits_on_interrupt(const struct x86_cpu *cpu, bool nmi);
 /* Makes that exit; @vector as acknowledged, or -1. */
@@ -175,6 +216,8 @@ void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector);
 bool vmx_acknowledges(const struct x86_cpu *cpu);
 /* An exit due before the next instruction (interrupt window, monitor trap flag): made, true. */
 bool vmx_window_exit(struct x86_cpu *cpu);
+/* Is one due now? For a CPU that sleeps. */
+bool vmx_window_due(struct x86_cpu *cpu);
 /* Does such an exit wait for the guest's state to change? */
 bool vmx_window_waits(const struct x86_cpu *cpu);
 /* Ends VMX operation without a word: reset. */

@@ -365,7 +365,6 @@ u64 x86_helper_far_ret(struct x86_cpu *cpu, u64 bytes, u64 release)
 static void pop_flags(struct x86_cpu *cpu, u64 flags, u64 writable)
 {
     x86_set_rflags(cpu, (x86_rflags(cpu) & ~writable) | (flags & writable) | 2);
-    cpu->interruptibility &= ~(u32)X86_BLOCKED_BY_NMI;
     x86_clear_shadow(cpu);
 }
 
@@ -472,12 +471,17 @@ static void iret_protected(struct x86_cpu *cpu, u64 bytes, u64 length)
 u64 x86_helper_iret(struct x86_cpu *cpu, u64 bytes, u64 length)
 {
     bool closed = !(cpu->eflags & X86_FLAG_IF);
-    bool nmi = cpu->interruptibility & X86_BLOCKED_BY_NMI;
+    bool nmi = cpu->interruptibility & X86_BLOCKED_BY_NMI && !cpu->iret_keeps_nmi;
 
+    /* Unblocked before anything can fault (SDM vol. 3 6.7.1). */
+    if (nmi)
+        cpu->interruptibility &= ~(u32)X86_BLOCKED_BY_NMI;
+    cpu->nmi_unblocked = nmi;
     if (!x86_protected(cpu) || x86_vm86(cpu))
         iret_real(cpu, bytes);
     else
         iret_protected(cpu, bytes, length);
+    cpu->nmi_unblocked = false;
     if (nmi || (closed && cpu->eflags & X86_FLAG_IF))
         x86_check_events(cpu);
     return cpu->lip;

@@ -178,6 +178,8 @@ u64 x86_helper_vmx(struct x86_cpu *cpu, u64 reason_length, u64 info, u64 displac
 {
     u32 reason = reason_length & 0xffff, length = (u32)(reason_length >> 16);
 
+    if (reason == X86_REASON_VMREAD || reason == X86_REASON_VMWRITE)
+        cpu->cr_operand = cpu->gpr[info >> 28 & 15] & (x86_code64(cpu) ? ~0ull : 0xffffffff);
     /* Outside VMX operation all but VMXON are #UD, and VMXON needs CR4.VMXE, which cannot be set
      * while CPUID does not offer VMX. */
     if (!x86_protected(cpu) || x86_vm86(cpu) || !(cpu->cr4 & X86_CR4_VMXE) ||

@@ -305,6 +305,7 @@ static bool finish_second_level(struct walk *walk, struct guest_page *page)
 
     if (likely(!cpu->hooks || !cpu->hooks->second_level))
         return true;
+    cpu->walk_rights = (u8)((walk->u ? 1 : 0) | (walk->w ? 2 : 0) | (walk->nx ? 4 : 0));
     if (!cpu->hooks->second_level(cpu, page->gpa | (walk->gva & 0xfff), walk->gva, walk->access,
                                   false, walk->probe, &second))
         return false;
@@ -479,6 +480,7 @@ int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool i
         return -EFAULT;
     }
     if (!(cpu->cr0 & X86_CR0_PG)) {
+        walk.u = walk.w = 1;
         *page = (struct guest_page){
             .gpa = gva & 0xfffff000, .readable = true, .writable = true, .page_shift = 30};
     } else {

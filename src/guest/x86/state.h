@@ -97,6 +97,9 @@ struct x86_cpu {
     struct x86_debugger debugger;
     u32 pkru;
     u8 cpl;
+    u8 walk_rights; /* of the last finished walk: bit 0 user, 1 writable, 2 execute-disable */
+    bool iret_keeps_nmi; /* VMX: IRET leaves blocking by NMI alone (SDM vol. 3 26.3) */
+    bool nmi_unblocked;  /* by the IRET under way, should it fault */
 
     u64 xmm[16][2] __attribute__((aligned(16)));
     u64 ymm_hi[16][2];
