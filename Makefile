@@ -2,8 +2,9 @@
 
 BUILD := build
 ARGS ?=
+TIME ?= 600
 
-.PHONY: all help build run test bench lint format check-layers soak coverage guests clean
+.PHONY: all help build run test fuzz bench lint format check-layers soak coverage guests clean
 
 all: build
 
@@ -11,6 +12,7 @@ help:
 	@echo "make build         $(BUILD)/triode"
 	@echo "make run           boot the default guest to a shell; ARGS='--smp 2' adds options"
 	@echo "make test          everything CI runs"
+	@echo "make fuzz          libFuzzer on each target, TIME=600 seconds each; ARGS names targets"
 	@echo "make bench         boot time and memory beside QEMU"
 	@echo "make soak          long runs: 20 boots in a row, a boot on the IR interpreter"
 	@echo "make lint          clang-format, clang-tidy, cppcheck"
@@ -35,6 +37,10 @@ run: guests build
 test:
 	@tools/packages.sh run test
 	@tools/test
+
+fuzz:
+	@tools/packages.sh run test
+	@tools/fuzz $(TIME) $(ARGS)
 
 bench: guests build
 	@tools/packages.sh run test
