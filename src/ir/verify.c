@@ -391,6 +391,8 @@ static int check_meaning(const struct verifier *v, ir_ref ref)
     case IR_fle:
     case IR_fltq:
     case IR_fleq:
+    case IR_fflags:
+    case IR_fflagsq:
         return check_compared(v, ref, TYPES_FP);
     case IR_zext:
     case IR_sext:

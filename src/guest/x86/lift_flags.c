@@ -250,6 +250,8 @@ static ir_ref condition(struct x86_lift *l, unsigned cc)
     case 3:
         if (sub)
             return ir_ule(l->u, l->cc.dst, l->cc.src);
+        if (l->cc.op >> 2 == X86_CC_EFLAGS)
+            return flag_set(l, X86_FLAG_CF | X86_FLAG_ZF);
         return ir_or(l->u, lift_cf(l), zf(l));
     case 4:
         return sf(l);

@@ -1,4 +1,5 @@
 /* SSE: floating-point arithmetic, comparison and conversion. */
+#include "guest/x86/cc.h"
 #include "guest/x86/sse.h"
 
 /* --- packed ----------------------------------------------------------------------------- */
@@ -187,20 +188,17 @@ void lift_cmpsd(struct x86_lift *l)
     compare(l, IR_F64);
 }
 
-/* UCOMISD: ZF PF CF = 111 unordered, 000 greater, 001 less, 100 equal. COMISD signals for quiet NaNs
- * too, which one signalling comparison does. */
+/* UCOMISD: ZF PF CF = 111 unordered, 000 greater, 001 less, 100 equal; COMISD signals for quiet NaNs
+ * too. Exceptions count even if nobody wants the flags. */
 static void compare_flags(struct x86_lift *l, enum ir_type type, bool signalling)
 {
     ir_ref b = sse_read_scalar(l, 1, type);
-    ir_ref a = ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0));
-    ir_ref unordered, less, equal;
+    ir_ref a = ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0)), flags;
 
     sse_fp_begin(l);
-    less = signalling ? ir_flt(l->u, a, b) : ir_fltq(l->u, a, b);
-    unordered = ir_funord(l->u, a, b);
-    equal = ir_feq(l->u, a, b);
+    flags = ir_emit(l->u, signalling ? IR_fflags : IR_fflagsq, IR_I64, a, b, 0, 0, 0);
     sse_fp_check(l);
-    lift_set_zpc(l, ir_or(l->u, equal, unordered), unordered, ir_or(l->u, less, unordered));
+    lift_cc(l, X86_CC(EFLAGS, 1), flags, IR_NONE, IR_NONE);
 }
 
 void lift_ucomiss(struct x86_lift *l)

@@ -317,6 +317,7 @@ LOWER(fround);
 LOWER(fcvt);
 LOWER(scvtf);
 LOWER(fcvts);
+LOWER(fflags);
 LOWER(vec);
 LOWER(vlo);
 LOWER(vhi);

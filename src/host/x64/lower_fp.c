@@ -128,3 +128,25 @@ struct condition compare_fp_flags(struct lowering *l, const struct ir_inst *comp
         return (struct condition){CC_AE, PARITY_IGNORED};
     }
 }
+
+/* The flags of comisd are the result: LAHF has all three in AH. */
+LOWER(fflags)
+{
+    unsigned type = ir_typeof(l->unit, inst->a), d = result_gpr(l, ref, RAX);
+    u32 op = X64_0F | (type == IR_F64 ? X64_66 : 0) | (inst->op == IR_fflagsq ? 0x2e : 0x2f);
+    struct operand b = operand_at(l, inst->b, false);
+    unsigned a = operand_xmm(l, inst->a, XMM14);
+
+    if (b.kind == IN_MEM)
+        x64_rm(&l->code, op, a, b.mem);
+    else
+        x64_rr(&l->code, op, a, xmm_of(l, &b, type, XMM15));
+    x64_byte(&l->code, 0x9f); /* LAHF */
+    x64_byte(&l->code, 0x0f); /* MOVZX eax, ah */
+    x64_byte(&l->code, 0xb6);
+    x64_byte(&l->code, 0xc4);
+    x64_alu_ri(&l->code, ALU_AND, 4, RAX, 0x45);
+    if (d != RAX)
+        x64_mov_rr(&l->code, 4, d, RAX);
+    result_done(l, ref, d);
+}
