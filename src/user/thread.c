@@ -183,6 +183,7 @@ void user_thread_exit(struct user_thread *t, int status)
 struct start {
     struct user_thread *t;
     const struct user_clone *args;
+    pid_t tid; /* the thread may be gone before its parent looks */
     sem_t ready;
 };
 
@@ -201,7 +202,7 @@ static void *thread_main(void *opaque)
     sigset_t all;
 
     user_current = t;
-    t->tid = (pid_t)syscall(SYS_gettid);
+    t->tid = start->tid = (pid_t)syscall(SYS_gettid);
     if (start->args->flags & CLONE_PARENT_SETTID)
         put_tid(t, start->args->parent_tid, t->tid);
     if (start->args->flags & CLONE_CHILD_SETTID)
@@ -242,7 +243,7 @@ static s64 new_thread(struct user_thread *parent, const struct user_clone *args)
     if (!ret) {
         while (sem_wait(&start.ready))
             ;
-        ret = t->tid;
+        ret = start.tid;
     } else {
         user_thread_free(t);
     }
