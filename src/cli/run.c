@@ -210,6 +210,10 @@ static int configure(struct run *run, struct err *err)
         ret = choose_serial(run, err);
     if (!ret)
         ret = choose_debugcon(run, err);
+    config->gdb = option(run, CLI_OPTION_GDB);
+    config->gdb_wait = option(run, CLI_OPTION_GDB_WAIT) != NULL;
+    if (!ret && config->gdb_wait && !config->gdb)
+        ret = err_set(err, -EINVAL, "--gdb-wait needs --gdb to say where the debugger comes in");
     text = option(run, CLI_OPTION_TRACE);
     if (!ret && text)
         ret = trace_open(text, err);
@@ -485,6 +489,8 @@ static int run_with(struct run *run, struct err *err)
 
         if (path)
             log_info("serial port on %s", path);
+        if (run->config.gdb)
+            log_info("gdb: target remote %s", machine_gdb_address(run->machine));
         status = run_machine(run, err);
         machine_destroy(run->machine);
     }

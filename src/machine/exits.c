@@ -83,8 +83,9 @@ HANDLER(mmio)
 
 HANDLER(shutdown)
 {
-    (void)machine;
     (void)run;
+    if (machine->gdb)
+        gdb_shutdown(vcpu);
     return stop_with_report(vcpu, MACHINE_TRIPLE_FAULT,
                             "the guest's CPU shut down after a triple fault");
 }
@@ -132,8 +133,10 @@ HANDLER(hlt)
 
 HANDLER(debug)
 {
-    (void)machine;
-    (void)run;
+    if (machine->gdb) {
+        vcpu->debug.at_rest = true;
+        return gdb_debug_exit(vcpu, run);
+    }
     return stop_with_report(vcpu, MACHINE_FAILED,
                             "the engine stopped at a breakpoint that nobody set");
 }

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "machine/gdb.h"
 
 /* How long the end waits for a terminal or pipe that does not take the serial port's output. */
 #define FLUSH_NS (5 * NSEC_PER_SEC)
@@ -248,6 +249,8 @@ static void end_run(struct machine *machine)
         fd_stream_flush(machine->serial, machine->ended_ns + wait);
     if (machine->debug)
         fd_stream_flush(machine->debug, machine->ended_ns + wait);
+    if (machine->gdb)
+        gdb_ended(machine);
     machine->loop.quit = true;
     if (write(machine->done_fd, &one, sizeof(one)) < 0)
         log_warn("the end of the run cannot be reported: %s", strerror(errno));
@@ -258,6 +261,8 @@ static void restart(struct machine *machine)
     struct err err = {0};
     int ret = power_cycle(machine, &err);
 
+    if (!ret && machine->gdb)
+        gdb_reset(machine);
     mutex_lock(&machine->lock);
     machine->reset_wanted = false;
     if (machine->end == MACHINE_RUNNING)
@@ -278,6 +283,8 @@ static void woken(void *opaque)
         fd_stream_service(machine->serial);
     if (machine->debug)
         fd_stream_service(machine->debug);
+    if (machine->gdb)
+        gdb_woken(machine);
     if (!__atomic_load_n(&machine->stopping, __ATOMIC_SEQ_CST) || machine->loop.quit)
         return;
     if (__atomic_load_n(&machine->running, __ATOMIC_SEQ_CST)) {
@@ -335,6 +342,7 @@ static int copy_config(struct machine *machine, const struct machine_config *con
 
     *own = *config;
     own->board = NULL;
+    own->gdb = NULL;
     own->kernel = own->initrd = own->append = own->cpu_model = NULL;
     ret = copy_string(&own->kernel, config->kernel);
     if (!ret)
@@ -422,6 +430,8 @@ static int set_up(struct machine *machine, const struct machine_config *config, 
         ret = machine->board->create(machine, err);
     if (!ret)
         ret = power_on(machine, err);
+    if (!ret && config->gdb)
+        ret = gdb_open(machine, config->gdb, config->gdb_wait, err);
     return ret;
 }
 
@@ -472,6 +482,8 @@ int machine_create(struct machine **out, const struct machine_config *config, st
 
 void machine_destroy(struct machine *machine)
 {
+    if (machine->gdb)
+        gdb_close(machine);
     power_off(machine);
     while (machine->device_count)
         device_destroy(machine->devices[--machine->device_count]);

@@ -55,6 +55,8 @@ struct machine_config {
     u64 dump_first, dump_last;
     bool end_on_reset;
     struct machine_serial serial, debug; /* COM1; port 0x402 and 0xE9 */
+    const char *gdb; /* where a debugger finds us: "PORT", "tcp:[HOST:]PORT", "unix:PATH"; or NULL */
+    bool gdb_wait;   /* the guest does not start before one came and let it */
 };
 
 /* A row of boards.def; NULL after the last. */
@@ -98,6 +100,9 @@ void machine_serial_resume(struct machine *machine);
 
 /* The slave's path when the serial port is a pty, else NULL. */
 const char *machine_serial_path(const struct machine *machine);
+
+/* Where the GDB server listens, as GDB's "target remote" wants it; NULL without. */
+const char *machine_gdb_address(const struct machine *machine);
 
 /* Appends the table of --stats: exits by reason, the engine's numbers, where time went. */
 void machine_stats(struct machine *machine, struct strbuf *out);

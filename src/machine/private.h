@@ -63,6 +63,34 @@ enum machine_exit_row {
     MACHINE_EXIT_ROWS
 };
 
+/* ---- The debugger's part of a vCPU (gdb.h) -------------------------------------------------- */
+
+enum gdb_stop_kind {
+    GDB_STOP_STEP, /* nothing to say but the signal */
+    GDB_STOP_SOFTWARE,
+    GDB_STOP_HARDWARE,
+    GDB_STOP_WRITE,
+    GDB_STOP_READ,
+    GDB_STOP_ACCESS,
+};
+
+struct gdb_stop {
+    int signal; /* 0: nothing to report */
+    enum gdb_stop_kind kind;
+    u64 address;
+};
+
+struct gdb_vcpu {
+    u32 held;     /* the thread is to park; atomic, changed under gdb's lock */
+    bool parked;  /* it has; gdb's lock */
+    bool at_rest; /* the CPU is between two instructions; the thread's own */
+    enum { GDB_HOLD, GDB_RUN, GDB_STEP } resume; /* I/O thread's: what it does when it goes on */
+    struct gdb_stop stop;                        /* gdb's lock, or parked */
+    struct kvm_guest_debug applied;              /* as the engine has it */
+};
+
+struct gdb;
+
 struct machine_vcpu {
     struct machine *machine;
     struct vcpu *vcpu;
@@ -72,6 +100,7 @@ struct machine_vcpu {
     bool has_thread;
     u64 exits[MACHINE_EXIT_ROWS];
     u64 engine_ns, machine_ns; /* wall time inside run() and inside handlers */
+    struct gdb_vcpu debug;
 };
 
 enum machine_verdict { MACHINE_RESUME, MACHINE_STOP, MACHINE_ERROR };
@@ -85,6 +114,12 @@ bool machine_vcpu_step(struct machine_vcpu *vcpu);
 int machine_vcpus_start(struct machine *machine, struct err *err);
 void machine_vcpus_join(struct machine *machine);
 void machine_kick_all(struct machine *machine);
+
+/* In vCPU threads; there is a GDB server. gdb_park waits until the debugger lets the vCPU go or the run
+ * ends. gdb_debug_exit handles KVM_EXIT_DEBUG. gdb_shutdown shows a triple fault to a debugger. */
+void gdb_park(struct machine_vcpu *vcpu);
+enum machine_verdict gdb_debug_exit(struct machine_vcpu *vcpu, const struct kvm_run *run);
+void gdb_shutdown(struct machine_vcpu *vcpu);
 
 /* ---- The machine -------------------------------------------------------------------------- */
 
@@ -104,6 +139,7 @@ struct machine {
     struct device *devices[MACHINE_MAX_DEVICES];
     unsigned device_count;
     struct fd_stream *serial, *debug; /* NULL without */
+    struct gdb *gdb;                  /* NULL without */
 
     struct vm *vm;
     struct machine_vcpu vcpus[MACHINE_MAX_CPUS];

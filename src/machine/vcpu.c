@@ -53,10 +53,15 @@ bool machine_vcpu_step(struct machine_vcpu *vcpu)
 
     if (__atomic_load_n(&machine->stopping, __ATOMIC_SEQ_CST))
         return false;
+    if (unlikely(__atomic_load_n(&vcpu->debug.held, __ATOMIC_SEQ_CST)) && vcpu->debug.at_rest) {
+        gdb_park(vcpu);
+        return true;
+    }
     start = clock_mono_ns();
     ret = machine->ops->vcpu_run(vcpu->vcpu);
     back = clock_mono_ns();
     vcpu->engine_ns += back - start;
+    vcpu->debug.at_rest = ret == -EINTR;
     if (ret == -EINTR) {
         vcpu->exits[MACHINE_EXIT_intr]++;
         return true;
@@ -100,6 +105,7 @@ int machine_vcpus_start(struct machine *machine, struct err *err)
         int ret;
 
         snprintf(name, sizeof(name), "triode-cpu%u", i);
+        vcpu->debug.at_rest = true;
         ret = thread_create(&vcpu->thread, name, vcpu_main, vcpu, err);
         if (ret) {
             __atomic_sub_fetch(&machine->running, cpus - i, __ATOMIC_SEQ_CST);
