@@ -124,7 +124,7 @@ static NORETURN void child(void)
         sigaction(numbers[i], &sa, NULL);
     make_segment(LDT_CODE16, ISA_CODE, ISA_BATCH * ISA_SLOT - 1, MODIFY_LDT_CONTENTS_CODE);
     make_segment(LDT_DATA16, ISA_DATA, ISA_DATA_SIZE - 1, MODIFY_LDT_CONTENTS_DATA);
-    alarm(5);
+    alarm(3);
     raise(SIGTRAP);
     _exit(1);
 }

@@ -145,7 +145,8 @@ static void add_bytes(struct isa_sequence *s, const char *code, unsigned length)
     item->length = (u8)length;
 }
 
-static void add_plain(struct isa_sequence *s, bool in_function)
+/* @balanced: the stack is to stay where it is, in functions and loops. */
+static void add_plain(struct isa_sequence *s, bool balanced)
 {
     static const char *const stack[] = {"push", "pop", "pushf", "pusha", NULL};
     struct isa_item *item = add(s);
@@ -153,7 +154,7 @@ static void add_plain(struct isa_sequence *s, bool in_function)
     for (;;) {
         const struct x86_row *row = &x86_rows[isa_random(x86_rows_count)];
 
-        if (usable(row) && !(in_function && isa_named(row, stack)) &&
+        if (usable(row) && !(balanced && isa_named(row, stack)) &&
             instance(item, row, s->c.bits))
             return;
     }
@@ -262,7 +263,7 @@ static void add_one(struct isa_sequence *s, unsigned *loop, unsigned *loop_left)
         *loop = s->count;
         *loop_left = 2 + isa_random(25);
     } else {
-        add_plain(s, false);
+        add_plain(s, *loop);
     }
     if (*loop && !(*loop_left)--) {
         add_loop_end(s, *loop);
@@ -313,7 +314,7 @@ bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned lengt
     isa_random_state(&s->c.in, bits);
     s->c.in.rflags &= ~(u64)X86_FLAG_TF;
     s->c.in.rip = ISA_CODE + number * ISA_LONG_SLOT - isa_code_base(&s->c);
-    gpr[X86_RSP] = ISA_DATA - isa_data_base(&s->c) + 6144;
+    gpr[X86_RSP] = ISA_DATA - isa_data_base(&s->c) + 7168;
     gpr[roles->pointer[0]] = window - isa_data_base(&s->c);
     gpr[roles->pointer[1]] = window - isa_data_base(&s->c) + 0x30;
     gpr[roles->counter] = isa_random(4);
