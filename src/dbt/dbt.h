@@ -69,7 +69,7 @@ void dbt_request(struct guest_cpu *cpu, u32 bits);
  * becomes writable, and the caller returns to do the store again. When the store changes the very
  * block that it stands in, this leaves to dbt_run instead.
  *
- * dbt_fault_precise: the guest made the fault: its state is made precise as of the faulting
+ * dbt_fault_precise: the guest made the fault (or dbt did, reading code: it then goes on there): its state is made precise as of the faulting
  * instruction; the caller leaves by guest_leave. False: the fault is Triode's own.
  */
 void dbt_fault_write(struct guest_cpu *cpu, const void *ucontext, u64 gva);
