@@ -21,6 +21,13 @@ static const struct {
 #undef R
 };
 
+/* Those to the guest's own hypervisor. */
+static const char *const l2_exit_names[] = {
+#define R(number, name, information, section, when, handler) "l2_exits_" #name,
+#include "vmx/reasons.def"
+#undef R
+};
+
 int soft_vcpu_stats(struct vcpu *vcpu, struct engine_stat *stats, int max)
 {
     struct soft_vcpu *soft = soft_vcpu(vcpu);
@@ -36,6 +43,10 @@ int soft_vcpu_stats(struct vcpu *vcpu, struct engine_stat *stats, int max)
     for (size_t i = 0; i < ARRAY_SIZE(exit_names); i++)
         if (soft->vmx.exits[exit_names[i].reason])
             put(&sink, exit_names[i].name, soft->vmx.exits[exit_names[i].reason]);
+    put(&sink, "l2_entries", soft->vmx.entries);
+    for (size_t i = 0; i < ARRAY_SIZE(exit_names); i++)
+        if (soft->vmx.inner_exits[exit_names[i].reason])
+            put(&sink, l2_exit_names[i], soft->vmx.inner_exits[exit_names[i].reason]);
     put(&sink, "exits_to_machine", s->exits_to_machine);
     put(&sink, "interrupts", s->injected[0]);
     put(&sink, "nmis", s->injected[1]);

@@ -1,6 +1,5 @@
 /* VM entry to a guest's VMCS: checks, guest state, MSRs, event injection. SDM chapter 27. */
 #include "guest/x86/x86_internal.h"
-#include "trace/trace.h"
 #include "vmx/nested.h"
 
 static struct x86_seg segment(u16 selector, u64 base, u32 limit, u32 access)
@@ -176,10 +175,10 @@ u32 vmx_nested_entry(struct x86_cpu *cpu)
     if (failed)
         fail_entry(cpu, VMX_REASON_entry_failure_msr_loading, failed);
     vmx->launched = true;
-    trace_emit(VMX, vmx, (int)cpu->common.index, .what = "VM entry", .detail = "", .value = v->guest_rip);
     x86_update_mode(cpu);
     cpu->common.tlb = NULL;
     x86_update_mmu(cpu);
+    vmx_trace_entry(cpu, v);
     inject(cpu, v);
     cpu->iret_keeps_nmi = vmx_pin(v, VMX_C_nmi_exiting) && !vmx_pin(v, VMX_C_virtual_nmis);
     start_preemption_timer(cpu, v);

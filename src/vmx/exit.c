@@ -1,6 +1,5 @@
 /* VM exit to a guest's VMCS: information fields, guest state saved, host state loaded. SDM ch. 28. */
 #include "guest/x86/x86_internal.h"
-#include "trace/trace.h"
 #include "vmx/nested.h"
 
 #define SAVE_SEGMENT(cpu, v, REG, name)                                                            \
@@ -182,8 +181,7 @@ void vmx_nested_exit(struct x86_cpu *cpu, u32 reason)
     v->exit_reason = reason;
     v->exit_qualification = cpu->vmexit.qualification;
     vmx->inner_exits[reason & 0xff]++;
-    trace_emit(VMX, vmx, (int)cpu->common.index, .what = "VM exit",
-               .detail = vmx_reason_name(reason & 0xffff), .value = v->exit_qualification);
+    vmx_trace_exit(cpu, v, reason);
     if (!failed_entry) {
         save_registers(cpu, v);
         save_segments(cpu, v);

@@ -1,4 +1,5 @@
 /* The VMX instructions in VMX root operation. SDM vol. 3 chapter 31. */
+#include <stdio.h>
 #include <string.h>
 
 #include "guest/x86/cc.h"
@@ -23,8 +24,14 @@ static void succeed(struct x86_cpu *cpu)
 /* SDM 31.2: with a current VMCS the number goes there and ZF says so, else CF. */
 static void fail(struct operation *o, u32 error)
 {
-    trace_emit(VMX, vmx, (int)o->cpu->common.index, .what = "VMfail", .detail = "", .value = error);
     u64 link = o->vmx->nested.vmcs.vmcs_link_pointer;
+    char what[32];
+
+    if (trace_enabled(TRACE_VMX)) {
+        snprintf(what, sizeof(what), "VMfail %u", error);
+        trace_emit(VMX, vmx, (int)o->cpu->common.index, .what = what, .level = 1,
+                   .rip = x86_rip(o->cpu));
+    }
 
     if (vmx_inner(o->cpu)) { /* VMREAD, VMWRITE of a shadow VMCS */
         mem_write(o->cpu->common.mem,

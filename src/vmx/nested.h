@@ -120,6 +120,13 @@ u32 vmx_load_msrs(struct x86_cpu *cpu, u64 address, u32 count);
 u32 vmx_store_msrs(struct x86_cpu *cpu, u64 address, u32 count);
 void vmx_abort(struct x86_cpu *cpu, u32 indicator);
 
+/* describe.c: the trace. */
+void vmx_describe(const struct vmcs *v, u32 reason, char *text, size_t size);
+void vmx_trace_exit(struct x86_cpu *cpu, const struct vmcs *v, u32 reason);
+void vmx_trace_entry(struct x86_cpu *cpu, const struct vmcs *v);
+/* @condition: the check that failed. */
+void vmx_trace_vmcs(const struct x86_cpu *cpu, const struct vmcs *v, const char *condition);
+
 /* vapic.c */
 void vmx_enter_vapic(struct x86_cpu *cpu);
 void vmx_apic_fetch(struct x86_cpu *cpu, u64 gva) NORETURN;
