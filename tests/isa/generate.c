@@ -536,7 +536,7 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
 /*
  * MASKMOVQ, MASKMOVDQU: with masked-out bytes in an inaccessible page it is the CPU's choice whether
  * it faults (SDM vol. 2 MASKMOVDQU: "may still be signaled (implementation dependent)"). So all lies
- * inside, or no byte does and all are wanted.
+ * inside, or all bytes are wanted and some or all are outside.
  */
 static void set_mask_move(struct isa_case *c, const struct x86_insn *in)
 {
@@ -545,7 +545,7 @@ static void set_mask_move(struct isa_case *c, const struct x86_insn *in)
     u64 at = ISA_DATA + isa_random(ISA_DATA_SIZE - 15);
 
     if (!isa_random(8) || in->address_size * 8 != c->bits) {
-        at = ISA_DATA + ISA_DATA_SIZE + isa_random(4000);
+        at = ISA_DATA + ISA_DATA_SIZE + isa_random(4000) - isa_random(mmx ? 8 : 16);
         memset(c->in.fx + (mmx ? 32 + 16 * ((reg - top) & 7) : 160 + 16 * reg), 0xff,
                mmx ? 10 : 16);
     }

@@ -135,13 +135,25 @@ u64 x86_helper_rsqrt(struct x86_cpu *cpu, u64 bits)
     return to_12_bits(1.0 / sqrt((double)float_of(bits)));
 }
 
+void x86_store_masked(struct x86_cpu *cpu, u64 address, const u8 *from, const u8 *mask, unsigned n)
+{
+    int last = -1;
+
+    for (unsigned i = 0; i < n; i++) {
+        if (!(mask[i] & 0x80))
+            continue;
+        if (last < 0 || (address + i) >> 12 != (address + (u64)last) >> 12)
+            cpu->common.memory->host(&cpu->common, address + i, GUEST_WRITE);
+        last = (int)i;
+    }
+    for (unsigned i = 0; i < n; i++)
+        if (mask[i] & 0x80)
+            cpu->common.memory->store(&cpu->common, address + i, &from[i], 1);
+}
+
 u64 x86_helper_maskmov(struct x86_cpu *cpu, u64 address, u64 data, u64 mask)
 {
-    const u8 *from = (const u8 *)cpu->xmm[data], *which = (const u8 *)cpu->xmm[mask];
-
-    for (unsigned i = 0; i < 16; i++)
-        if (which[i] & 0x80)
-            cpu->common.memory->store(&cpu->common, address + i, &from[i], 1);
+    x86_store_masked(cpu, address, (const u8 *)cpu->xmm[data], (const u8 *)cpu->xmm[mask], 16);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "guest/x86/helpers.h"
 #include "guest/x86/x86.h"
+#include "guest/x86/x86_internal.h"
 #include "guest/x86/x87.h"
 #include "guest/x86/x87_host.h"
 
@@ -671,10 +672,7 @@ u64 x86_helper_x87_environment(struct x86_cpu *cpu, u64 address, u64 operand_siz
 
 u64 x86_helper_mmx_maskmov(struct x86_cpu *cpu, u64 address, u64 data)
 {
-    const u8 *from = (const u8 *)&cpu->fpr[data].mantissa, *mask = (const u8 *)cpu->common.scratch;
-
-    for (unsigned i = 0; i < 8; i++)
-        if (mask[i] & 0x80)
-            cpu->common.memory->store(&cpu->common, address + i, &from[i], 1);
+    x86_store_masked(cpu, address, (const u8 *)&cpu->fpr[data].mantissa,
+                     (const u8 *)cpu->common.scratch, 8);
     return 0;
 }

@@ -276,6 +276,9 @@ bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva);
 u64 x86_xcr0_supported(struct x86_cpu *cpu);
 /* After a load of MXCSR: host environment and mode bit. */
 void x86_mxcsr_loaded(struct x86_cpu *cpu);
+/* helpers_sse.c: stores those of @n bytes whose mask byte has its top bit set, all or, if one cannot
+ * be written, none. */
+void x86_store_masked(struct x86_cpu *cpu, u64 address, const u8 *from, const u8 *mask, unsigned n);
 
 /* The guest's TSC now. */
 u64 x86_tsc(struct x86_cpu *cpu);
