@@ -28,9 +28,13 @@ enum cli_option {
     CLI_OPTIONS
 };
 
+#define CLI_MAX_DISKS 8
+
 /* What the user gave: NULL without the option, "" for one without argument. Points into argv. */
 struct cli_options {
     const char *value[CLI_OPTIONS];
+    const char *disks[CLI_MAX_DISKS]; /* every --disk, in order */
+    unsigned disk_count;
 };
 
 /* "--name VALUE" or "--name=VALUE"; an option given twice counts the last time. -EINVAL. */
@@ -38,6 +42,8 @@ int cli_parse_options(int argc, char **argv, struct cli_options *options, struct
 
 /* "on" or "off" into *@value, which keeps its value for NULL. @name is for the sentence. */
 int cli_parse_switch(const char *name, const char *text, bool *value, struct err *err);
+/* "FILE[,ro]": cuts the path out of @text. */
+int cli_parse_disk(char *text, bool *read_only, bool *ide, struct err *err);
 /* "512" (MiB), "512M", "2G", ... in bytes. */
 int cli_parse_size(const char *name, const char *text, u64 *bytes, struct err *err);
 /* "lift,host:0x1000-0x1fff" into DBT_DUMP_* bits and addresses; all addresses without any. */

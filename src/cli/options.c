@@ -53,6 +53,11 @@ int cli_parse_options(int argc, char **argv, struct cli_options *options, struct
             value = argv[++i];
         }
         options->value[option] = value;
+        if (option == CLI_OPTION_DISK) {
+            if (options->disk_count == CLI_MAX_DISKS)
+                return err_set(err, -EINVAL, "more than %u disks", CLI_MAX_DISKS);
+            options->disks[options->disk_count++] = value;
+        }
     }
     return 0;
 }
@@ -65,6 +70,33 @@ int cli_parse_switch(const char *name, const char *text, bool *value, struct err
         return err_set(err, -EINVAL, "--%s takes on or off, not \"%s\"", name, text);
     *value = !strcmp(text, "on");
     return 0;
+}
+
+static bool cut_suffix(char *text, const char *suffix)
+{
+    size_t len = strlen(text), end = strlen(suffix);
+
+    if (len < end || strcmp(text + len - end, suffix))
+        return false;
+    text[len - end] = '\0';
+    return true;
+}
+
+/* Words are taken off the end, so that a path may have commas. */
+int cli_parse_disk(char *text, bool *read_only, bool *ide, struct err *err)
+{
+    *read_only = *ide = false;
+    for (;;) {
+        if (cut_suffix(text, ",ro"))
+            *read_only = true;
+        else if (cut_suffix(text, ",if=ide"))
+            *ide = true;
+        else if (cut_suffix(text, ",if=virtio"))
+            *ide = false;
+        else
+            break;
+    }
+    return *text ? 0 : err_set(err, -EINVAL, "--disk needs a path");
 }
 
 int cli_parse_size(const char *name, const char *text, u64 *bytes, struct err *err)

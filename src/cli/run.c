@@ -26,6 +26,7 @@ struct run {
     struct machine *machine;
     struct terminal_keys keys;
     char kernel[PATH_MAX], initrd[PATH_MAX];
+    char disks[CLI_MAX_DISKS][PATH_MAX];
     int serial_file, debug_file; /* opened for --serial, --debugcon; else -1 */
     int signals;                 /* signalfd, or -1 */
     int ended_by;                /* the signal that ended the run, 0 for none */
@@ -175,6 +176,23 @@ static int choose_debugcon(struct run *run, struct err *err)
     return ret;
 }
 
+static int choose_disks(struct run *run, struct err *err)
+{
+    int ret = 0;
+
+    _Static_assert((int)CLI_MAX_DISKS == (int)MACHINE_MAX_DISKS, "as many as a machine takes");
+    run->config.disk_count = run->options.disk_count;
+    for (unsigned i = 0; !ret && i < run->options.disk_count; i++) {
+        struct machine_disk *disk = &run->config.disks[i];
+
+        if (snprintf(run->disks[i], PATH_MAX, "%s", run->options.disks[i]) >= PATH_MAX)
+            return err_set(err, -ENAMETOOLONG, "--disk: the path is too long");
+        disk->path = run->disks[i];
+        ret = cli_parse_disk(run->disks[i], &disk->read_only, &disk->ide, err);
+    }
+    return ret;
+}
+
 static int configure(struct run *run, struct err *err)
 {
     struct machine_config *config = &run->config;
@@ -206,6 +224,9 @@ static int configure(struct run *run, struct err *err)
                              err);
     if (!ret)
         ret = choose_guest(run, err);
+    if (!ret)
+        ret = choose_disks(run, err);
+    config->rng = option(run, CLI_OPTION_RNG) != NULL;
     if (!ret)
         ret = choose_serial(run, err);
     if (!ret)

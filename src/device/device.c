@@ -57,6 +57,7 @@ int device_create(struct device **out, const char *name, const char *options,
     dev->memory = place->memory;
     dev->stream = place->stream;
     dev->parent = place->parent;
+    dev->image = place->image;
     mutex_init(&dev->lock);
     ret = dev->class->create(dev, options ? options : "", err);
     if (ret) {

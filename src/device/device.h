@@ -151,6 +151,7 @@ struct device {
     const struct device_env *env;
     struct device_bus *ports, *memory;
     struct stream *stream; /* the device's back end, NULL for none */
+    struct disk_image *image;   /* a disk's back end, NULL for none */
     struct device *parent; /* a PCI function's host bridge, else NULL */
     pthread_mutex_t lock;
 };
@@ -161,6 +162,7 @@ struct device_place {
     struct device_bus *ports, *memory;
     struct stream *stream;
     struct device *parent;
+    struct disk_image *image;
 };
 
 /* A row of devices.def. */

@@ -31,6 +31,7 @@
 #define SERIAL_IRQ 4
 #define PM_PORT 0x600
 #define SCI 9
+#define FIRST_VIRTIO_SLOT 2
 
 static void add_range(struct machine_map *map, u64 first, u64 end, u32 type)
 {
@@ -75,6 +76,29 @@ static void lay_out_memory(struct machine *machine)
     add_range(map, HIGH_RAM, high_end(machine), MAP_RAM);
 }
 
+/* Slot 1 is the IDE controller's; virtio devices come after it. */
+static int create_pci_devices(struct machine *machine, struct device *host, struct err *err)
+{
+    unsigned slot = FIRST_VIRTIO_SLOT;
+    char options[32];
+    int ret = 0;
+
+    for (unsigned i = 0; !ret && i < machine->config.disk_count; i++) {
+        struct disk_image *image;
+
+        ret = machine_open_image(machine, &machine->config.disks[i], &image, err);
+        if (ret)
+            return ret;
+        snprintf(options, sizeof(options), "slot=%u", slot++);
+        ret = machine_add_pci(machine, "virtio-blk", options, host, image, err);
+    }
+    if (!ret && machine->config.rng) {
+        snprintf(options, sizeof(options), "slot=%u", slot++);
+        ret = machine_add_pci(machine, "virtio-rng", options, host, NULL, err);
+    }
+    return ret;
+}
+
 static int create_devices(struct machine *machine, struct err *err)
 {
     struct stream *serial = machine->serial ? &machine->serial->stream : NULL;
@@ -91,7 +115,7 @@ static int create_devices(struct machine *machine, struct err *err)
         {"debugcon", "port=0x402", debug},
         {"debugcon", "port=0xe9", debug},
     };
-    struct device *rtc;
+    struct device *rtc, *host;
     int ret;
 
     for (size_t i = 0; i < ARRAY_SIZE(simple); i++) {
@@ -101,7 +125,9 @@ static int create_devices(struct machine *machine, struct err *err)
             return ret;
     }
     snprintf(options, sizeof(options), "ecam=%#llx", ECAM);
-    ret = machine_add_device(machine, "pci-host", options, NULL, NULL, err);
+    ret = machine_add_device(machine, "pci-host", options, NULL, &host, err);
+    if (!ret)
+        ret = create_pci_devices(machine, host, err);
     if (!ret)
         ret = machine_add_device(machine, "rtc", NULL, NULL, &rtc, err);
     if (!ret)

@@ -344,6 +344,8 @@ static int copy_config(struct machine *machine, const struct machine_config *con
     own->board = NULL;
     own->gdb = NULL;
     own->kernel = own->initrd = own->append = own->cpu_model = NULL;
+    for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
+        own->disks[i].path = NULL;
     ret = copy_string(&own->kernel, config->kernel);
     if (!ret)
         ret = copy_string(&own->initrd, config->initrd);
@@ -351,6 +353,8 @@ static int copy_config(struct machine *machine, const struct machine_config *con
         ret = copy_string(&own->append, config->append);
     if (!ret)
         ret = copy_string(&own->cpu_model, config->cpu_model);
+    for (unsigned i = 0; !ret && i < config->disk_count; i++)
+        ret = copy_string(&own->disks[i].path, config->disks[i].path);
     return ret;
 }
 
@@ -389,26 +393,51 @@ static int open_stream(struct machine *machine, const struct machine_serial *con
     return ret;
 }
 
-int machine_add_device(struct machine *machine, const char *name, const char *options,
-                       struct stream *stream, struct device **dev, struct err *err)
+static int add_device(struct machine *machine, const char *name, const char *options,
+                      struct device_place *place, struct device **dev, struct err *err)
 {
-    const struct device_place place = {
-        .env = &machine->env,
-        .ports = &machine->ports,
-        .memory = &machine->memory,
-        .stream = stream,
-    };
     struct device *created;
     int ret;
 
     BUG_ON(machine->device_count == MACHINE_MAX_DEVICES);
-    ret = device_create(&created, name, options, &place, err);
+    place->env = &machine->env;
+    place->ports = &machine->ports;
+    place->memory = &machine->memory;
+    ret = device_create(&created, name, options, place, err);
     if (ret)
         return ret;
     machine->devices[machine->device_count++] = created;
     if (dev)
         *dev = created;
     return 0;
+}
+
+int machine_add_device(struct machine *machine, const char *name, const char *options,
+                       struct stream *stream, struct device **dev, struct err *err)
+{
+    struct device_place place = {.stream = stream};
+
+    return add_device(machine, name, options, &place, dev, err);
+}
+
+int machine_add_pci(struct machine *machine, const char *name, const char *options,
+                    struct device *host, struct disk_image *image, struct err *err)
+{
+    struct device_place place = {.parent = host, .image = image};
+
+    return add_device(machine, name, options, &place, NULL, err);
+}
+
+int machine_open_image(struct machine *machine, const struct machine_disk *disk,
+                       struct disk_image **image, struct err *err)
+{
+    int ret;
+
+    BUG_ON(machine->image_count == MACHINE_MAX_DISKS);
+    *image = &machine->images[machine->image_count];
+    ret = image_open(*image, disk->path, disk->read_only, err);
+    machine->image_count += !ret;
+    return ret;
 }
 
 static int set_up(struct machine *machine, const struct machine_config *config, struct err *err)
@@ -487,6 +516,8 @@ void machine_destroy(struct machine *machine)
     power_off(machine);
     while (machine->device_count)
         device_destroy(machine->devices[--machine->device_count]);
+    while (machine->image_count)
+        image_close(&machine->images[--machine->image_count]);
     if (machine->serial)
         fd_stream_close(machine->serial);
     if (machine->debug)
@@ -505,6 +536,8 @@ void machine_destroy(struct machine *machine)
     free((void *)machine->config.initrd);
     free((void *)machine->config.append);
     free((void *)machine->config.cpu_model);
+    for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
+        free((void *)machine->config.disks[i].path);
     pthread_mutex_destroy(&machine->lock);
     free(machine);
 }

@@ -39,14 +39,24 @@ struct machine_serial {
     void *opaque;
 };
 
+#define MACHINE_MAX_DISKS 8
+
+struct machine_disk {
+    const char *path;
+    bool read_only, ide;
+};
+
 struct machine_config {
     struct engine *engine;
-    const char *board;                    /* row of boards.def */
+    const char *board;           /* row of boards.def */
     const char *kernel, *initrd; /* paths, the latter may be NULL; Multiboot: modules */
     const char *append;          /* command line; NULL: what suits the kernel */
-    bool test_devices;           /* what --test-devices adds */
-    bool unpack; /* decompress a bzImage's payload here and enter it directly */
-    u64 memory;  /* bytes of RAM */
+    struct machine_disk disks[MACHINE_MAX_DISKS];
+    unsigned disk_count;
+    bool rng;          /* a virtio-rng */
+    bool test_devices; /* what --test-devices adds */
+    bool unpack;       /* decompress a bzImage's payload here and enter it directly */
+    u64 memory;        /* bytes of RAM */
     struct engine_topology topology;
     const char *cpu_model; /* NULL: the engine's default */
     bool jit;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "device/device.h"
+#include "device/image.h"
 #include "machine/loop.h"
 #include "machine/machine.h"
 #include "machine/stream.h"
@@ -138,6 +139,8 @@ struct machine {
     struct device_env env;
     struct device *devices[MACHINE_MAX_DEVICES];
     unsigned device_count;
+    struct disk_image images[MACHINE_MAX_DISKS];
+    unsigned image_count;
     struct fd_stream *serial, *debug; /* NULL without */
     struct gdb *gdb;                  /* NULL without */
 
@@ -165,7 +168,13 @@ struct machine {
  * sentence for machine_error. Any thread. */
 void machine_finish(struct machine *machine, enum machine_end end, const char *text);
 
-/* Adds a device of the board. */
+/* Adds a device of the board. machine_add_pci: a function behind the bridge @host; @image may be
+ * NULL. */
+int machine_add_pci(struct machine *machine, const char *name, const char *options,
+                    struct device *host, struct disk_image *image, struct err *err);
+/* Opens the disk's image, which the machine closes. */
+int machine_open_image(struct machine *machine, const struct machine_disk *disk,
+                       struct disk_image **image, struct err *err);
 int machine_add_device(struct machine *machine, const char *name, const char *options,
                        struct stream *stream, struct device **dev, struct err *err);
 

@@ -62,6 +62,20 @@ def initrds(triode, folder):
     refused(triode, ["--kernel", KERNEL, "--initrd", path, "--mem", "128M"], path)
 
 
+def disks(triode, folder):
+    guest = ["--kernel", KERNEL, "--initrd", INITRD]
+    refused(triode, [*guest, "--disk", "/nonexistent/disk"], "/nonexistent/disk", "no such file")
+    refused(triode, [*guest, "--disk", folder], folder, "directory")
+    refused(triode, [*guest, "--disk", folder + ",ro"], folder, "directory")
+    path = write(os.path.join(folder, "empty.img"), b"")
+    refused(triode, [*guest, "--disk", path], path, "empty")
+    path = write(os.path.join(folder, "one.img"), bytes(4096))
+    refused(triode, [*guest, "--disk", path, "--disk", path], path, "in use")
+    refused(triode, [*guest, "--disk", path + ",ro", "--disk", path], path, "in use")
+    refused(triode, [*guest, "--disk", ",ro"], "disk")
+    refused(triode, [*guest, *["--disk", path] * 9], "8")
+
+
 def options(triode):
     guest = ["--kernel", KERNEL, "--initrd", INITRD]
     for mem in ("0", "1M", "1", "-5M", "12Q", "M", "", "99999999T", "0x"):
@@ -108,6 +122,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         kernels(triode, folder)
         initrds(triode, folder)
+        disks(triode, folder)
     options(triode)
     kvm(triode)
     return 1 if failures else 0

@@ -15,6 +15,8 @@
 #define ECAM_BYTES (256 * MiB)
 #define ECAM_FUNCTION_BITS 12
 #define FUNCTIONS 256
+#define FIRST_LINE 16
+#define LINES 8
 
 enum {
     ADDRESS_ENABLE = 0x80000000,
@@ -32,6 +34,8 @@ struct pci_host {
     struct device dev;
     struct pci_host_state state;
     struct pci_function functions[FUNCTIONS];
+    pthread_mutex_t lines_lock; /* taken below any other */
+    unsigned high[LINES];       /* pins that hold each line up; follows from the functions */
 };
 
 static struct pci_host *to_host(struct device *dev)
@@ -47,6 +51,22 @@ int pci_host_attach(struct device *dev, unsigned devfn, const struct pci_functio
         return -EEXIST;
     host->functions[devfn] = *function;
     return 0;
+}
+
+void pci_host_detach(struct device *dev, unsigned devfn)
+{
+    to_host(dev)->functions[devfn] = (struct pci_function){0};
+}
+
+void pci_host_intx(struct device *dev, unsigned devfn, bool level)
+{
+    struct pci_host *host = to_host(dev);
+    unsigned line = pci_intx_line(devfn), *high = &host->high[line - FIRST_LINE];
+
+    mutex_lock(&host->lines_lock);
+    *high += level ? 1 : -1u;
+    dev->env->irq_set(dev->env->opaque, line, *high != 0);
+    mutex_unlock(&host->lines_lock);
 }
 
 static struct pci_function *find(struct pci_host *host, unsigned bus, unsigned devfn)
@@ -69,6 +89,8 @@ static u64 config_read(struct pci_host *host, unsigned bus, unsigned devfn, unsi
         return 0; /* conventional functions have no extended space */
     if (function->dev != &host->dev)
         mutex_lock(&function->dev->lock);
+    if (function->reading)
+        function->reading(function->dev, offset, size);
     memcpy(&value, function->config->bytes + offset, size);
     if (function->dev != &host->dev)
         mutex_unlock(&function->dev->lock);
@@ -177,6 +199,7 @@ static int create(struct device *dev, const char *options, struct err *err)
         ret = device_option_number(options, "ecam", ~0ull, &ecam, err);
     if (ret)
         return ret;
+    mutex_init(&host->lines_lock);
     host->functions[0] = (struct pci_function){.config = &host->state.config, .dev = dev};
     ret = device_bus_add(
         dev->ports, &(struct device_region){ADDRESS_PORT, 4, 4, read_address, write_address, dev});
