@@ -525,6 +525,8 @@ static void test_breakpoints(void **state)
     assert_int_equal(f->ops->set_guest_debug(f->vcpu[0], &debug), 0);
     record = run(f, KVM_EXIT_DEBUG);
     assert_int_equal(record->debug.arch.pc, CODE + 2);
+    debug.arch.debugreg[7] = 0; /* the instruction has not run: it would be met again */
+    assert_int_equal(f->ops->set_guest_debug(f->vcpu[0], &debug), 0);
     record = run(f, KVM_EXIT_DEBUG);
     assert_int_equal(record->debug.arch.exception, 3);
     assert_int_equal(record->debug.arch.pc, CODE + 3);
