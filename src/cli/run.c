@@ -83,7 +83,12 @@ static int choose_guest(struct run *run, struct err *err)
     run->config.kernel = option(run, CLI_OPTION_KERNEL);
     run->config.initrd = option(run, CLI_OPTION_INITRD);
     run->config.append = option(run, CLI_OPTION_APPEND);
-    if (run->config.kernel)
+    run->config.firmware = option(run, CLI_OPTION_FIRMWARE);
+    if (run->config.firmware && (run->config.kernel || run->config.initrd || run->config.append))
+        return err_set(err, -EINVAL,
+                       "--firmware boots from a disk: --kernel, --initrd and --append do not go "
+                       "with it");
+    if (run->config.kernel || run->config.firmware)
         return 0;
     ret = guests_folder(folder, sizeof(folder), err);
     if (ret)

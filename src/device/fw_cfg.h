@@ -13,7 +13,7 @@ enum {
     DEVICE_FW_CFG_DIRECTORY = 0x19,
 };
 
-/* Sets the item with number @key, or adds a named file, to a copy of @size bytes; before the machine
+/* Sets the item with number @key, or the file called @name, to a copy of @size bytes; while no vCPU
  * runs. -EINVAL: no such number; -ENOSPC: too many files or too long a name; -ENOMEM. */
 int device_fw_cfg_add(struct device *fw_cfg, u16 key, const void *data, size_t size);
 int device_fw_cfg_add_file(struct device *fw_cfg, const char *name, const void *data, size_t size);

@@ -399,7 +399,20 @@ static u64 put_xsdt(struct builder *b)
     return put_table(b, "XSDT", 1, &xsdt, sizeof(xsdt.header) + b->count * sizeof(u64));
 }
 
-static void put_rsdp(struct builder *b, u64 gpa, u64 xsdt)
+/* The same list for systems of ACPI 1.0's time. */
+static u64 put_rsdt(struct builder *b)
+{
+    struct PACKED {
+        struct header header;
+        u32 tables[ARRAY_SIZE(b->tables)];
+    } rsdt = {0};
+
+    for (unsigned i = 0; i < b->count; i++)
+        rsdt.tables[i] = (u32)b->tables[i];
+    return put_table(b, "RSDT", 1, &rsdt, sizeof(rsdt.header) + b->count * sizeof(u32));
+}
+
+static void put_rsdp(struct builder *b, u64 gpa, u64 rsdt, u64 xsdt)
 {
     struct PACKED {
         char signature[8];
@@ -409,7 +422,7 @@ static void put_rsdp(struct builder *b, u64 gpa, u64 xsdt)
         u32 rsdt, length;
         u64 xsdt;
         u8 extended_checksum, reserved[3];
-    } rsdp = {.revision = 2, .length = sizeof(rsdp), .xsdt = xsdt};
+    } rsdp = {.revision = 2, .rsdt = (u32)rsdt, .length = sizeof(rsdp), .xsdt = xsdt};
 
     memcpy(rsdp.signature, "RSD PTR ", 8);
     memcpy(rsdp.oem_id, "TRIODE", 6);
@@ -424,14 +437,15 @@ int acpi_put_tables(struct mem *mem, const struct acpi_config *config, u64 gpa, 
 {
     enum { RSDP_BYTES = 64 };
     struct builder b = {.mem = mem, .next = gpa + RSDP_BYTES, .end = gpa + size};
-    u64 facs, dsdt;
+    u64 facs, dsdt, rsdt;
 
     facs = put_facs(&b);
     dsdt = put_dsdt(&b, config);
     put_fadt(&b, config, facs, dsdt);
     put_madt(&b, config);
     put_mcfg(&b, config);
-    put_rsdp(&b, gpa, put_xsdt(&b));
+    rsdt = put_rsdt(&b);
+    put_rsdp(&b, gpa, rsdt, put_xsdt(&b));
     *rsdp = gpa;
     return b.error ? err_set(err, b.error, "the ACPI tables do not fit into their %" PRIu64 " KiB",
                              size / KiB)

@@ -13,6 +13,10 @@
  * Memory map. The hole below 4 GiB holds PCI's windows, the configuration space (ECAM) and the
  * interrupt controllers; RAM that does not fit below it goes on at 4 GiB.
  */
+#define FIRMWARE_WINDOW (128 * KiB) /* what of the firmware is also seen below 1 MiB */
+#define FIRMWARE_MAX (8 * MiB)
+#define FIRMWARE_LOW_RAM_END 0xb0000000ull /* there SeaBIOS wants the configuration space */
+#define FIRMWARE_TABLES (128 * KiB)        /* at the end of low RAM, for ACPI */
 #define EBDA 0x9fc00ull /* top KiB of conventional memory, which PC firmware keeps for itself */
 #define VGA 0xa0000ull  /* no RAM: a window of a card that is not there */
 #define OPTION_ROMS 0xc0000ull
@@ -51,12 +55,19 @@ static void add_ram(struct machine *machine, u64 gpa, u64 end, u64 offset)
 
 static u64 low_end(const struct machine *machine)
 {
-    return machine->ram.size < LOW_RAM_END ? machine->ram.size : LOW_RAM_END;
+    u64 limit = machine->config.firmware ? FIRMWARE_LOW_RAM_END : LOW_RAM_END;
+
+    return machine->ram.size < limit ? machine->ram.size : limit;
 }
 
 static u64 high_end(const struct machine *machine)
 {
     return HIGH_RAM + machine->ram.size - low_end(machine);
+}
+
+static u64 ecam(const struct machine *machine)
+{
+    return machine->config.firmware ? FIRMWARE_LOW_RAM_END : ECAM;
 }
 
 static void lay_out_memory(struct machine *machine)
@@ -68,6 +79,14 @@ static void lay_out_memory(struct machine *machine)
     add_ram(machine, OPTION_ROMS, low, OPTION_ROMS);
     add_ram(machine, HIGH_RAM, high_end(machine), low);
 
+    if (machine->config.firmware) {
+        machine->slots[machine->slot_count++] = (struct machine_ram_slot){
+            .gpa = HIGH_RAM - machine->rom_size, .size = machine->rom_size, .rom = machine->rom};
+        add_range(map, 0, low - FIRMWARE_TABLES, MAP_RAM);
+        add_range(map, low - FIRMWARE_TABLES, low, MAP_RESERVED);
+        add_range(map, HIGH_RAM, high_end(machine), MAP_RAM);
+        return;
+    }
     add_range(map, 0, EBDA, MAP_RAM);
     add_range(map, EBDA, VGA, MAP_RESERVED);
     add_range(map, TABLES, MiB, MAP_RESERVED);
@@ -124,7 +143,7 @@ static int create_devices(struct machine *machine, struct err *err)
         if (ret)
             return ret;
     }
-    snprintf(options, sizeof(options), "ecam=%#llx", ECAM);
+    snprintf(options, sizeof(options), "ecam=%#" PRIx64, ecam(machine));
     ret = machine_add_device(machine, "pci-host", options, NULL, &host, err);
     if (!ret)
         ret = create_pci_devices(machine, host, err);
@@ -145,6 +164,7 @@ static int create_fw_cfg(struct machine *machine, struct err *err)
 
     if (ret)
         return ret;
+    machine->fw_cfg = cfg;
     ret = device_fw_cfg_add(cfg, DEVICE_FW_CFG_RAM_SIZE, &memory, sizeof(memory));
     if (!ret)
         ret = device_fw_cfg_add(cfg, DEVICE_FW_CFG_CPUS, &cpus, sizeof(cpus));
@@ -152,6 +172,25 @@ static int create_fw_cfg(struct machine *machine, struct err *err)
         ret = device_fw_cfg_add(cfg, DEVICE_FW_CFG_MAX_CPUS, &cpus, sizeof(cpus));
     return ret ? err_set(err, ret, "cannot fill the firmware's configuration: %s", strerror(-ret))
                : 0;
+}
+
+static int open_firmware(struct machine *machine, struct err *err)
+{
+    struct boot_file file;
+    int ret = boot_read_file(machine->config.firmware, "firmware", &file, err);
+
+    if (ret)
+        return ret;
+    if (file.size % (64 * KiB) || file.size > FIRMWARE_MAX) {
+        err_set(err, -EINVAL,
+                "the firmware %s has %zu bytes; it must be a multiple of 64 KiB, up to 8 MiB",
+                file.path, file.size);
+        boot_free_file(&file);
+        return -EINVAL;
+    }
+    machine->rom = file.data;
+    machine->rom_size = file.size;
+    return 0;
 }
 
 static int create_test_devices(struct machine *machine, struct err *err)
@@ -164,8 +203,10 @@ static int create_test_devices(struct machine *machine, struct err *err)
 
 static int create(struct machine *machine, struct err *err)
 {
-    int ret;
+    int ret = machine->config.firmware ? open_firmware(machine, err) : 0;
 
+    if (ret)
+        return ret;
     lay_out_memory(machine);
     ret = create_devices(machine, err);
     if (!ret)
@@ -180,10 +221,10 @@ static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)
     u64 high = align_up(high_end(machine), GiB);
     const struct acpi_config config = {
         .topology = &machine->config.topology,
-        .ecam = ECAM,
+        .ecam = ecam(machine),
         .mmio_first = MMIO_FIRST,
-        .mmio_last = ECAM - 1,
-        .mmio2_first = ECAM_END,
+        .mmio_last = ECAM - 1, /* under firmware both windows are one, in two pieces */
+        .mmio2_first = machine->config.firmware ? ECAM : ECAM_END,
         .mmio2_last = MMIO2_LAST,
         .high_first = high,
         .high_last = high + HIGH_WINDOW - 1,
@@ -195,6 +236,9 @@ static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)
         .serial_irq = SERIAL_IRQ,
     };
 
+    if (machine->config.firmware)
+        return acpi_put_tables(machine->mem, &config, low_end(machine) - FIRMWARE_TABLES,
+                               FIRMWARE_TABLES, rsdp, err);
     return acpi_put_tables(machine->mem, &config, TABLES, MiB - TABLES, rsdp, err);
 }
 
@@ -222,6 +266,56 @@ static void set_boot_msrs(struct machine *machine, struct vcpu *vcpu)
     }
 }
 
+/* What SeaBIOS asks for beside the numbered items: the memory map, and where ACPI's root pointer is
+ * to go; the tables it leads to are in memory already. */
+static int put_firmware_files(struct machine *machine, u64 rsdp)
+{
+    enum { ALLOCATE = 1, ZONE_FSEG = 2, RSDP_BYTES = 36 };
+    struct __attribute__((packed)) {
+        u64 first, len;
+        u32 type;
+    } map[ARRAY_SIZE(machine->map.ranges)];
+    struct __attribute__((packed)) {
+        u32 command;
+        char file[56];
+        u32 align;
+        u8 zone, padding[63];
+    } loader = {ALLOCATE, "etc/acpi/rsdp", 16, ZONE_FSEG, {0}};
+    u64 console = SERIAL_PORT;
+    u8 root[RSDP_BYTES];
+    int ret = mem_read(machine->mem, rsdp, root, sizeof(root));
+
+    _Static_assert(sizeof(loader) == 128, "entries of the table loader have 128 bytes");
+    for (unsigned i = 0; i < machine->map.count; i++) {
+        map[i].first = machine->map.ranges[i].first;
+        map[i].len = machine->map.ranges[i].size;
+        map[i].type = machine->map.ranges[i].type;
+    }
+    if (!ret)
+        ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/e820", map,
+                                     machine->map.count * sizeof(map[0]));
+    if (!ret)
+        ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/acpi/rsdp", root, sizeof(root));
+    if (!ret)
+        ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/table-loader", &loader, sizeof(loader));
+    /* There is no screen: what BIOS programs print and read goes to the serial port. */
+    return ret ? ret
+               : device_fw_cfg_add_file(machine->fw_cfg, "etc/sercon-port", &console,
+                                        sizeof(console));
+}
+
+/* CPUs start as after power-on, at the reset vector. The chipset shows the end of the firmware below
+ * 1 MiB too; firmware that makes memory writable there and copies itself finds the copy made. */
+static int boot_firmware(struct machine *machine, u64 rsdp, struct err *err)
+{
+    u64 len = machine->rom_size < FIRMWARE_WINDOW ? machine->rom_size : FIRMWARE_WINDOW;
+    int ret = put_firmware_files(machine, rsdp);
+
+    if (!ret)
+        ret = mem_write(machine->mem, MiB - len, machine->rom + machine->rom_size - len, len);
+    return ret ? err_set(err, ret, "cannot put the firmware into memory: %s", strerror(-ret)) : 0;
+}
+
 static int boot(struct machine *machine, struct err *err)
 {
     struct vcpu *first = machine->vcpus[0].vcpu;
@@ -237,6 +331,8 @@ static int boot(struct machine *machine, struct err *err)
 
     if (ret)
         return ret;
+    if (machine->config.firmware)
+        return boot_firmware(machine, ctx.rsdp, err);
     for (unsigned i = 0; i < machine->config.topology.cpus; i++)
         set_boot_msrs(machine, machine->vcpus[i].vcpu);
     ret = machine->ops->get_sregs(first, &ctx.sregs);

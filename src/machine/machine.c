@@ -150,7 +150,8 @@ static int map_ram(struct machine *machine, struct err *err)
             .slot = i,
             .guest_phys_addr = slot->gpa,
             .memory_size = slot->size,
-            .userspace_addr = (uintptr_t)(machine->ram.hva + slot->offset),
+            .flags = slot->rom ? KVM_MEM_READONLY : 0,
+            .userspace_addr = (uintptr_t)(slot->rom ? slot->rom : machine->ram.hva + slot->offset),
         };
         int ret = machine->ops->set_memory(machine->vm, &region);
 
@@ -343,6 +344,7 @@ static int copy_config(struct machine *machine, const struct machine_config *con
     *own = *config;
     own->board = NULL;
     own->gdb = NULL;
+    own->firmware = NULL;
     own->kernel = own->initrd = own->append = own->cpu_model = NULL;
     for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
         own->disks[i].path = NULL;
@@ -353,6 +355,8 @@ static int copy_config(struct machine *machine, const struct machine_config *con
         ret = copy_string(&own->append, config->append);
     if (!ret)
         ret = copy_string(&own->cpu_model, config->cpu_model);
+    if (!ret)
+        ret = copy_string(&own->firmware, config->firmware);
     for (unsigned i = 0; !ret && i < config->disk_count; i++)
         ret = copy_string(&own->disks[i].path, config->disks[i].path);
     return ret;
@@ -536,6 +540,9 @@ void machine_destroy(struct machine *machine)
     free((void *)machine->config.initrd);
     free((void *)machine->config.append);
     free((void *)machine->config.cpu_model);
+    free((void *)machine->config.firmware);
+    if (machine->rom)
+        munmap(machine->rom, machine->rom_size);
     for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
         free((void *)machine->config.disks[i].path);
     pthread_mutex_destroy(&machine->lock);

@@ -50,6 +50,7 @@ struct machine_config {
     struct engine *engine;
     const char *board;           /* row of boards.def */
     const char *kernel, *initrd; /* paths, the latter may be NULL; Multiboot: modules */
+    const char *firmware;        /* path: it runs from the reset vector; then there is no kernel */
     const char *append;          /* command line; NULL: what suits the kernel */
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;

@@ -30,6 +30,7 @@ struct machine_map {
 /* RAM as the engine maps it. */
 struct machine_ram_slot {
     u64 gpa, size, offset; /* offset in the machine's mem_ram */
+    u8 *rom;               /* or read-only memory here */
 };
 
 struct machine_board {
@@ -137,6 +138,9 @@ struct machine {
 
     struct device_bus ports, memory;
     struct device_env env;
+    struct device *fw_cfg;
+    u8 *rom; /* the firmware, mapped */
+    u64 rom_size;
     struct device *devices[MACHINE_MAX_DEVICES];
     unsigned device_count;
     struct disk_image images[MACHINE_MAX_DISKS];

@@ -76,6 +76,17 @@ def disks(triode, folder):
     refused(triode, [*guest, *["--disk", path] * 9], "8")
 
 
+def firmware(triode, folder):
+    for name, size in {"odd.bin": 1000, "uneven.bin": (64 << 10) + 512, "large.bin": 9 << 20}.items():
+        path = write(os.path.join(folder, name), bytes(size))
+        refused(triode, ["--firmware", path], path, "64 KiB", "8 MiB")
+    path = write(os.path.join(folder, "none.bin"), b"")
+    refused(triode, ["--firmware", path], path, "empty")
+    refused(triode, ["--firmware", "/nonexistent/bios"], "/nonexistent/bios")
+    refused(triode, ["--firmware", folder], folder, "directory")
+    refused(triode, ["--firmware", path, "--kernel", KERNEL], "kernel")
+
+
 def options(triode):
     guest = ["--kernel", KERNEL, "--initrd", INITRD]
     for mem in ("0", "1M", "1", "-5M", "12Q", "M", "", "99999999T", "0x"):
@@ -123,6 +134,7 @@ def main():
         kernels(triode, folder)
         initrds(triode, folder)
         disks(triode, folder)
+        firmware(triode, folder)
     options(triode)
     kvm(triode)
     return 1 if failures else 0

@@ -87,6 +87,15 @@ int device_fw_cfg_add_file(struct device *dev, const char *name, const void *dat
     struct file *file = &cfg->directory.files[count];
     int ret;
 
+    for (u32 i = 0; i < count; i++) {
+        if (strcmp(cfg->directory.files[i].name, name))
+            continue;
+        cfg->directory.files[i].size = htobe32((u32)size);
+        ret = device_fw_cfg_add(dev, (u16)(FIRST_FILE + i), data, size);
+        return ret ? ret
+                   : device_fw_cfg_add(dev, DEVICE_FW_CFG_DIRECTORY, &cfg->directory,
+                                       sizeof(u32) + count * sizeof(struct file));
+    }
     if (count == MAX_FILES || strlen(name) >= NAME_BYTES)
         return -ENOSPC;
     ret = device_fw_cfg_add(dev, (u16)(FIRST_FILE + count), data, size);

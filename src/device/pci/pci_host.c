@@ -22,6 +22,9 @@ enum {
     ADDRESS_ENABLE = 0x80000000,
     RESET_CPU = 0x04, /* a rising edge resets; bit 1 chooses how much, all is one here */
     RESET_KEPT = 0x0a,
+
+    MCH_PCIEXBAR = 0x60, /* Intel 3 Series Express Chipset, 5.1.16 */
+    MCH_PAM0 = 0x90,     /* 5.1.21 */
 };
 
 struct pci_host_state {
@@ -187,6 +190,14 @@ static void reset(struct device *dev)
     pci_put16(config, PCI_COMMAND, 0x0006); /* memory space, bus master: fixed */
     pci_put16(config, PCI_CLASS, 0x0600);   /* host bridge */
     config->bytes[PCI_REVISION] = 2;
+    /* By these firmware knows the board: that it may ask fw_cfg. */
+    pci_put16(config, PCI_SUBSYSTEM_VENDOR_ID, 0x1af4);
+    pci_put16(config, PCI_SUBSYSTEM_ID, 0x1100);
+    /* Firmware sets these and reads them back. Memory below 1 MiB is always RAM here, whatever the
+     * attribute registers say, and the board has put the extended configuration space where
+     * firmware wants it. */
+    memset(config->writable + MCH_PCIEXBAR, 0xff, 8);
+    memset(config->writable + MCH_PAM0, 0x33, 7);
 }
 
 static int create(struct device *dev, const char *options, struct err *err)
