@@ -28,6 +28,8 @@ struct fake_vcpu {
     pthread_cond_t cond;
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    struct kvm_xsave xsave;
+    struct kvm_guest_debug debug; /* as last set */
 };
 
 struct fake_engine {
@@ -133,6 +135,24 @@ static int fake_set_sregs(struct vcpu *vcpu, const struct kvm_sregs *sregs)
     return 0;
 }
 
+static int fake_get_xsave(struct vcpu *vcpu, struct kvm_xsave *xsave)
+{
+    *xsave = to_fake(vcpu)->xsave;
+    return 0;
+}
+
+static int fake_set_xsave(struct vcpu *vcpu, const struct kvm_xsave *xsave)
+{
+    to_fake(vcpu)->xsave = *xsave;
+    return 0;
+}
+
+static int fake_set_guest_debug(struct vcpu *vcpu, const struct kvm_guest_debug *debug)
+{
+    to_fake(vcpu)->debug = *debug;
+    return 0;
+}
+
 static int fake_translate(struct vcpu *vcpu, struct kvm_translation *t)
 {
     (void)vcpu;
@@ -186,6 +206,9 @@ const struct engine_ops fake_ops = {
     .set_regs = fake_set_regs,
     .get_sregs = fake_get_sregs,
     .set_sregs = fake_set_sregs,
+    .get_xsave = fake_get_xsave,
+    .set_xsave = fake_set_xsave,
+    .set_guest_debug = fake_set_guest_debug,
     .translate = fake_translate,
     .vcpu_run = fake_run,
     .kick = fake_kick,
