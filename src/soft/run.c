@@ -203,26 +203,6 @@ static void inject_interrupt(struct soft_vcpu *vcpu)
     vmx_inject(&vcpu->vmx, &event);
 }
 
-/* In non-root operation an NMI or interrupt is the guest's hypervisor's business, unless the
- * interrupt only says that virtual ones are posted. */
-static void exit_for_event(struct soft_vcpu *vcpu, bool nmi)
-{
-    struct x86_cpu *cpu = &vcpu->cpu;
-
-    if (nmi) {
-        __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI, __ATOMIC_SEQ_CST);
-        vmx_interrupt_exit(cpu, true, -1);
-    } else {
-        int vector = vmx_acknowledges(cpu) ? acknowledge(vcpu) : -1;
-
-        if (vector >= 0 && vmx_post_interrupts(cpu, (u8)vector))
-            lapic_eoi(&vcpu->parts.lapic);
-        else
-            vmx_interrupt_exit(cpu, false, vector);
-    }
-    vcpu->priv.events_due = true;
-}
-
 /* A virtual interrupt of non-root operation (SDM 30.2). */
 static void look_for_virtual(struct soft_vcpu *vcpu)
 {
@@ -238,6 +218,28 @@ static void look_for_virtual(struct soft_vcpu *vcpu)
         if (x86_interruptibility(cpu) & 3 && cpu->eflags & X86_FLAG_IF)
             vcpu->priv.shadow_step = true;
     }
+}
+
+/* In non-root operation an NMI or interrupt is the guest's hypervisor's business, unless the
+ * interrupt only says that virtual ones are posted. */
+static void exit_for_event(struct soft_vcpu *vcpu, bool nmi)
+{
+    struct x86_cpu *cpu = &vcpu->cpu;
+
+    if (nmi) {
+        __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI, __ATOMIC_SEQ_CST);
+        vmx_interrupt_exit(cpu, true, -1);
+    } else {
+        int vector = vmx_acknowledges(cpu) ? acknowledge(vcpu) : -1;
+
+        if (vector >= 0 && vmx_post_interrupts(cpu, (u8)vector)) {
+            lapic_eoi(&vcpu->parts.lapic);
+            look_for_virtual(vcpu);
+        } else {
+            vmx_interrupt_exit(cpu, false, vector);
+        }
+    }
+    vcpu->priv.events_due = true;
 }
 
 /*
@@ -264,6 +266,8 @@ static void look_for_events(struct soft_vcpu *vcpu)
         return;
     }
     cpu->quiet = !nmi && !interrupt && !vmx_window_waits(cpu);
+    if (unlikely(vmx_window_waits(cpu)) && x86_interruptibility(cpu) & 3)
+        vcpu->priv.shadow_step = true;
     if (likely(!nmi && !interrupt)) {
         look_for_virtual(vcpu);
         return;

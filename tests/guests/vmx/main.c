@@ -1,0 +1,14 @@
+#include "vmx_guest.h"
+
+void guest_main(void)
+{
+    unsigned failed;
+
+    if (!vmx_start()) {
+        print("VMXON failed\n");
+        quit(1);
+    }
+    failed = test_checks() + test_exits();
+    print(failed ? "FAILED\n" : "all passed\n");
+    quit(failed ? 1 : 0);
+}

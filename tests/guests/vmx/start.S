@@ -1,0 +1,131 @@
+/* Multiboot 1: from 32-bit protected mode to a 64-bit main with 4 GiB mapped one to one. */
+    .section .multiboot, "a"
+    .balign 4
+    .long 0x1badb002, 3, -(0x1badb002 + 3)
+
+    .text
+    .code32
+    .globl _start
+_start:
+    cli
+    mov $stack_end, %esp
+    /* Four page directories of 2-MiB pages. */
+    mov $directories, %edi
+    mov $0x83, %eax
+    xor %ecx, %ecx
+1:  mov %eax, (%edi, %ecx, 8)
+    movl $0, 4(%edi, %ecx, 8)
+    add $0x200000, %eax
+    inc %ecx
+    cmp $2048, %ecx
+    jne 1b
+    mov $directories + 3, %eax
+    mov $pointers, %edi
+    mov $4, %ecx
+2:  mov %eax, (%edi)
+    add $4096, %eax
+    add $8, %edi
+    loop 2b
+    movl $pointers + 3, root
+    mov $root, %eax
+    mov %eax, %cr3
+    mov %cr4, %eax
+    or $0x620, %eax
+    mov %eax, %cr4
+    mov $0xc0000080, %ecx
+    rdmsr
+    or $0x900, %eax
+    wrmsr
+    mov %cr0, %eax
+    and $~4, %eax
+    or $0x80000022, %eax
+    mov %eax, %cr0
+    lgdt table
+    ljmp $8, $3f
+    .code64
+3:  mov $16, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    mov %eax, %ss
+    xor %eax, %eax
+    mov %eax, %fs
+    mov %eax, %gs
+    lea tss(%rip), %rax
+    mov %ax, gdt + 26
+    shr $16, %eax
+    mov %al, gdt + 28
+    mov %ah, gdt + 31
+    mov $24, %eax
+    ltr %ax
+    call guest_main
+4:  hlt
+    jmp 4b
+
+/* Enters the guest: VMLAUNCH, or VMRESUME if edi is not 0. 0: it has come back by a VM exit;
+ * 1: VMfailInvalid, 2: VMfailValid. The guest's rax and rbx are kept. */
+    .globl enter_guest
+enter_guest:
+    push %rbx
+    push %rbp
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov $0x6c14, %eax /* host RSP, host RIP */
+    vmwrite %rsp, %rax
+    mov $0x6c16, %eax
+    lea 6f(%rip), %rdx
+    vmwrite %rdx, %rax
+    test %edi, %edi
+    jnz 5f
+    mov guest_rbx(%rip), %rbx
+    mov guest_rax(%rip), %rax
+    vmlaunch
+    jmp 7f
+5:  mov guest_rbx(%rip), %rbx
+    mov guest_rax(%rip), %rax
+    vmresume
+7:  mov $1, %eax
+    jc 8f
+    mov $2, %eax
+    jmp 8f
+6:  mov %rax, guest_rax(%rip)
+    mov %rbx, guest_rbx(%rip)
+    xor %eax, %eax
+8:  pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbp
+    pop %rbx
+    ret
+
+    .data
+    .balign 16
+    .globl gdt, table, tss
+gdt:
+    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
+    .quad 0x0000890000000067, 0
+table:
+    .word table - gdt - 1
+    .quad gdt
+    .balign 16
+tss:
+    .fill 104
+    .globl guest_rax
+guest_rax:
+    .quad 0
+guest_rbx:
+    .quad 0
+
+    .bss
+    .balign 4096
+    .globl root
+root:
+    .fill 4096
+pointers:
+    .fill 4096
+directories:
+    .fill 4 * 4096
+    .fill 16384
+stack_end:
