@@ -4,7 +4,7 @@
  *
  *     fuzz_NAME [--seconds N] [--seed N] [FILE | FOLDER]...
  *
- * The input that ends the process is left in the file crash-NAME.
+ * The input that ends the process, or takes more than 30 seconds, is left in the file crash-NAME.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 
 #define INPUT_MAX 65536
 #define CORPUS_MAX 4096
+#define LIMIT_S 30 /* for one input, under a sanitizer on a busy machine */
 
 static struct {
     u8 *data;
@@ -55,6 +56,7 @@ static void run(const u8 *data, size_t size)
         memcpy(copy, data, size);
     running = data;
     running_size = size;
+    alarm(LIMIT_S);
     LLVMFuzzerTestOneInput(copy, size);
     free(copy);
 }
@@ -186,6 +188,7 @@ int main(int argc, char **argv)
     else
         signal(SIGSEGV, on_death);
     signal(SIGABRT, on_death);
+    signal(SIGALRM, on_death);
     for (size_t i = 0; i < corpus_count; i++)
         run(corpus[i].data, corpus[i].size);
     if (!seed)

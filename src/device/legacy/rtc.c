@@ -272,12 +272,16 @@ static u64 read_data(struct device *dev, u64 offset, unsigned size)
     return s->nvram[s->index];
 }
 
-/* A clock byte was set: while the clock stands the guest goes on setting, else it runs from here. */
+/* A clock byte was set: while the clock stands the guest goes on setting, else it runs from here. A year
+ * that 64 bits of nanoseconds do not reach (bytes that are no BCD make one) leaves the clock as it is. */
 static void set_time(struct rtc *rtc)
 {
-    s64 now = floor_div(guest_ns(rtc), NSEC_PER_SEC);
+    s64 now = floor_div(guest_ns(rtc), NSEC_PER_SEC), offset;
 
-    rtc->state.offset_ns += (shown_time(&rtc->state) - now) * (s64)NSEC_PER_SEC;
+    if (!__builtin_mul_overflow(shown_time(&rtc->state) - now, (s64)NSEC_PER_SEC, &offset) &&
+        !__builtin_add_overflow(offset, rtc->state.offset_ns, &offset) &&
+        offset < INT64_MAX / 2 && offset > INT64_MIN / 2)
+        rtc->state.offset_ns = offset;
     rtc->state.flags_until = floor_div(guest_ns(rtc), NSEC_PER_SEC);
 }
 
