@@ -28,7 +28,10 @@ int err_context(struct err *err, int code, const char *fmt, ...)
     va_start(ap, fmt);
     len = vsnprintf(err->text, sizeof(err->text), fmt, ap);
     va_end(ap);
-    if (len >= 0 && (size_t)len < sizeof(err->text))
-        snprintf(err->text + len, sizeof(err->text) - len, ": %s", old);
+    if (len >= 0 && (size_t)len + 3 < sizeof(err->text)) {
+        size_t room = sizeof(err->text) - (size_t)len - 3;
+
+        snprintf(err->text + len, room + 3, ": %.*s", (int)room, old);
+    }
     return code;
 }
