@@ -72,8 +72,10 @@ static enum gdb_event checksum(struct gdb_parser *p, u8 byte)
 {
     int value = digit(byte);
 
-    if (value < 0)
+    if (value < 0) {
         p->bad = true;
+        value = 0;
+    }
     if (p->state == GDB_SUM_HIGH) {
         p->wanted = (u8)(value << 4);
         p->state = GDB_SUM_LOW;

@@ -146,6 +146,9 @@ def usage_errors():
                           ("--trace", "x"), ("--cpu", "no-such-cpu")):
         result = triode("run", "--kernel", image, "--engine", "soft", option, value)
         refused(result, value if value else option)
+    for where in ("", "x", "70000", "tcp:", "udp:1234", "1.2.3.4", "unix:", "unix:/none/socket"):
+        refused(run(image, "--gdb", where), "--gdb")
+    refused(run(image, "--gdb-wait"), "--gdb")
 
 
 # ---- Bad input --------------------------------------------------------------------------------------

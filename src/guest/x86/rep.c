@@ -33,7 +33,7 @@ static struct rep unpack(struct x86_cpu *cpu, u64 how)
         .segment = how >> 16 & 255,
         .repne = how >> 24 & 1,
         /* Watched data: each element's own access is to be seen. */
-        .once = how >> 25 & 1 || cpu->debugger.dr7,
+        .once = how >> 25 & 1 || cpu->debugger.dr7 >> 16 & 0x3333,
     };
 
     r.mask = mask_low(r.width * 8);

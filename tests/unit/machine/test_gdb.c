@@ -311,11 +311,11 @@ static void a_session(void **state)
     assert_string_equal(ask(fd, "vCont;x"), "E16");
     say(fd, "vCont;s:2;c");
     usleep(20000);
+    put(fd, "\003", 1);
+    assert_int_equal(strncmp(hear(fd), "T02thread:", 10), 0);
     assert_int_equal(to_fake(machine->vcpus[1].vcpu)->debug.control & KVM_GUESTDBG_SINGLESTEP,
                      KVM_GUESTDBG_SINGLESTEP);
     assert_int_equal(vcpu->debug.control & KVM_GUESTDBG_SINGLESTEP, 0);
-    put(fd, "\003", 1);
-    assert_int_equal(strncmp(hear(fd), "T02thread:", 10), 0);
     assert_string_equal(ask(fd, "D"), "OK");
     assert_int_equal(read(fd, &byte, 1), 0);
     close(fd);
@@ -466,17 +466,11 @@ static void two_debuggers_are_one_too_many(void **state)
 
 static void bad_addresses(void **state)
 {
-    static const char *const bad[] = {"",
-                                      "x",
-                                      "tcp:",
-                                      "70000",
-                                      "unix:",
-                                      "1.2.3.4:x",
-                                      "udp:1234",
-                                      "tcp:nowhere.invalid:1",
-                                      "12 34",
-                                      "-1",
-                                      "unix:/nonexistent/socket"};
+    static const char *const bad[] = {"",         "x",
+                                      "tcp:",     "70000",
+                                      "unix:",    "1.2.3.4:x",
+                                      "udp:1234", "12 34",
+                                      "-1",       "unix:/nonexistent/socket"};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
