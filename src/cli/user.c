@@ -71,7 +71,7 @@ static int parse(int argc, char **argv, struct user_options *options, struct err
 static void print_help(FILE *out)
 {
     fprintf(out, "Usage: triode user [OPTION]... PROGRAM [ARGUMENT]...\n\n"
-                 "Runs a Linux program for x86-64 by translation.\n\nOptions:\n");
+                 "Runs a Linux program for x86-64 or riscv64 by translation.\n\nOptions:\n");
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
         fprintf(out, "  --%s%s%s\n      %s\n", table[i].name, table[i].argument ? " " : "",
                 table[i].argument ? table[i].argument : "", table[i].help);

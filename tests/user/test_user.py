@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """test_user.py TRIODE FOLDER: `triode user` beside the host.
 
-FOLDER holds the programs of programs/, for the host and (with the prefix riscv64-linux-gnu-) for
-riscv64 where there is a compiler for it.
+FOLDER holds the programs of programs/: for the host, with the prefix portable- without what is for
+x86-64 only, and with the prefix riscv64- where there is a compiler for it.
 """
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import tempfile
 
 TRIODE, FOLDER = sys.argv[1], sys.argv[2]
 PROGRAMS = ["faults", "files", "floats", "memory", "processes", "signals", "smc", "threads"]
-RISCV = "riscv64-linux-gnu-"
 BUSYBOX = "/bin/busybox"
 APPLETS = {
     "ls": ["ls", "-la", "/usr/share/doc/busybox-static", "/etc"],
@@ -65,16 +65,17 @@ def native_programs():
 
 def riscv_programs():
     """The same source for riscv64: what it prints must not depend on the CPU."""
-    path = os.path.join(FOLDER, RISCV + "floats")
-    if not os.path.exists(path) or run([TRIODE, "user", path])[0] == 126:
-        print("skip: no riscv64 programs or no such guest")
+    if not os.path.exists(os.path.join(FOLDER, "riscv64-floats")):
+        print("skip: no compiler for riscv64")
         return
     with tempfile.TemporaryDirectory() as folder:
         for name in PROGRAMS:
-            path = os.path.join(folder, name)
-            os.symlink(os.path.join(FOLDER, RISCV + name), path)
-            expected = run(["qemu-riscv64", path])
-            got = run([TRIODE, "user", path])
+            results = []
+            for prefix, runner in (("portable-", []), ("riscv64-", [TRIODE, "user"])):
+                path = os.path.join(folder, name)  # programs print their own name
+                shutil.copy(os.path.join(FOLDER, prefix + name), path)
+                results.append(run(runner + [path]))
+            expected, got = results
             check("riscv64 " + name, expected == got,
                   f"expected {expected[0]}:\n{expected[1]}\ngot {got[0]}:\n{got[1]}")
 

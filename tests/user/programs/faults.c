@@ -99,7 +99,7 @@ int main(void)
     if (!sigsetjmp(back, 1))
         printf("deep %d\n", deep(1));
     printf("stack overflow: signal %d\n", sig_seen);
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(PORTABLE)
     if (!sigsetjmp(back, 1))
         __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" ::: "eax", "ecx", "edx");
     printf("division: signal %d code %d\n", sig_seen, code_seen);

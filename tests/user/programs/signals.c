@@ -54,7 +54,8 @@ static void basics(void)
     printf("blocked %d %d\n", count, sigismember(&pending, SIGUSR1));
     sigemptyset(&mask);
     errno = 0;
-    printf("suspend %d %d\n", sigsuspend(&mask), errno == EINTR);
+    last_value = sigsuspend(&mask);
+    printf("suspend %ld %d\n", last_value, errno == EINTR);
     printf("then %d\n", count);
     sigprocmask(SIG_SETMASK, NULL, &mask);
     printf("mask %d\n", sigismember(&mask, SIGUSR1));
@@ -171,7 +172,7 @@ static void sleeping(void)
 }
 
 /* A handler that looks at and changes the interrupted context. */
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(PORTABLE)
 static volatile uint64_t seen[4];
 
 static void on_trap(int sig, siginfo_t *info, void *context)

@@ -69,7 +69,7 @@ int main(void)
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     make(p, 66);
     printf("mapped anew %d\n", ((function)p)());
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(PORTABLE)
     {
         /* movb $0x42, 1(%rip) changes the operand of the mov that follows it. */
         static const uint8_t code[] = {0xc6, 0x05, 0x01, 0, 0, 0, 0x42, 0xb8, 0x01, 0, 0, 0, 0xc3};
