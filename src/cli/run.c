@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/strbuf.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/cli.h"
@@ -198,6 +199,21 @@ static int choose_disks(struct run *run, struct err *err)
     return ret;
 }
 
+/* --trace, and --vmx-dump-on-fail, which is one more event of it. */
+static int open_trace(struct run *run, struct err *err)
+{
+    const char *text = option(run, CLI_OPTION_TRACE);
+    struct strbuf spec = {0};
+    int ret;
+
+    if (!option(run, CLI_OPTION_VMX_DUMP_ON_FAIL))
+        return text ? trace_open(text, err) : 0;
+    strbuf_printf(&spec, "vmcs%s%s", text ? "," : "", text ? text : "");
+    ret = spec.text ? trace_open(spec.text, err) : err_set(err, -ENOMEM, "out of memory");
+    strbuf_free(&spec);
+    return ret;
+}
+
 static int configure(struct run *run, struct err *err)
 {
     struct machine_config *config = &run->config;
@@ -240,10 +256,7 @@ static int configure(struct run *run, struct err *err)
     config->gdb_wait = option(run, CLI_OPTION_GDB_WAIT) != NULL;
     if (!ret && config->gdb_wait && !config->gdb)
         ret = err_set(err, -EINVAL, "--gdb-wait needs --gdb to say where the debugger comes in");
-    text = option(run, CLI_OPTION_TRACE);
-    if (!ret && text)
-        ret = trace_open(text, err);
-    return ret;
+    return ret ? ret : open_trace(run, err);
 }
 
 /* ---- The engine ---------------------------------------------------------------------------------- */
