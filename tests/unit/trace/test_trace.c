@@ -73,8 +73,9 @@ static void json_escapes(void **state)
     trace_emit(SMC, smc, -1, .bytes = UINT64_MAX);
     trace_close();
     text = content_of("log.jsonl");
-    assert_non_null(strstr(text, ",\"cpu\":0,\"event\":\"exception\",\"name\":\"a\\\"b\\\\c\\u000ad\","
-                                 "\"vector\":0,\"error\":\"0x8000000000000000\","));
+    assert_non_null(strstr(text,
+                           ",\"cpu\":0,\"event\":\"exception\",\"name\":\"a\\\"b\\\\c\\u000ad\","
+                           "\"vector\":0,\"error\":\"0x8000000000000000\","));
     assert_non_null(
         strstr(text, ",\"event\":\"smc\",\"gpa\":\"0\",\"bytes\":18446744073709551615,"));
     assert_int_equal(text[0], '{');
