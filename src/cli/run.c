@@ -232,6 +232,9 @@ static int configure(struct run *run, struct err *err)
     text = option(run, CLI_OPTION_MEM);
     if (!ret && text)
         ret = cli_parse_size("mem", text, &config->memory, err);
+    text = option(run, CLI_OPTION_CODE_CACHE);
+    if (!ret && text)
+        ret = cli_parse_size("code-cache", text, &config->code_cache_bytes, err);
     if (!ret)
         ret = cli_parse_switch("jit", option(run, CLI_OPTION_JIT), &config->jit, err);
     if (!ret)

@@ -210,6 +210,7 @@ static int power_on(struct machine *machine, struct err *err)
         .dump_stages = config->dump_stages,
         .dump_first = config->dump_first,
         .dump_last = config->dump_last,
+        .code_cache_bytes = config->code_cache_bytes,
         .count_insns = config->count_insns,
         .pit = true,
     };
@@ -425,11 +426,12 @@ int machine_add_device(struct machine *machine, const char *name, const char *op
 }
 
 int machine_add_pci(struct machine *machine, const char *name, const char *options,
-                    struct device *host, struct disk_image *image, struct err *err)
+                    struct device *host, struct disk_image *image, struct device **dev,
+                    struct err *err)
 {
     struct device_place place = {.parent = host, .image = image};
 
-    return add_device(machine, name, options, &place, NULL, err);
+    return add_device(machine, name, options, &place, dev, err);
 }
 
 int machine_open_image(struct machine *machine, const struct machine_disk *disk,

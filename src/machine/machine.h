@@ -61,6 +61,7 @@ struct machine_config {
     struct engine_topology topology;
     const char *cpu_model; /* NULL: the engine's default */
     bool jit;
+    u64 code_cache_bytes; /* soft engine; 0: its default */
     bool count_insns;
     u32 dump_stages;
     u64 dump_first, dump_last;
