@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "device/fw_cfg.h"
+#include "device/ide.h"
 #include "machine/acpi.h"
 #include "machine/boot.h"
 #include "machine/private.h"
@@ -95,10 +96,25 @@ static void lay_out_memory(struct machine *machine)
     add_range(map, HIGH_RAM, high_end(machine), MAP_RAM);
 }
 
+static int add_ide_disk(struct machine *machine, struct device *host, struct device **ide,
+                        unsigned *channel, const struct disk_image *image, struct err *err)
+{
+    int ret = 0;
+
+    if (*channel == 2)
+        return err_set(err, -EINVAL, "--disk: more than two disks with if=ide");
+    if (!*ide)
+        ret = machine_add_pci(machine, "ide", "slot=1", host, NULL, ide, err);
+    if (!ret)
+        device_ide_set_disk(*ide, (*channel)++, image);
+    return ret;
+}
+
 /* Slot 1 is the IDE controller's; virtio devices come after it. */
 static int create_pci_devices(struct machine *machine, struct device *host, struct err *err)
 {
-    unsigned slot = FIRST_VIRTIO_SLOT;
+    unsigned slot = FIRST_VIRTIO_SLOT, channel = 0;
+    struct device *ide = NULL;
     char options[32];
     int ret = 0;
 
@@ -108,12 +124,16 @@ static int create_pci_devices(struct machine *machine, struct device *host, stru
         ret = machine_open_image(machine, &machine->config.disks[i], &image, err);
         if (ret)
             return ret;
+        if (machine->config.disks[i].ide) {
+            ret = add_ide_disk(machine, host, &ide, &channel, image, err);
+            continue;
+        }
         snprintf(options, sizeof(options), "slot=%u", slot++);
-        ret = machine_add_pci(machine, "virtio-blk", options, host, image, err);
+        ret = machine_add_pci(machine, "virtio-blk", options, host, image, NULL, err);
     }
     if (!ret && machine->config.rng) {
         snprintf(options, sizeof(options), "slot=%u", slot++);
-        ret = machine_add_pci(machine, "virtio-rng", options, host, NULL, err);
+        ret = machine_add_pci(machine, "virtio-rng", options, host, NULL, NULL, err);
     }
     return ret;
 }

@@ -175,7 +175,8 @@ void machine_finish(struct machine *machine, enum machine_end end, const char *t
 /* Adds a device of the board. machine_add_pci: a function behind the bridge @host; @image may be
  * NULL. */
 int machine_add_pci(struct machine *machine, const char *name, const char *options,
-                    struct device *host, struct disk_image *image, struct err *err);
+                    struct device *host, struct disk_image *image, struct device **dev,
+                    struct err *err);
 /* Opens the disk's image, which the machine closes. */
 int machine_open_image(struct machine *machine, const struct machine_disk *disk,
                        struct disk_image **image, struct err *err);
