@@ -280,6 +280,11 @@ static bool draw_row(struct draw *d, const struct riscv_row *row)
 
     if (row->op == RISCV_OP_ecall || (kind == INDIRECT && d->c->count))
         return false;
+    /* Two operands the same are idioms (moves, negation, 0) that a lifter may know. */
+    if (!row->compressed && riscv_row_mask(row, 'm') && riscv_row_mask(row, 'n') && !isa_random(8))
+        word = (word & ~riscv_row_mask(row, 'm')) |
+               place(riscv_row_mask(row, 'm'),
+                     (word & riscv_row_mask(row, 'n')) >> __builtin_ctz(riscv_row_mask(row, 'n')));
     if (is_csr(row))
         word = random_csr(word, row);
     if (kind == JUMP)

@@ -140,6 +140,15 @@ void fp_sign(struct riscv_lift *l, enum softfp_format f, enum fp_sign how)
     ir_ref a = get_bits(l, f, l->in.rs1), b = get_bits(l, f, l->in.rs2);
     ir_ref sign = constant(l, f, formats[f].sign);
 
+    if (l->in.rs1 == l->in.rs2) { /* FMV, FNEG, FABS */
+        if (how == FP_SIGN_COPY)
+            set(l, f, get(l, f, l->in.rs1));
+        else if (how == FP_SIGN_NEGATE)
+            set_bits(l, f, ir_xor(l->u, a, sign));
+        else
+            set_bits(l, f, ir_and(l->u, a, ir_not(l->u, sign)));
+        return;
+    }
     if (how == FP_SIGN_XOR) {
         set_bits(l, f, ir_xor(l->u, a, ir_and(l->u, b, sign)));
         return;
