@@ -240,8 +240,8 @@ static int dial_patiently(void)
         int fd = dial();
         u8 byte;
 
-        say(fd, "?");
-        if (read(fd, &byte, 1) == 1 && byte == '+') {
+        /* It may have hung up already. */
+        if (send(fd, "$?#3f", 5, MSG_NOSIGNAL) == 5 && read(fd, &byte, 1) == 1 && byte == '+') {
             assert_int_equal(strncmp(hear(fd), "T05thread:", 10), 0);
             return fd;
         }
