@@ -206,7 +206,7 @@ static void xsave(void)
     write_cr4(read_cr4() & ~(1ul << 18));
 }
 
-/* MWAIT ends by the store of another agent: here by an interrupt, or at once. */
+/* MWAIT ends by the store of another processor: here by an interrupt, or at once. */
 static void monitor(void)
 {
     static u32 line[16] __attribute__((aligned(64)));
