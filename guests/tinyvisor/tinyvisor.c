@@ -165,10 +165,10 @@ static void make_guest_state(void)
 {
     for (u64 i = 0; i < 8; i++) {
         vmwrite(GUEST_LIMITS + 2 * i, i < 6 ? 0xffffffff : 0x67);
-        vmwrite(GUEST_RIGHTS + 2 * i, i == 1   ? 0xa09b    /* CS: 64-bit code */
-                                      : i == 6 ? 0x10000   /* LDTR: unusable */
-                                      : i == 7 ? 0x8b      /* TR: busy TSS */
-                                               : 0xc093);  /* data */
+        vmwrite(GUEST_RIGHTS + 2 * i, i == 1   ? 0xa09b   /* CS: 64-bit code */
+                                      : i == 6 ? 0x10000  /* LDTR: unusable */
+                                      : i == 7 ? 0x8b     /* TR: busy TSS */
+                                               : 0xc093); /* data */
     }
     vmwrite(GUEST_CR0, read_cr(0));
     vmwrite(GUEST_CR3, read_cr(3));
@@ -189,7 +189,7 @@ static void make_vmcs(void)
     __asm__ volatile("vmclear %0; vmptrld %0" : : "m"(region) : "cc", "memory");
     set_controls(PIN_CONTROLS, 0x48d, 0);
     set_controls(PROCESSOR_CONTROLS, 0x48e,
-                 1 << 7 | 1 << 24 | 1u << 31); /* HLT and I/O exit; secondary controls */
+                 1 << 7 | 1 << 24 | 1u << 31);       /* HLT and I/O exit; secondary controls */
     set_controls(SECONDARY_CONTROLS, 0x48b, 1 << 1); /* EPT */
     set_controls(EXIT_CONTROLS, 0x48f, 1 << 9 | 1 << 20 | 1 << 21); /* 64-bit host, EFER */
     set_controls(ENTRY_CONTROLS, 0x490, 1 << 9 | 1 << 15);          /* 64-bit guest, EFER */

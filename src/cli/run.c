@@ -10,9 +10,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "base/strbuf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/strbuf.h"
 #include "cli/cli.h"
 #include "cli/probe.h"
 #include "machine/machine.h"

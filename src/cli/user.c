@@ -75,8 +75,9 @@ static void print_help(FILE *out)
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
         fprintf(out, "  --%s%s%s\n      %s\n", table[i].name, table[i].argument ? " " : "",
                 table[i].argument ? table[i].argument : "", table[i].help);
-    fprintf(out, "\nExit status: the program's; 2 bad usage, 126 the program cannot be run, 127 it is "
-                 "not there.\nA program killed by a signal takes Triode with it.\n");
+    fprintf(out,
+            "\nExit status: the program's; 2 bad usage, 126 the program cannot be run, 127 it is "
+            "not there.\nA program killed by a signal takes Triode with it.\n");
 }
 
 /* What a program that this one executes is run with, in words. */
@@ -105,8 +106,8 @@ static int configure(const struct user_options *options, struct user_config *con
     config->argv0 = options->value[OPTION_ARGV0];
     config->sysroot = options->value[OPTION_SYSROOT];
     if (!ret && options->value[OPTION_DUMP])
-        ret = cli_parse_dump(options->value[OPTION_DUMP], &config->dump_stages,
-                             &config->dump_first, &config->dump_last, err);
+        ret = cli_parse_dump(options->value[OPTION_DUMP], &config->dump_stages, &config->dump_first,
+                             &config->dump_last, err);
     if (!ret && options->value[OPTION_TRACE])
         ret = trace_open(options->value[OPTION_TRACE], err);
     return ret;

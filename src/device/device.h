@@ -150,9 +150,9 @@ struct device {
     const char *name; /* of its row in devices.def */
     const struct device_env *env;
     struct device_bus *ports, *memory;
-    struct stream *stream; /* the device's back end, NULL for none */
-    struct disk_image *image;   /* a disk's back end, NULL for none */
-    struct device *parent; /* a PCI function's host bridge, else NULL */
+    struct stream *stream;    /* the device's back end, NULL for none */
+    struct disk_image *image; /* a disk's back end, NULL for none */
+    struct device *parent;    /* a PCI function's host bridge, else NULL */
     pthread_mutex_t lock;
 };
 

@@ -22,20 +22,20 @@ struct engine_ops;
 
 /* What the board wants the CPUs to look like. */
 struct engine_topology {
-    unsigned cpus;    /* vCPUs present at start, 1..64 */
+    unsigned cpus; /* vCPUs present at start, 1..64 */
     unsigned sockets, cores, threads;
 };
 
 struct engine_vm_config {
-    struct mem *mem;          /* the VM's memory; outlives the VM */
+    struct mem *mem; /* the VM's memory; outlives the VM */
     struct engine_topology topology;
-    const char *cpu_model;    /* "--cpu" text: "x86-64-v2", "x86-64-v2,vmx=off", "host" ... */
-    bool jit;                 /* soft: false = IR interpreter (--jit=off) */
-    u64 code_cache_bytes;     /* soft: 0 = default */
-    u32 dump_stages;          /* soft: DBT_DUMP_* bits (--dump) */
+    const char *cpu_model;     /* "--cpu" text: "x86-64-v2", "x86-64-v2,vmx=off", "host" ... */
+    bool jit;                  /* soft: false = IR interpreter (--jit=off) */
+    u64 code_cache_bytes;      /* soft: 0 = default */
+    u32 dump_stages;           /* soft: DBT_DUMP_* bits (--dump) */
     u64 dump_first, dump_last; /* guest addresses for dump_stages */
-    bool count_insns;         /* soft: count guest instructions (--stats, probe) */
-    bool pit;                 /* in-kernel 8254 wanted */
+    bool count_insns;          /* soft: count guest instructions (--stats, probe) */
+    bool pit;                  /* in-kernel 8254 wanted */
 };
 
 struct engine {
@@ -50,9 +50,9 @@ struct vm {
 struct vcpu {
     const struct engine_ops *ops;
     struct vm *vm;
-    unsigned index;        /* 0..cpus-1 */
+    unsigned index; /* 0..cpus-1 */
     u32 apic_id;
-    struct kvm_run *run;   /* the exit record; its io data at (u8 *)run + run->io.data_offset */
+    struct kvm_run *run; /* the exit record; its io data at (u8 *)run + run->io.data_offset */
 };
 
 /* Statistics both engines fill as far as they can; names and values, for --stats. */
@@ -67,7 +67,7 @@ struct engine_ops {
     /* System. @err gets the sentence when the engine is not usable here. */
     int (*open)(struct engine **engine, struct err *err);
     void (*close)(struct engine *engine);
-    int (*check_extension)(struct engine *engine, u32 capability); /* KVM_CAP_* */
+    int (*check_extension)(struct engine *engine, u32 capability);               /* KVM_CAP_* */
     int (*get_supported_cpuid)(struct engine *engine, struct kvm_cpuid2 *cpuid); /* in: nent room */
 
     /* VM. In-kernel (here: in-engine) irqchip: PIC pair, IOAPIC, a LAPIC per vCPU, and the PIT. */
@@ -76,7 +76,7 @@ struct engine_ops {
     void (*vm_destroy)(struct vm *vm); /* after all its vCPUs are destroyed */
     int (*set_memory)(struct vm *vm, const struct kvm_userspace_memory_region *region);
     int (*get_dirty_log)(struct vm *vm, u32 slot, u64 *bitmap, size_t bytes);
-    int (*irq_line)(struct vm *vm, u32 gsi, int level);      /* 0..15 to PIC and IOAPIC, 16..23 IOAPIC */
+    int (*irq_line)(struct vm *vm, u32 gsi, int level); /* 0..15 to PIC and IOAPIC, 16..23 IOAPIC */
     int (*signal_msi)(struct vm *vm, const struct kvm_msi *msi);
     int (*get_irqchip)(struct vm *vm, struct kvm_irqchip *chip);
     int (*set_irqchip)(struct vm *vm, const struct kvm_irqchip *chip);

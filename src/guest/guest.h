@@ -23,17 +23,17 @@
 #define TLB_VICTIMS 16
 
 struct tlb_entry {
-    u64 read_tag;  /* page address, or ~0 */
+    u64 read_tag; /* page address, or ~0 */
     u64 write_tag;
-    u64 addend;    /* hva - gva */
-    u64 gpa;       /* page address, with bit 0 set for a global mapping */
+    u64 addend; /* hva - gva */
+    u64 gpa;    /* page address, with bit 0 set for a global mapping */
 };
 
 struct tlb {
     struct tlb_entry entry[TLB_ENTRIES];
     struct tlb_entry victim[TLB_VICTIMS];
     u32 next_victim;
-    u32 used;      /* entries filled since the last flush: an empty table need not be cleared */
+    u32 used; /* entries filled since the last flush: an empty table need not be cleared */
     u64 large_first, large_last; /* addresses whose entries came from mappings larger than 4 KiB */
 };
 
@@ -41,10 +41,10 @@ enum guest_access { GUEST_READ, GUEST_WRITE, GUEST_FETCH };
 
 /* What a guest's MMU says of a page. */
 struct guest_page {
-    u64 gpa;         /* page address */
-    bool readable;   /* a TLB entry may answer reads, */
-    bool writable;   /* and writes, without asking again (dirty bit set, permission given) */
-    u8 page_shift;   /* size of the mapping, 12..30, for large-page invalidation */
+    u64 gpa;       /* page address */
+    bool readable; /* a TLB entry may answer reads, */
+    bool writable; /* and writes, without asking again (dirty bit set, permission given) */
+    u8 page_shift; /* size of the mapping, 12..30, for large-page invalidation */
     bool global;
 };
 
@@ -53,35 +53,35 @@ struct guest_memory;
 
 /* Requests: bits of the word that translated code polls. */
 enum {
-    GUEST_REQ_KICK = 1 << 0,       /* leave vcpu_run */
-    GUEST_REQ_EVENT = 1 << 1,      /* interrupt controller has something to say */
-    GUEST_REQ_FLUSH_TLB = 1 << 2,  /* memslots or dirty logging changed */
-    GUEST_REQ_EXCLUSIVE = 1 << 3,  /* another vCPU waits for all to stand still */
+    GUEST_REQ_KICK = 1 << 0,      /* leave vcpu_run */
+    GUEST_REQ_EVENT = 1 << 1,     /* interrupt controller has something to say */
+    GUEST_REQ_FLUSH_TLB = 1 << 2, /* memslots or dirty logging changed */
+    GUEST_REQ_EXCLUSIVE = 1 << 3, /* another vCPU waits for all to stand still */
     GUEST_REQ_DEBUG = 1 << 4,
-    GUEST_REQ_JUMPS = 1 << 5,      /* blocks were invalidated: drop the jump cache */
+    GUEST_REQ_JUMPS = 1 << 5, /* blocks were invalidated: drop the jump cache */
     GUEST_REQ_DBT = GUEST_REQ_FLUSH_TLB | GUEST_REQ_EXCLUSIVE | GUEST_REQ_JUMPS, /* dbt's own */
 };
 
 /* Common part, first in every guest CPU's state; the state pointer of the IR points here. */
 struct guest_cpu {
-    u32 request;               /* atomic or/and */
-    u32 insn_limit;            /* 1: translate single instructions, do not cache; 0: normal */
-    struct tlb *tlb;           /* of the current address space and privilege class */
-    void *jump_cache;          /* dbt's: gva -> block, per vCPU */
-    u32 space;                 /* tag of the current address space for the jump cache */
-    u32 mode;                  /* block identity beside the gpa: every bit that changes what code means;
+    u32 request;      /* atomic or/and */
+    u32 insn_limit;   /* 1: translate single instructions, do not cache; 0: normal */
+    struct tlb *tlb;  /* of the current address space and privilege class */
+    void *jump_cache; /* dbt's: gva -> block, per vCPU */
+    u32 space;        /* tag of the current address space for the jump cache */
+    u32 mode;         /* block identity beside the gpa: every bit that changes what code means;
                                 * behind space, so that the jump cache compares both at once */
-    u64 space_tag;             /* with the space key: which second-level translation; 0 none */
-    u64 insns;                 /* guest instructions executed, when counted */
-    u64 host_frame;            /* dbt's: host stack pointer inside translated code */
-    u64 scratch[4];            /* between lifted code and its helpers; not guest state */
+    u64 space_tag;    /* with the space key: which second-level translation; 0 none */
+    u64 insns;        /* guest instructions executed, when counted */
+    u64 host_frame;   /* dbt's: host stack pointer inside translated code */
+    u64 scratch[4];   /* between lifted code and its helpers; not guest state */
     const struct guest_ops *ops;
     const struct guest_memory *memory; /* dbt's services, below */
     struct mem *mem;
-    void *dbt;                 /* dbt's per-vCPU part */
-    unsigned index;            /* vCPU number, also the mem reader number */
-    jmp_buf *leave;            /* where guest_leave goes: the innermost run loop */
-    u32 exit_code;             /* argument of the last exit / exit_if, or guest_leave */
+    void *dbt;      /* dbt's per-vCPU part */
+    unsigned index; /* vCPU number, also the mem reader number */
+    jmp_buf *leave; /* where guest_leave goes: the innermost run loop */
+    u32 exit_code;  /* argument of the last exit / exit_if, or guest_leave */
     u64 tlb_hits_slow, tlb_misses, tlb_flushes; /* victim hits, walks, flushes: for --stats */
 };
 
@@ -95,22 +95,22 @@ static inline NORETURN void guest_leave(struct guest_cpu *cpu, u32 exit_code)
 
 /* What dbt asks of a lifter. */
 struct guest_lift {
-    struct ir_unit *unit;      /* in: empty unit to build into */
-    u64 pc;                    /* in: gva (x86: linear address) of the first instruction; blocks are
+    struct ir_unit *unit; /* in: empty unit to build into */
+    u64 pc;               /* in: gva (x86: linear address) of the first instruction; blocks are
                                 * shared between mappings, so only its page offset may matter */
-    const u8 *code;            /* in: its bytes; */
-    u32 avail;                 /* in: how many: to the end of the page, or beyond it (two_pages) */
-    u32 mode;                  /* in: cpu->mode */
-    u32 max_insns;             /* in: upper bound on guest instructions */
-    bool two_pages;            /* in: the bytes span two pages; lift only the first instruction */
-    u32 length;                /* out: bytes of guest code lifted */
+    const u8 *code;       /* in: its bytes; */
+    u32 avail;            /* in: how many: to the end of the page, or beyond it (two_pages) */
+    u32 mode;             /* in: cpu->mode */
+    u32 max_insns;        /* in: upper bound on guest instructions */
+    bool two_pages;       /* in: the bytes span two pages; lift only the first instruction */
+    u32 length;           /* out: bytes of guest code lifted */
 };
 
 struct guest_ops {
     const char *name;
     const struct ir_helper *helpers;
     u32 nhelpers;
-    u32 pc_slot;               /* the slot goto writes: the linear address of the next instruction */
+    u32 pc_slot; /* the slot goto writes: the linear address of the next instruction */
     size_t state_size;
 
     /* Lifts a block from lift->code. Ends at a control transfer, a change of mode, the page's end or
@@ -148,7 +148,7 @@ struct guest_ops {
 /* Memory accesses by helpers through the soft TLB of the current context; they may raise guest
  * exceptions (leave by guest_leave). Implemented by dbt; reached as cpu->memory. */
 struct guest_memory {
-    void (*load)(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes);  /* 1..16 */
+    void (*load)(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes); /* 1..16 */
     void (*store)(struct guest_cpu *cpu, u64 gva, const void *buf, unsigned bytes);
     u64 (*atomic)(struct guest_cpu *cpu, u64 gva, enum ir_op op, unsigned bytes, u64 operand,
                   u64 desired);
@@ -164,8 +164,8 @@ struct guest_memory {
     void (*load_implicit)(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes);
     void (*store_implicit)(struct guest_cpu *cpu, u64 gva, const void *buf, unsigned bytes);
     /* The mapping of one page (gva) or of everything changed, in the spaces named. */
-    void (*flush_page)(struct guest_cpu *cpu, u64 gva);   /* all spaces of this vCPU */
-    void (*flush_all)(struct guest_cpu *cpu);             /* all spaces, global pages too */
+    void (*flush_page)(struct guest_cpu *cpu, u64 gva); /* all spaces of this vCPU */
+    void (*flush_all)(struct guest_cpu *cpu);           /* all spaces, global pages too */
     void (*flush_space)(struct guest_cpu *cpu, u64 space_key, bool keep_global);
     /* All spaces whose tag is not 0. */
     void (*flush_tags)(struct guest_cpu *cpu);

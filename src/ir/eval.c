@@ -57,12 +57,12 @@ static f64 operand_f64(f64 value)
     type ir_fmin_##type(type a, type b)                                                            \
     {                                                                                              \
         signal_nan_##type(a, b);                                                                   \
-        return operand_##type(isless(a, b) ? a : b);                                                               \
+        return operand_##type(isless(a, b) ? a : b);                                               \
     }                                                                                              \
     type ir_fmax_##type(type a, type b)                                                            \
     {                                                                                              \
         signal_nan_##type(a, b);                                                                   \
-        return operand_##type(isgreater(a, b) ? a : b);                                                            \
+        return operand_##type(isgreater(a, b) ? a : b);                                            \
     }                                                                                              \
     bool ir_fless_##type(type a, type b)                                                           \
     {                                                                                              \

@@ -31,7 +31,7 @@ static int get_state(struct vcpu *vcpu, unsigned long request, void *state)
 #define X(name, type, get, set)                                                                    \
     int kvm_get_##name(struct vcpu *vcpu, type *state)                                             \
     {                                                                                              \
-        return get_state(vcpu, get, state);                                       \
+        return get_state(vcpu, get, state);                                                        \
     }                                                                                              \
     int kvm_set_##name(struct vcpu *vcpu, const type *state)                                       \
     {                                                                                              \

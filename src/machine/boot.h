@@ -19,10 +19,10 @@ struct boot_file {
 struct boot_context {
     struct mem *mem;
     const struct machine_map *map;
-    u64 low_end; /* end of the RAM that starts at 1 MiB */
-    u64 rsdp;    /* gpa of the ACPI root pointer */
+    u64 low_end;              /* end of the RAM that starts at 1 MiB */
+    u64 rsdp;                 /* gpa of the ACPI root pointer */
     const char *command_line; /* NULL: BOOT_DEFAULT_COMMAND_LINE for Linux, else empty */
-    const char *initrd_path; /* NULL without */
+    const char *initrd_path;  /* NULL without */
     bool unpack;
 
     struct kvm_regs regs; /* in: power-on state; out: state at the first instruction */

@@ -67,8 +67,9 @@ struct machine_config {
     u64 dump_first, dump_last;
     bool end_on_reset;
     struct machine_serial serial, debug; /* COM1; port 0x402 and 0xE9 */
-    const char *gdb; /* where a debugger finds us: "PORT", "tcp:[HOST:]PORT", "unix:PATH"; or NULL */
-    bool gdb_wait;   /* the guest does not start before one came and let it */
+    const char
+        *gdb;      /* where a debugger finds us: "PORT", "tcp:[HOST:]PORT", "unix:PATH"; or NULL */
+    bool gdb_wait; /* the guest does not start before one came and let it */
 };
 
 /* A row of boards.def; NULL after the last. */

@@ -285,9 +285,10 @@ static bool has(const struct cpuid_model *model, const char *name)
 
 static u32 *register_of(struct kvm_cpuid_entry2 *e, unsigned reg)
 {
-    return reg == CPUID_EAX ? &e->eax : reg == CPUID_EBX ? &e->ebx
-                                    : reg == CPUID_ECX   ? &e->ecx
-                                                         : &e->edx;
+    return reg == CPUID_EAX   ? &e->eax
+           : reg == CPUID_EBX ? &e->ebx
+           : reg == CPUID_ECX ? &e->ecx
+                              : &e->edx;
 }
 
 static struct kvm_cpuid_entry2 *exact(struct cpuid_table *table, u32 leaf, u32 subleaf)

@@ -9,7 +9,7 @@
 #include "trace/trace.h"
 
 /* Exit qualification, SDM table 28-5. */
-#define QUAL_SIZE(q) (((u32)(q) & 7) + 1)
+#define QUAL_SIZE(q) (((u32)(q)&7) + 1)
 #define QUAL_IN BIT(3)
 #define QUAL_STRING BIT(4)
 #define QUAL_REP BIT(5)
@@ -153,8 +153,7 @@ static int string_io(struct soft_vcpu *vcpu)
     bool in = pio->qualification & QUAL_IN;
     u8 *data = record_data(vcpu);
 
-    if (pio->qualification & QUAL_REP &&
-        !(vcpu->cpu.gpr[X86_RCX] & address_mask(pio->insn_info))) {
+    if (pio->qualification & QUAL_REP && !(vcpu->cpu.gpr[X86_RCX] & address_mask(pio->insn_info))) {
         soft_skip(vcpu, pio->insn_len);
         return SOFT_RESUME;
     }

@@ -96,8 +96,8 @@ static struct soft_mmio_access *from_list(struct soft_vcpu *vcpu, u64 gpa, unsig
     return access;
 }
 
-static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned bytes, bool write)
-    NORETURN;
+static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned bytes,
+                bool write) NORETURN;
 static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned bytes, bool write)
 {
     struct soft_mmio *mmio = &vcpu->priv.mmio;

@@ -63,8 +63,8 @@ void soft_write_system_time(struct soft_vcpu *vcpu)
 {
     const struct soft_clock *clock = &vcpu->id.vm->clock;
     struct system_time page = {
-        .tsc_timestamp = (u64)((u128)clock->epoch_ticks * vcpu->cpu.tsc_scale >> 48) +
-                         vcpu->cpu.tsc_offset,
+        .tsc_timestamp =
+            (u64)((u128)clock->epoch_ticks * vcpu->cpu.tsc_scale >> 48) + vcpu->cpu.tsc_offset,
         .system_time = clock->epoch_ns,
         .flags = SYSTEM_TIME_STABLE,
     };

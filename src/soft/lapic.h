@@ -69,9 +69,9 @@ struct apic_message {
     u8 delivery;  /* enum apic_delivery */
     u8 shorthand; /* 0 none, 1 self, 2 all including self, 3 all but self */
     bool logical;
-    bool level;   /* level-triggered */
-    bool assert;  /* INIT: false is the old level de-assert, which does nothing */
-    bool narrow;  /* dest has 8 bits (I/O APIC, MSI): FFh is everybody in x2APIC mode too */
+    bool level;  /* level-triggered */
+    bool assert; /* INIT: false is the old level de-assert, which does nothing */
+    bool narrow; /* dest has 8 bits (I/O APIC, MSI): FFh is everybody in x2APIC mode too */
 };
 
 /* All mutable state. */
@@ -91,8 +91,8 @@ struct lapic_state {
 struct lapic;
 
 struct lapic_hooks {
-    void (*notify)(struct lapic *lapic); /* there may be something to take: any thread */
-    void (*nmi)(struct lapic *lapic);    /* an LVT entry says NMI: any thread */
+    void (*notify)(struct lapic *lapic);         /* there may be something to take: any thread */
+    void (*nmi)(struct lapic *lapic);            /* an LVT entry says NMI: any thread */
     void (*eoi)(struct lapic *lapic, u8 vector); /* of a level-triggered interrupt */
     void (*send)(struct lapic *lapic, const struct apic_message *message);
     u64 (*deadline_ns)(struct lapic *lapic, u64 tsc); /* guest TSC to the timers' clock */
@@ -102,7 +102,7 @@ struct lapic {
     struct lapic_state state;
     u32 apic_id; /* x2APIC id, fixed */
     bool has_x2apic, has_tsc_deadline;
-    int cpu;     /* index, for the trace */
+    int cpu; /* index, for the trace */
     const struct lapic_hooks *hooks;
     pthread_mutex_t timer_lock;
     struct soft_timer timer;
@@ -159,7 +159,7 @@ void lapic_local_interrupt(struct lapic *lapic, unsigned lvt);
 
 /* lapic_timer.c */
 void lapic_timer_fire(struct soft_timer *timer);
-void lapic_timer_start(struct lapic *lapic);       /* after a write of the initial count */
+void lapic_timer_start(struct lapic *lapic); /* after a write of the initial count */
 void lapic_timer_lvt_changed(struct lapic *lapic, u32 old);
 void lapic_timer_divide_changed(struct lapic *lapic, u32 tdcr);
 u32 lapic_timer_count(struct lapic *lapic);

@@ -121,7 +121,8 @@ static bool msr_write_mtrr_variable(const struct msr_access *a, u64 value)
 {
     u64 low = a->msr & 1 ? value & 0x7ff : value & 0xf00; /* mask: only bit 11; base: only a type */
 
-    if (value & ~a->vcpu->cpu.phys_mask || low || (!(a->msr & 1) && !valid_memory_type(value & 255)))
+    if (value & ~a->vcpu->cpu.phys_mask || low ||
+        (!(a->msr & 1) && !valid_memory_type(value & 255)))
         return false;
     *a->slot = value;
     return true;
@@ -218,7 +219,6 @@ static bool msr_write_kvm_system_time(const struct msr_access *a, u64 value)
     soft_write_system_time(a->vcpu);
     return true;
 }
-
 
 enum msr_kind { MSR_STORED, MSR_CONSTANT, MSR_CALL, MSR_CPU };
 enum { EXIT, DIRECT };

@@ -366,7 +366,8 @@ void pit_set_state(struct pit *pit, const struct kvm_pit_state2 *state)
 
         c->s = state->channels[i];
         if (i != 2)
-            c->s.gate = 1; /* tied high: with it low, time would stand still before a rise for ever */
+            c->s.gate =
+                1; /* tied high: with it low, time would stand still before a rise for ever */
         c->loaded = c->s.mode <= 5;
         if (!c->s.count || c->s.count > 0x10000)
             c->s.count = 0x10000;

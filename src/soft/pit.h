@@ -13,16 +13,16 @@
 
 struct pit_channel {
     struct kvm_pit_channel_state s; /* count_load_time: when counting began, ns of the timers */
-    u64 held;      /* ns counted when the gate fell; valid while it is low */
-    bool armed;    /* modes 1 and 5: the gate has risen */
-    bool loaded;   /* a count was written since the mode */
+    u64 held;                       /* ns counted when the gate fell; valid while it is low */
+    bool armed;                     /* modes 1 and 5: the gate has risen */
+    bool loaded;                    /* a count was written since the mode */
 };
 
 struct pit {
     pthread_mutex_t lock;
     struct pit_channel channel[3];
-    bool speaker;              /* port 61h bit 1 */
-    struct soft_timer timer;   /* channel 0's next rising edge */
+    bool speaker;                                  /* port 61h bit 1 */
+    struct soft_timer timer;                       /* channel 0's next rising edge */
     void (*set_line)(struct pit *pit, bool level); /* called with the lock held */
 };
 

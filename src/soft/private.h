@@ -37,9 +37,9 @@ struct soft_vm {
     struct ioapic ioapic;
     struct pit pit;
     bool has_pit;
-    bool overcommitted;                      /* more vCPUs than host CPUs */
+    bool overcommitted; /* more vCPUs than host CPUs */
     struct soft_vcpu *_Atomic cpu[SOFT_MAX_CPUS];
-    u32 lowest_next;                         /* where lowest-priority arbitration begins */
+    u32 lowest_next; /* where lowest-priority arbitration begins */
 };
 
 /* --- the vCPU in its five parts --- */
@@ -53,21 +53,21 @@ struct soft_identity {
 
 /* Run state: one machine, changed by soft_set_state alone. */
 enum soft_state {
-    SOFT_CREATED,   /* no vcpu_run yet */
+    SOFT_CREATED, /* no vcpu_run yet */
     SOFT_RUNNABLE,
-    SOFT_RUNNING,   /* in vcpu_run */
-    SOFT_HALTED,    /* HLT: an event wakes it */
+    SOFT_RUNNING, /* in vcpu_run */
+    SOFT_HALTED,  /* HLT: an event wakes it */
     SOFT_WAIT_SIPI,
-    SOFT_PAUSED,    /* stopped by set_mp_state */
+    SOFT_PAUSED, /* stopped by set_mp_state */
     SOFT_UNPLUGGED,
     SOFT_STATES
 };
 
 enum { /* bits of soft_run_state.signals: any thread sets them */
-    SOFT_SIGNAL_NMI = 1 << 8,
-    SOFT_SIGNAL_INIT = 1 << 9,
-    SOFT_SIGNAL_SIPI = 1 << 10, /* vector in bits 7:0 */
-    SOFT_SIGNAL_UNHALT = 1 << 11, /* KVM_HC_KICK_CPU */
+       SOFT_SIGNAL_NMI = 1 << 8,
+       SOFT_SIGNAL_INIT = 1 << 9,
+       SOFT_SIGNAL_SIPI = 1 << 10,   /* vector in bits 7:0 */
+       SOFT_SIGNAL_UNHALT = 1 << 11, /* KVM_HC_KICK_CPU */
 };
 
 struct soft_run_state {
@@ -80,9 +80,9 @@ struct soft_run_state {
 
 /* Components outside the VMCS. FPU and SIMD registers are in struct x86_cpu. */
 struct soft_msrs {
-    u64 *stored;         /* one slot a stored MSR of msrs.def */
-    u64 tsc_base;        /* tsc_offset with IA32_TSC_ADJUST 0 */
-    u64 system_time;     /* KVM's MSRs */
+    u64 *stored;     /* one slot a stored MSR of msrs.def */
+    u64 tsc_base;    /* tsc_offset with IA32_TSC_ADJUST 0 */
+    u64 system_time; /* KVM's MSRs */
     u64 wall_clock;
 };
 
@@ -103,21 +103,21 @@ struct soft_mmio_access {
 struct soft_mmio {
     struct soft_mmio_access done[SOFT_MMIO_ACCESSES]; /* by the instruction at hand */
     u32 count, next;
-    u64 place;          /* which instruction and iteration: a hash of the registers that move */
+    u64 place; /* which instruction and iteration: a hash of the registers that move */
     struct soft_mmio_access pending; /* handed up in KVM_EXIT_MMIO */
     bool waiting;
 };
 
 struct soft_pio {
-    bool waiting;      /* handed up in KVM_EXIT_IO */
+    bool waiting; /* handed up in KVM_EXIT_IO */
     u64 qualification, insn_info;
     u32 insn_len, count;
-    u64 lip;           /* of the instruction, to see whether somebody moved it */
+    u64 lip; /* of the instruction, to see whether somebody moved it */
     u64 linear;
 };
 
 struct soft_stats {
-    u64 injected[4];   /* external interrupts, NMIs, exceptions, others */
+    u64 injected[4]; /* external interrupts, NMIs, exceptions, others */
     u64 halts, wakeups, exits_to_machine, mmio_inside, pio_inside;
     u64 ticks_guest, ticks_soft; /* host ticks in translated code and in the engine */
 };
@@ -127,17 +127,17 @@ struct soft_private {
     struct soft_pio pio;
     struct soft_stats stats;
     struct kvm_guest_debug debug;
-    bool events_due;       /* look at interrupts before going on */
-    bool watch_step;       /* run one instruction that touches what the debugger watches */
-    bool shadow_step;      /* run one instruction out of an interrupt shadow, then look again */
+    bool events_due;  /* look at interrupts before going on */
+    bool watch_step;  /* run one instruction that touches what the debugger watches */
+    bool shadow_step; /* run one instruction out of an interrupt shadow, then look again */
     u64 last_ticks;
     struct soft_timer preemption; /* wakes for the VMX-preemption timer */
-    char why[256];         /* for explain() */
+    char why[256];                /* for explain() */
 };
 
 struct soft_vcpu {
-    struct vmx_cpu vmx;              /* virtual registers: the VMCS, first: x86_cpu.engine */
-    struct x86_cpu cpu;              /* and their hot home */
+    struct vmx_cpu vmx; /* virtual registers: the VMCS, first: x86_cpu.engine */
+    struct x86_cpu cpu; /* and their hot home */
     struct soft_identity id;
     struct soft_run_state run;
     struct soft_components parts;

@@ -301,8 +301,7 @@ static bool wakes(struct soft_vcpu *vcpu)
            (interrupt_waits(vcpu) &&
             (x86_interrupt_allowed(cpu) || vmx_exits_on_interrupt(cpu, false))) ||
            (vmx_virtual_interrupt(cpu) && x86_interrupt_allowed(cpu)) || vmx_window_due(cpu) ||
-           cpu->pending.valid ||
-           vmx_injecting(&vcpu->vmx);
+           cpu->pending.valid || vmx_injecting(&vcpu->vmx);
 }
 
 /* To running; in non-root operation the activity state stays until an event or exit ends it. */
@@ -335,8 +334,8 @@ static bool wait_runnable(struct soft_vcpu *vcpu)
         return true;
     }
     for (;;) {
-        u32 bits = __atomic_fetch_and(request, ~(u32)(GUEST_REQ_KICK | GUEST_REQ_EVENT),
-                                      __ATOMIC_SEQ_CST);
+        u32 bits =
+            __atomic_fetch_and(request, ~(u32)(GUEST_REQ_KICK | GUEST_REQ_EVENT), __ATOMIC_SEQ_CST);
 
         if (bits & GUEST_REQ_EVENT)
             vcpu->priv.events_due = true;
@@ -504,9 +503,9 @@ static int unimplemented(struct soft_vcpu *vcpu)
                                             sizeof text);
     for (size_t i = 0; i < len && i < sizeof code; i++)
         used += (size_t)snprintf(bytes + used, sizeof bytes - used, "%02x ", code[i]);
-    return soft_internal_error(
-        vcpu, "this CPU does not implement the instruction at %#" PRIx64 ": %s %s", cpu->lip, bytes,
-        text);
+    return soft_internal_error(vcpu,
+                               "this CPU does not implement the instruction at %#" PRIx64 ": %s %s",
+                               cpu->lip, bytes, text);
 }
 
 /* A single instruction is done: in a replay, out of a shadow, or for a debugger. */
@@ -588,9 +587,10 @@ static int handle(struct soft_vcpu *vcpu, u32 code)
     case X86_EXIT_UNIMPLEMENTED:
         return unimplemented(vcpu);
     case DBT_EXIT_FETCH:
-        return soft_internal_error(
-            vcpu, "the guest jumped to %#" PRIx64 ", which is guest-physical %#" PRIx64
-            ", outside memory", cpu->lip, cpu->common.scratch[0]);
+        return soft_internal_error(vcpu,
+                                   "the guest jumped to %#" PRIx64
+                                   ", which is guest-physical %#" PRIx64 ", outside memory",
+                                   cpu->lip, cpu->common.scratch[0]);
     case DBT_EXIT_NOMEM:
         snprintf(vcpu->priv.why, sizeof vcpu->priv.why,
                  "the host has no memory for translated code");

@@ -251,7 +251,7 @@ const struct engine_ops soft_engine_ops = {
 #define X(name, type) .get_##name = soft_get_##name, .set_##name = soft_set_##name,
     SOFT_VCPU_STATE(X)
 #undef X
-    .get_msrs = soft_get_msrs,
+        .get_msrs = soft_get_msrs,
     .set_msrs = soft_set_msrs,
     .set_guest_debug = soft_set_guest_debug,
     .interrupt = soft_interrupt,

@@ -6,9 +6,10 @@
 
 /* Order of the general registers in struct kvm_regs. */
 #define REGS(X)                                                                                    \
-    X(rax, X86_RAX) X(rbx, X86_RBX) X(rcx, X86_RCX) X(rdx, X86_RDX) X(rsi, X86_RSI)                \
-    X(rdi, X86_RDI) X(rsp, X86_RSP) X(rbp, X86_RBP) X(r8, 8) X(r9, 9) X(r10, 10) X(r11, 11)        \
-    X(r12, 12) X(r13, 13) X(r14, 14) X(r15, 15)
+    X(rax, X86_RAX)                                                                                \
+    X(rbx, X86_RBX) X(rcx, X86_RCX) X(rdx, X86_RDX) X(rsi, X86_RSI) X(rdi, X86_RDI)                \
+        X(rsp, X86_RSP) X(rbp, X86_RBP) X(r8, 8) X(r9, 9) X(r10, 10) X(r11, 11) X(r12, 12)         \
+            X(r13, 13) X(r14, 14) X(r15, 15)
 
 int soft_get_regs(struct vcpu *vcpu, struct kvm_regs *regs)
 {
@@ -66,14 +67,15 @@ static void set_segment(struct x86_seg *seg, const struct kvm_segment *in)
     seg->limit = in->limit;
     seg->selector = in->selector;
     seg->access = (u32)(in->type & 15) | (in->s ? X86_SEG_S : 0) | (in->dpl & 3u) << 5 |
-                  (in->present ? X86_SEG_P : 0) | (in->avl & 1u) << 12 |
-                  (in->l ? X86_SEG_L : 0) | (in->db ? X86_SEG_DB : 0) | (in->g ? X86_SEG_G : 0) |
+                  (in->present ? X86_SEG_P : 0) | (in->avl & 1u) << 12 | (in->l ? X86_SEG_L : 0) |
+                  (in->db ? X86_SEG_DB : 0) | (in->g ? X86_SEG_G : 0) |
                   (in->unusable || !in->present ? X86_SEG_UNUSABLE : 0);
 }
 
 #define SEGMENTS(X)                                                                                \
-    X(es, X86_ES) X(cs, X86_CS) X(ss, X86_SS) X(ds, X86_DS) X(fs, X86_FS) X(gs, X86_GS)            \
-    X(ldt, X86_LDTR) X(tr, X86_TR)
+    X(es, X86_ES)                                                                                  \
+    X(cs, X86_CS) X(ss, X86_SS) X(ds, X86_DS) X(fs, X86_FS) X(gs, X86_GS) X(ldt, X86_LDTR)         \
+        X(tr, X86_TR)
 
 int soft_get_sregs(struct vcpu *vcpu, struct kvm_sregs *sregs)
 {
@@ -123,8 +125,7 @@ static bool valid_features(struct x86_cpu *cpu, const struct kvm_sregs *s)
     cpu->cr0 = X86_CR0_ET;
     cpu->cr4 = 0;
     cpu->efer = 0;
-    ok = x86_write_cr4(cpu, s->cr4 & ~X86_CR4_PCIDE, true) &&
-         x86_write_efer(cpu, s->efer, true);
+    ok = x86_write_cr4(cpu, s->cr4 & ~X86_CR4_PCIDE, true) && x86_write_efer(cpu, s->efer, true);
     cpu->cr0 = old_cr0;
     cpu->cr4 = old_cr4;
     cpu->efer = old_efer;

@@ -71,8 +71,8 @@ int soft_get_vcpu_events(struct vcpu *vcpu, struct kvm_vcpu_events *events)
     memset(events, 0, sizeof *events);
     get_pending(&soft->cpu, events);
     get_injected(soft, events);
-    events->interrupt.shadow = (shadow & 1 ? KVM_X86_SHADOW_INT_STI : 0) |
-                               (shadow & 2 ? KVM_X86_SHADOW_INT_MOV_SS : 0);
+    events->interrupt.shadow =
+        (shadow & 1 ? KVM_X86_SHADOW_INT_STI : 0) | (shadow & 2 ? KVM_X86_SHADOW_INT_MOV_SS : 0);
     events->nmi.pending = !!(signals & SOFT_SIGNAL_NMI);
     events->nmi.masked = !!(shadow & 8);
     events->sipi_vector = signals & 0xff;

@@ -11,12 +11,12 @@
 
 struct soft_timers {
     pthread_mutex_t lock;
-    pthread_cond_t fired;        /* a callback has returned */
-    struct list armed;           /* earliest first */
-    struct soft_timer *firing;   /* its callback runs now */
-    int fd;                      /* timerfd; -1 by hand */
+    pthread_cond_t fired;      /* a callback has returned */
+    struct list armed;         /* earliest first */
+    struct soft_timer *firing; /* its callback runs now */
+    int fd;                    /* timerfd; -1 by hand */
     bool stop;
-    u64 now;                     /* by hand: the time */
+    u64 now; /* by hand: the time */
     pthread_t thread;
 };
 

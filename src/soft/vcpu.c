@@ -18,15 +18,15 @@ static const struct {
     const char *name;
     u32 next; /* states that may follow */
 } states[SOFT_STATES] = {
-    [SOFT_CREATED] = {"created", TO(RUNNABLE) | TO(WAIT_SIPI) | TO(HALTED) | TO(PAUSED) |
-                                     TO(UNPLUGGED)},
-    [SOFT_RUNNABLE] = {"runnable", TO(RUNNING) | TO(HALTED) | TO(WAIT_SIPI) | TO(PAUSED) |
-                                       TO(UNPLUGGED)},
+    [SOFT_CREATED] = {"created",
+                      TO(RUNNABLE) | TO(WAIT_SIPI) | TO(HALTED) | TO(PAUSED) | TO(UNPLUGGED)},
+    [SOFT_RUNNABLE] = {"runnable",
+                       TO(RUNNING) | TO(HALTED) | TO(WAIT_SIPI) | TO(PAUSED) | TO(UNPLUGGED)},
     [SOFT_RUNNING] = {"running", TO(RUNNABLE) | TO(HALTED) | TO(WAIT_SIPI)},
-    [SOFT_HALTED] = {"halted", TO(RUNNABLE) | TO(RUNNING) | TO(WAIT_SIPI) | TO(PAUSED) |
-                                   TO(UNPLUGGED)},
-    [SOFT_WAIT_SIPI] = {"wait-for-SIPI", TO(RUNNABLE) | TO(RUNNING) | TO(HALTED) | TO(PAUSED) |
-                                             TO(UNPLUGGED)},
+    [SOFT_HALTED] = {"halted",
+                     TO(RUNNABLE) | TO(RUNNING) | TO(WAIT_SIPI) | TO(PAUSED) | TO(UNPLUGGED)},
+    [SOFT_WAIT_SIPI] = {"wait-for-SIPI",
+                        TO(RUNNABLE) | TO(RUNNING) | TO(HALTED) | TO(PAUSED) | TO(UNPLUGGED)},
     [SOFT_PAUSED] = {"paused", TO(RUNNABLE) | TO(HALTED) | TO(WAIT_SIPI) | TO(UNPLUGGED)},
     [SOFT_UNPLUGGED] = {"unplugged", 0},
 };
@@ -199,8 +199,7 @@ static void arm_preemption(struct x86_cpu *cpu, u64 tsc)
 {
     struct soft_vcpu *vcpu = soft_of(cpu);
 
-    soft_timer_arm(&vcpu->priv.preemption,
-                   soft_lapic_hooks.deadline_ns(&vcpu->parts.lapic, tsc));
+    soft_timer_arm(&vcpu->priv.preemption, soft_lapic_hooks.deadline_ns(&vcpu->parts.lapic, tsc));
 }
 
 /* --- creation --- */
@@ -269,8 +268,7 @@ static int vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index,
     return 0;
 }
 
-int soft_vcpu_create(struct vm *vm, unsigned index, u32 apic_id, struct vcpu **out,
-                     struct err *err)
+int soft_vcpu_create(struct vm *vm, unsigned index, u32 apic_id, struct vcpu **out, struct err *err)
 {
     struct soft_vm *soft = soft_vm(vm);
     size_t bytes = align_up(sizeof(struct soft_vcpu), 64);
@@ -278,9 +276,10 @@ int soft_vcpu_create(struct vm *vm, unsigned index, u32 apic_id, struct vcpu **o
     int ret;
 
     if (index >= SOFT_MAX_CPUS || apic_id >= 255)
-        return err_set(err, -EINVAL,
-                       "the soft engine has vCPUs 0 to %d with APIC ids to 254, not vCPU %u with %u",
-                       SOFT_MAX_CPUS - 1, index, apic_id);
+        return err_set(
+            err, -EINVAL,
+            "the soft engine has vCPUs 0 to %d with APIC ids to 254, not vCPU %u with %u",
+            SOFT_MAX_CPUS - 1, index, apic_id);
     if (soft->cpu[index])
         return err_set(err, -EEXIST, "there is a vCPU %u already", index);
     vcpu = aligned_alloc(64, bytes);

@@ -14,7 +14,7 @@
 #include "user/private.h"
 
 #define MAX_HEADERS 64
-#define MAX_SCRIPTS 4            /* interpreters of interpreters, as Linux has it */
+#define MAX_SCRIPTS 4 /* interpreters of interpreters, as Linux has it */
 #define STACK_DEFAULT (8 * MiB)
 #define STACK_MOST (64 * MiB)
 #define STACK_GUARD MiB
@@ -61,9 +61,11 @@ static int read_segments(struct file *f, struct err *err)
 
     if (f->head.e_phentsize != sizeof(Elf64_Phdr) || !f->head.e_phnum ||
         f->head.e_phnum > MAX_HEADERS)
-        return not_executable(err, f->path, "its ELF program headers are of a strange size or number");
+        return not_executable(err, f->path,
+                              "its ELF program headers are of a strange size or number");
     if (pread(f->fd, f->segments, bytes, (off_t)f->head.e_phoff) != (ssize_t)bytes)
-        return not_executable(err, f->path, "the file is truncated: its program headers are missing");
+        return not_executable(err, f->path,
+                              "the file is truncated: its program headers are missing");
     f->first = ~0ull;
     f->last = 0;
     for (unsigned i = 0; i < f->head.e_phnum; i++) {
@@ -76,7 +78,8 @@ static int read_segments(struct file *f, struct err *err)
         if (p->p_type == PT_INTERP) {
             if (p->p_filesz < 2 || p->p_filesz > sizeof(f->interpreter) ||
                 pread(f->fd, f->interpreter, p->p_filesz, (off_t)p->p_offset) !=
-                    (ssize_t)p->p_filesz || f->interpreter[p->p_filesz - 1])
+                    (ssize_t)p->p_filesz ||
+                f->interpreter[p->p_filesz - 1])
                 return not_executable(err, f->path, "the name of its interpreter is damaged");
             continue;
         }
@@ -129,9 +132,8 @@ static bool map_segment(struct user *user, const struct file *f, const Elf64_Phd
     u64 mapped = p->p_filesz ? align_up(file_end, MEM_PAGE_SIZE) : start;
     int prot = prot_of(p);
 
-    if (p->p_filesz &&
-        mm_map(user, start, mapped - start, prot, MAP_PRIVATE | MAP_FIXED, f->fd,
-               align_down(p->p_offset, MEM_PAGE_SIZE)) < 0)
+    if (p->p_filesz && mm_map(user, start, mapped - start, prot, MAP_PRIVATE | MAP_FIXED, f->fd,
+                              align_down(p->p_offset, MEM_PAGE_SIZE)) < 0)
         return false;
     if (p->p_filesz && end > file_end && mapped > file_end) {
         mprotect(user_ptr(mapped - MEM_PAGE_SIZE), MEM_PAGE_SIZE, PROT_READ | PROT_WRITE);
@@ -375,8 +377,7 @@ static u64 fill_stack(struct user *user, struct stack *s, struct auxv *aux)
     return s->sp;
 }
 
-static u64 make_stack(struct user *user, const struct file *program,
-                      const struct file *interpreter)
+static u64 make_stack(struct user *user, const struct file *program, const struct file *interpreter)
 {
     u64 size = stack_size(user);
     s64 base = mm_map(user, 0, STACK_GUARD + size, PROT_NONE,
@@ -411,7 +412,8 @@ static int load_interpreter(struct user *user, const struct file *program, struc
     if (!status)
         status = read_head(f, err);
     if (!status && f->head.e_machine != program->head.e_machine)
-        status = not_executable(err, f->path, "an ELF interpreter for another CPU than the program");
+        status =
+            not_executable(err, f->path, "an ELF interpreter for another CPU than the program");
     if (!status)
         status = map_file(user, f, user->guest->pie_base + INTERPRETER_ABOVE, err);
     if (status)

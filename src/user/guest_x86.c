@@ -37,7 +37,7 @@ static const struct {
     {0x80000002, {0x6f697254, 0x61206564, 0x38782062, 0x34362d36}},
     {0x80000003, {0x0032762d, 0, 0, 0}},
     {0x80000004, {0, 0, 0, 0}},
-    {0x80000007, {0, 0, 0, 0x00000100}},          /* invariant TSC */
+    {0x80000007, {0, 0, 0, 0x00000100}}, /* invariant TSC */
     {0x80000008, {0x00003030, 0, 0, 0}},
 };
 
@@ -70,10 +70,10 @@ static void set_segments(struct x86_cpu *cpu)
 
     for (unsigned i = 0; i < X86_SEGS; i++)
         cpu->seg[i] = (struct x86_seg){.access = X86_SEG_UNUSABLE};
-    cpu->seg[X86_CS] = (struct x86_seg){.limit = 0xffffffff, .selector = USER_CS,
-                                        .access = flags | 11 | X86_SEG_L};
-    cpu->seg[X86_SS] = (struct x86_seg){.limit = 0xffffffff, .selector = USER_SS,
-                                        .access = flags | 3 | X86_SEG_DB};
+    cpu->seg[X86_CS] = (struct x86_seg){
+        .limit = 0xffffffff, .selector = USER_CS, .access = flags | 11 | X86_SEG_L};
+    cpu->seg[X86_SS] = (struct x86_seg){
+        .limit = 0xffffffff, .selector = USER_SS, .access = flags | 3 | X86_SEG_DB};
 }
 
 static void init_fpu(struct x86_cpu *cpu)
@@ -93,8 +93,8 @@ static void start(struct guest_cpu *common, u64 entry, u64 sp)
     cpu->hooks = &hooks;
     cpu->phys_mask = mask_low(48);
     x86_reset(cpu, false);
-    cpu->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM |
-               X86_CR0_PG;
+    cpu->cr0 =
+        X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
     cpu->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
     cpu->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     cpu->cpl = 3;
@@ -127,8 +127,8 @@ static void child(struct guest_cpu *common, u64 sp, bool set_tls, u64 tls)
 static void get_call(const struct guest_cpu *common, struct user_call *call)
 {
     const u64 *r = ((const struct x86_cpu *)common)->gpr;
-    const struct user_call from = {
-        r[X86_RAX], {r[X86_RDI], r[X86_RSI], r[X86_RDX], r[10], r[8], r[9]}};
+    const struct user_call from = {r[X86_RAX],
+                                   {r[X86_RDI], r[X86_RSI], r[X86_RDX], r[10], r[8], r[9]}};
 
     *call = from;
 }
@@ -231,8 +231,8 @@ static int signal_of(struct x86_cpu *cpu, u8 vector, siginfo_t *info)
         info->si_addr = rip;
         break;
     case X86_XM:
-        *info = (siginfo_t){.si_signo = SIGFPE,
-                            .si_code = fp_code(cpu->mxcsr & ~(cpu->mxcsr >> 7))};
+        *info =
+            (siginfo_t){.si_signo = SIGFPE, .si_code = fp_code(cpu->mxcsr & ~(cpu->mxcsr >> 7))};
         info->si_addr = rip;
         break;
     case X86_AC:
@@ -301,8 +301,9 @@ struct frame {
 #define FPSTATE_BYTES 512
 
 /* Order of sigcontext's first 16 registers. */
-static const u8 order[16] = {8,       9,       10,      11,      12,      13,      14,      15,
-                             X86_RDI, X86_RSI, X86_RBP, X86_RBX, X86_RDX, X86_RAX, X86_RCX, X86_RSP};
+static const u8 order[16] = {8,       9,       10,      11,      12,      13,
+                             14,      15,      X86_RDI, X86_RSI, X86_RBP, X86_RBX,
+                             X86_RDX, X86_RAX, X86_RCX, X86_RSP};
 
 static void fill_context(struct user_thread *t, struct sigcontext_x86 *mc, u64 fpstate)
 {

@@ -122,8 +122,7 @@ bool mm_allows(struct user_mm *mm, u64 addr, u64 len, int prot)
     for (u64 at = addr, end = addr + len; ok && at < end;) {
         size_t i = index_of(mm, at);
 
-        ok = i < mm->count && mm->maps[i].start <= at &&
-             ((int)mm->maps[i].prot & prot) == prot;
+        ok = i < mm->count && mm->maps[i].start <= at && ((int)mm->maps[i].prot & prot) == prot;
         if (ok)
             at = mm->maps[i].end;
     }

@@ -12,10 +12,10 @@
 #include "user/user.h"
 
 #define USER_SIGNALS 64
-#define USER_MAX_THREADS 256      /* what dbt takes */
-#define USER_RESTART 512          /* negative result: the host's system call was not begun */
-#define USER_EXIT_SYSCALL 0x1000  /* exit codes of dbt_run: a system call, */
-#define USER_EXIT_FAULT 0x1001    /* thread->fault holds a signal that the instruction raised */
+#define USER_MAX_THREADS 256     /* what dbt takes */
+#define USER_RESTART 512         /* negative result: the host's system call was not begun */
+#define USER_EXIT_SYSCALL 0x1000 /* exit codes of dbt_run: a system call, */
+#define USER_EXIT_FAULT 0x1001   /* thread->fault holds a signal that the instruction raised */
 
 /* --- the guest's address space (mm.c) -------------------------------------------------------- */
 
@@ -67,15 +67,15 @@ struct user_call {
 };
 
 struct user_guest {
-    const char *machine;        /* uname -m, AT_PLATFORM */
+    const char *machine; /* uname -m, AT_PLATFORM */
     u16 elf_machine;
     enum user_numbers numbers;
     const struct guest_ops *ops; /* its walk is not used */
-    bool tls_before_ctid;       /* clone(flags, stack, parent_tid, tls, child_tid) */
-    bool has_restorer;          /* struct sigaction has sa_restorer */
+    bool tls_before_ctid;        /* clone(flags, stack, parent_tid, tls, child_tid) */
+    bool has_restorer;           /* struct sigaction has sa_restorer */
     u64 hwcap, hwcap2;
     u64 pie_base;
-    u32 red_zone;               /* bytes below the stack pointer that a handler must not touch */
+    u32 red_zone; /* bytes below the stack pointer that a handler must not touch */
 
     /* A CPU as the kernel starts a program with; memory services are attached. */
     void (*start)(struct guest_cpu *cpu, u64 entry, u64 sp);
@@ -111,15 +111,15 @@ const struct user_guest *user_guest_of(u16 elf_machine);
 struct user {
     struct user_config config;
     const struct user_guest *guest;
-    struct guest_ops ops;           /* the guest's, with a walk of our own */
+    struct guest_ops ops; /* the guest's, with a walk of our own */
     struct dbt *dbt;
     struct user_mm mm;
-    pthread_mutex_t lock;           /* actions, indices */
+    pthread_mutex_t lock; /* actions, indices */
     struct user_action actions[USER_SIGNALS + 1];
     u64 indices[USER_MAX_THREADS / 64];
     unsigned nthreads;
-    char exe[4096];                 /* what /proc/self/exe says */
-    u64 sigreturn;                  /* code that does rt_sigreturn, for guests without restorer */
+    char exe[4096]; /* what /proc/self/exe says */
+    u64 sigreturn;  /* code that does rt_sigreturn, for guests without restorer */
 };
 
 /* fault.c and signal.c: what the kernel says of an instruction's fault beside siginfo. */
@@ -132,20 +132,20 @@ struct user_thread {
     struct user *user;
     struct guest_cpu *cpu;
     pid_t tid;
-    u32 pending;            /* signal number caught by the host handler and not delivered yet */
+    u32 pending; /* signal number caught by the host handler and not delivered yet */
     siginfo_t pending_info;
-    u64 mask;               /* of the guest; bit n-1 is signal n */
-    stack_t altstack;       /* of the guest */
+    u64 mask;         /* of the guest; bit n-1 is signal n */
+    stack_t altstack; /* of the guest */
     struct user_fault fault;
-    struct user_call call;  /* the last system call, */
-    bool call_interrupted;  /* which ended by a signal */
-    bool call_restarts;     /* and goes on after a handler with SA_RESTART, */
-    bool call_unbegun;      /* or in any case, because the host had not begun it */
-    bool call_timed;        /* a futex wait with a timeout: does not restart */
-    bool call_keeps;        /* registers are the system call's own work: no result is written */
+    struct user_call call; /* the last system call, */
+    bool call_interrupted; /* which ended by a signal */
+    bool call_restarts;    /* and goes on after a handler with SA_RESTART, */
+    bool call_unbegun;     /* or in any case, because the host had not begun it */
+    bool call_timed;       /* a futex wait with a timeout: does not restart */
+    bool call_keeps;       /* registers are the system call's own work: no result is written */
     u64 clear_tid;
     bool exiting;
-    bool vforked;           /* runs in its parent's memory until it executes or exits */
+    bool vforked; /* runs in its parent's memory until it executes or exits */
 };
 
 extern __thread struct user_thread *user_current;

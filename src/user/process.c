@@ -142,8 +142,7 @@ static s64 execute(struct user_thread *t, const char *path, u64 argv, u64 envp)
     if (!words)
         return -ENOMEM;
     result = syscall_host(t, SYS_execve,
-                          (u64[6]){(u64) "/proc/self/exe", (u64)words,
-                                   envp ? envp : (u64)none});
+                          (u64[6]){(u64) "/proc/self/exe", (u64)words, envp ? envp : (u64)none});
     free(words);
     return result;
 }

@@ -125,8 +125,8 @@ static void set_disposition(struct user *user, int sig)
 {
     const struct user_action *action = &user->actions[sig];
     struct host_action host = {.restorer = user_host_restorer,
-                               .flags = SA_RESTORER_FLAG | SA_SIGINFO |
-                                        (action->flags & KEPT_FLAGS)};
+                               .flags =
+                                   SA_RESTORER_FLAG | SA_SIGINFO | (action->flags & KEPT_FLAGS)};
 
     if (SYNC_SIGNALS & BIT(sig - 1)) {
         host.handler = on_fault;
@@ -221,8 +221,7 @@ void signal_force(struct user_thread *t, const siginfo_t *info)
     int sig = info->si_signo;
     struct user_action action = take_action(t->user, sig);
 
-    if (action.handler == (u64)SIG_DFL || action.handler == (u64)SIG_IGN ||
-        t->mask & BIT(sig - 1))
+    if (action.handler == (u64)SIG_DFL || action.handler == (u64)SIG_IGN || t->mask & BIT(sig - 1))
         signal_die(sig);
     enter_handler(t, sig, info, &action);
     signal_sync_mask(t);
@@ -242,7 +241,8 @@ void signal_deliver(struct user_thread *t)
     __atomic_store_n(&t->pending, 0, __ATOMIC_SEQ_CST);
     if (runs)
         enter_handler(t, sig, &info, &action);
-    else if (action.handler == (u64)SIG_DFL) { /* became so in between: the kernel knows what to do */
+    else if (action.handler ==
+             (u64)SIG_DFL) { /* became so in between: the kernel knows what to do */
         if (SYNC_SIGNALS & BIT(sig - 1))
             signal_die(sig);
         syscall(SYS_rt_tgsigqueueinfo, getpid(), t->tid, sig, &info);
@@ -278,8 +278,7 @@ s64 sys_rt_sigaction(struct user_thread *t, const u64 a[6])
     int sig = (int)a[0];
     struct user_action old, action;
 
-    if (sig < 1 || sig > USER_SIGNALS || a[3] != 8 ||
-        (a[1] && (sig == SIGKILL || sig == SIGSTOP)))
+    if (sig < 1 || sig > USER_SIGNALS || a[3] != 8 || (a[1] && (sig == SIGKILL || sig == SIGSTOP)))
         return -EINVAL;
     if ((a[1] && !mm_allows(&user->mm, a[1], bytes, PROT_READ)) ||
         (a[2] && !mm_allows(&user->mm, a[2], bytes, PROT_WRITE)))

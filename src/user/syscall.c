@@ -120,8 +120,8 @@ static void trace_call(struct user_thread *t, const struct row *row, s64 result)
     } else {
         strbuf_printf(&text, "unknown(%" PRIu64 ")", t->call.number);
     }
-    trace_emit(SYSCALL, syscall, t->tid, .name = text.text ? text.text : "", .a0 = a[0],
-               .a1 = a[1], .a2 = a[2], .result = (u64)result);
+    trace_emit(SYSCALL, syscall, t->tid, .name = text.text ? text.text : "", .a0 = a[0], .a1 = a[1],
+               .a2 = a[2], .result = (u64)result);
     strbuf_free(&text);
 }
 
@@ -354,8 +354,7 @@ static s64 wait_for_events(struct user_thread *t, const u64 a[6], u64 *mask)
     s64 n;
 
     if (packed_epoll(t))
-        return syscall_host(t, SYS_epoll_pwait,
-                            (u64[6]){a[0], a[1], a[2], a[3], (u64)mask, 8});
+        return syscall_host(t, SYS_epoll_pwait, (u64[6]){a[0], a[1], a[2], a[3], (u64)mask, 8});
     if (most <= 0)
         return -EINVAL;
     if (!mm_allows(&t->user->mm, a[1], (u64)most * sizeof(*to), PROT_WRITE))
@@ -366,8 +365,8 @@ static s64 wait_for_events(struct user_thread *t, const u64 a[6], u64 *mask)
     n = syscall_host(t, SYS_epoll_pwait,
                      (u64[6]){a[0], (u64)events, (u64)most, a[3], (u64)mask, 8});
     for (s64 i = 0; i < n; i++)
-        to[i] = (struct generic_epoll_event){.events = events[i].events,
-                                             .data = events[i].data.u64};
+        to[i] =
+            (struct generic_epoll_event){.events = events[i].events, .data = events[i].data.u64};
     free(events);
     return n;
 }

@@ -16,8 +16,7 @@
 
 #define THREAD_FLAGS                                                                               \
     (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
-#define TID_FLAGS                                                                                  \
-    (CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_SETTLS)
+#define TID_FLAGS (CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_SETTLS)
 #define IGNORED_FLAGS (CLONE_DETACHED | CLONE_IO | CLONE_PTRACE | CLONE_CLEAR_SIGHAND)
 #define HOST_STACK (512 * KiB) /* frames of translated code are 17 KiB */
 

@@ -10,12 +10,12 @@
 #include "base/types.h"
 
 struct user_config {
-    char **argv;           /* of the program: argv[0] is its path; NULL at the end */
-    const char *argv0;     /* what the program sees as argv[0]; NULL: the path */
+    char **argv;       /* of the program: argv[0] is its path; NULL at the end */
+    const char *argv0; /* what the program sees as argv[0]; NULL: the path */
     char **envp;
-    const char *sysroot;   /* where the ELF interpreter of dynamic programs is looked for; or NULL */
+    const char *sysroot; /* where the ELF interpreter of dynamic programs is looked for; or NULL */
     bool jit;
-    u32 dump_stages;       /* DBT_DUMP_* */
+    u32 dump_stages; /* DBT_DUMP_* */
     u64 dump_first, dump_last;
     /* Words to put behind "triode user" when the program executes another. */
     const char *const *options;

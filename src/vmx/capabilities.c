@@ -75,26 +75,65 @@ bool vmx_msr_read(const struct x86_cpu *cpu, u32 msr, u64 *value)
     if (!has_vmx(cpu))
         return false;
     switch (msr) {
-    case MSR_FEATURE_CONTROL: *value = vmx_of(cpu)->feature_control; break;
-    case MSR_VMX_BASIC: *value = basic(); break;
-    case MSR_VMX_PINBASED: *value = allowed(VMX_PIN, false); break;
-    case MSR_VMX_PROCBASED: *value = allowed(VMX_PROC, false); break;
-    case MSR_VMX_EXIT: *value = allowed(VMX_EXIT, false); break;
-    case MSR_VMX_ENTRY: *value = allowed(VMX_ENTRY, false); break;
-    case MSR_VMX_MISC: *value = misc(); break;
-    case MSR_VMX_CR0_FIXED0: *value = vmx_cr0_fixed0(NULL); break;
-    case MSR_VMX_CR0_FIXED1: *value = 0xffffffff; break;
-    case MSR_VMX_CR4_FIXED0: *value = VMX_CR4_FIXED0; break;
-    case MSR_VMX_CR4_FIXED1: *value = vmx_cr4_fixed1(cpu); break;
-    case MSR_VMX_VMCS_ENUM: *value = highest_index(); break;
-    case MSR_VMX_PROCBASED2: *value = allowed(VMX_PROC2, true); break;
-    case MSR_VMX_EPT_VPID_CAP: *value = ept_vpid(); break;
-    case MSR_VMX_TRUE_PINBASED: *value = allowed(VMX_PIN, true); break;
-    case MSR_VMX_TRUE_PROCBASED: *value = allowed(VMX_PROC, true); break;
-    case MSR_VMX_TRUE_EXIT: *value = allowed(VMX_EXIT, true); break;
-    case MSR_VMX_VMFUNC: *value = 1; break; /* EPTP switching */
-    case MSR_VMX_TRUE_ENTRY: *value = allowed(VMX_ENTRY, true); break;
-    default: return false;
+    case MSR_FEATURE_CONTROL:
+        *value = vmx_of(cpu)->feature_control;
+        break;
+    case MSR_VMX_BASIC:
+        *value = basic();
+        break;
+    case MSR_VMX_PINBASED:
+        *value = allowed(VMX_PIN, false);
+        break;
+    case MSR_VMX_PROCBASED:
+        *value = allowed(VMX_PROC, false);
+        break;
+    case MSR_VMX_EXIT:
+        *value = allowed(VMX_EXIT, false);
+        break;
+    case MSR_VMX_ENTRY:
+        *value = allowed(VMX_ENTRY, false);
+        break;
+    case MSR_VMX_MISC:
+        *value = misc();
+        break;
+    case MSR_VMX_CR0_FIXED0:
+        *value = vmx_cr0_fixed0(NULL);
+        break;
+    case MSR_VMX_CR0_FIXED1:
+        *value = 0xffffffff;
+        break;
+    case MSR_VMX_CR4_FIXED0:
+        *value = VMX_CR4_FIXED0;
+        break;
+    case MSR_VMX_CR4_FIXED1:
+        *value = vmx_cr4_fixed1(cpu);
+        break;
+    case MSR_VMX_VMCS_ENUM:
+        *value = highest_index();
+        break;
+    case MSR_VMX_PROCBASED2:
+        *value = allowed(VMX_PROC2, true);
+        break;
+    case MSR_VMX_EPT_VPID_CAP:
+        *value = ept_vpid();
+        break;
+    case MSR_VMX_TRUE_PINBASED:
+        *value = allowed(VMX_PIN, true);
+        break;
+    case MSR_VMX_TRUE_PROCBASED:
+        *value = allowed(VMX_PROC, true);
+        break;
+    case MSR_VMX_TRUE_EXIT:
+        *value = allowed(VMX_EXIT, true);
+        break;
+    case MSR_VMX_VMFUNC:
+        *value = 1;
+        break; /* EPTP switching */
+    case MSR_VMX_TRUE_ENTRY:
+        *value = allowed(VMX_ENTRY, true);
+        break;
+    default:
+        return false;
     }
     return true;
 }

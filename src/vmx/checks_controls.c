@@ -34,8 +34,8 @@ static bool msr_area(const struct x86_cpu *cpu, u64 address, u32 count)
 {
     u64 last = address + (u64)count * 16 - 1;
 
-    return !count || (!(address & 15) && !(address & ~cpu->phys_mask) && !(last & ~cpu->phys_mask) &&
-                      last > address);
+    return !count || (!(address & 15) && !(address & ~cpu->phys_mask) &&
+                      !(last & ~cpu->phys_mask) && last > address);
 }
 
 static u32 virtual_tpr(const struct x86_cpu *cpu, const struct vmcs *v)
@@ -127,8 +127,8 @@ static bool check_exit(const struct x86_cpu *cpu, const struct vmcs *v)
 /* 27.2.1.3: event injection. */
 static bool check_injection(const struct x86_cpu *cpu, const struct vmcs *v)
 {
-    static const u32 with_error = 1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 |
-                                  1u << 17;
+    static const u32 with_error =
+        1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17;
     u32 info = v->vm_entry_interruption_information;
     unsigned type = VMX_INTR_TYPE(info), vector = info & 0xff;
     bool error = info & VMX_INTR_ERROR;

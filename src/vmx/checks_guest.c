@@ -52,8 +52,10 @@ static bool check_registers(const struct x86_cpu *cpu, const struct vmcs *v)
     CHECK(vmx_canonical(cpu, v->guest_ia32_sysenter_eip));
     CHECK(!vmx_entry_control(v, VMX_C_entry_load_pat) || vmx_valid_pat(v->guest_ia32_pat));
     CHECK(!vmx_entry_control(v, VMX_C_entry_load_efer) ||
-          (!(v->guest_ia32_efer & ~valid_efer) && !(v->guest_ia32_efer & X86_EFER_LMA) == !ia32e(v) &&
-           (!paging || !(v->guest_ia32_efer & X86_EFER_LMA) == !(v->guest_ia32_efer & X86_EFER_LME))));
+          (!(v->guest_ia32_efer & ~valid_efer) &&
+           !(v->guest_ia32_efer & X86_EFER_LMA) == !ia32e(v) &&
+           (!paging ||
+            !(v->guest_ia32_efer & X86_EFER_LMA) == !(v->guest_ia32_efer & X86_EFER_LME))));
     return true;
 }
 
@@ -208,7 +210,7 @@ static bool check_interruptibility(const struct x86_cpu *cpu, const struct vmcs 
     CHECK(v->guest_rflags & X86_FLAG_IF || !(state & 1));
     CHECK(!injecting || type != 0 || !(state & 3));
     CHECK(!injecting || type != 2 || !(state & 2));
-    CHECK(!(state & 4)); /* outside SMM */
+    CHECK(!(state & 4));  /* outside SMM */
     CHECK(!(state & 16)); /* no enclaves */
     CHECK(!injecting || type != 2 || !vmx_pin(v, VMX_C_virtual_nmis) || !(state & 8));
     return true;

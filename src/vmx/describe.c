@@ -10,9 +10,9 @@
 static const char *const registers[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                           "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 
-static const char *const vectors[32] = {
-    "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9",   "#TS",
-    "#NP", "#SS", "#GP", "#PF", "15",  "#MF", "#AC", "#MC", "#XM", "#VE", "#CP"};
+static const char *const vectors[32] = {"#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM",
+                                        "#DF", "9",   "#TS", "#NP", "#SS", "#GP", "#PF", "15",
+                                        "#MF", "#AC", "#MC", "#XM", "#VE", "#CP"};
 
 static const char *vector_name(u32 info)
 {
@@ -97,28 +97,46 @@ void vmx_describe(const struct vmcs *v, u32 reason, char *text, size_t size)
 
     text[0] = 0;
     switch (reason & 0xffff) {
-    case VMX_REASON_exception_or_nmi: exception(v, q, text, size); break;
+    case VMX_REASON_exception_or_nmi:
+        exception(v, q, text, size);
+        break;
     case VMX_REASON_external_interrupt:
         if (v->vm_exit_interruption_information & VMX_INTR_VALID)
             snprintf(text, size, "vector %u acknowledged",
                      v->vm_exit_interruption_information & 0xff);
         break;
-    case VMX_REASON_control_register_access: control_register(q, text, size); break;
+    case VMX_REASON_control_register_access:
+        control_register(q, text, size);
+        break;
     case VMX_REASON_mov_dr:
         snprintf(text, size, "%s dr%u %s %s", q & 16 ? "mov from" : "mov to", (unsigned)(q & 7),
                  q & 16 ? "to" : "from", registers[bits(q, 11, 8)]);
         break;
-    case VMX_REASON_io_instruction: io(q, text, size); break;
-    case VMX_REASON_ept_violation: violation(v, q, text, size); break;
+    case VMX_REASON_io_instruction:
+        io(q, text, size);
+        break;
+    case VMX_REASON_ept_violation:
+        violation(v, q, text, size);
+        break;
     case VMX_REASON_ept_misconfiguration:
         snprintf(text, size, "gpa %#" PRIx64, v->guest_physical_address);
         break;
-    case VMX_REASON_apic_access: apic_access(q, text, size); break;
-    case VMX_REASON_apic_write: snprintf(text, size, "offset %#x", (unsigned)q); break;
+    case VMX_REASON_apic_access:
+        apic_access(q, text, size);
+        break;
+    case VMX_REASON_apic_write:
+        snprintf(text, size, "offset %#x", (unsigned)q);
+        break;
     case VMX_REASON_virtualized_eoi:
-    case VMX_REASON_startup_ipi: snprintf(text, size, "vector %u", (unsigned)q); break;
-    case VMX_REASON_task_switch: task_switch(q, text, size); break;
-    case VMX_REASON_entry_failure_guest_state: failure(q, text, size); break;
+    case VMX_REASON_startup_ipi:
+        snprintf(text, size, "vector %u", (unsigned)q);
+        break;
+    case VMX_REASON_task_switch:
+        task_switch(q, text, size);
+        break;
+    case VMX_REASON_entry_failure_guest_state:
+        failure(q, text, size);
+        break;
     case VMX_REASON_entry_failure_msr_loading:
         snprintf(text, size, "entry %u of the list", (unsigned)q);
         break;
@@ -204,7 +222,8 @@ static bool concerns(const char *condition, const char *field)
     segment[end - field - 6] = 0;
     if (!mentions(condition, segment))
         return false;
-    return strstr(condition, end + 1) || !strcmp(end, "_access_rights") || !strcmp(end, "_selector");
+    return strstr(condition, end + 1) || !strcmp(end, "_access_rights") ||
+           !strcmp(end, "_selector");
 }
 
 void vmx_trace_vmcs(const struct x86_cpu *cpu, const struct vmcs *v, const char *condition)
@@ -216,8 +235,7 @@ void vmx_trace_vmcs(const struct x86_cpu *cpu, const struct vmcs *v, const char 
     for (unsigned area = VMX_CONTROL; area <= VMX_HOST; area++)
         for (unsigned i = 0; i < vmx_nfields; i++)
             if (vmx_fields[i].area == area)
-                trace_emit(VMCS, vmcs, (int)cpu->common.index,
-                           .area = areas[area], .field = vmx_fields[i].name,
-                           .value = vmx_field_get(v, &vmx_fields[i]),
+                trace_emit(VMCS, vmcs, (int)cpu->common.index, .area = areas[area],
+                           .field = vmx_fields[i].name, .value = vmx_field_get(v, &vmx_fields[i]),
                            .mark = concerns(condition, vmx_fields[i].name) ? "<== " : "");
 }

@@ -113,8 +113,8 @@ static void inject(struct x86_cpu *cpu, struct vmcs *v)
     struct x86_event event;
 
     if (info & VMX_INTR_VALID) {
-        event = vmx_info_event(info, v->vm_entry_exception_error_code,
-                               v->vm_entry_instruction_length);
+        event =
+            vmx_info_event(info, v->vm_entry_exception_error_code, v->vm_entry_instruction_length);
         if (event.type == 7) { /* pending MTF VM exit */
             vmx->mtf_pending = true;
             return;

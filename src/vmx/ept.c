@@ -21,10 +21,10 @@ struct ept_walk {
     u64 gpa, gva;
     enum guest_access access;
     bool walk_entry, probe;
-    bool flags;  /* accessed and dirty flags are in use */
+    bool flags; /* accessed and dirty flags are in use */
     bool mode_based;
-    u64 rights;  /* of all levels */
-    u64 last;    /* entry read last */
+    u64 rights; /* of all levels */
+    u64 last;   /* entry read last */
 };
 
 bool vmx_valid_eptp(const struct x86_cpu *cpu, u64 eptp)
@@ -89,8 +89,8 @@ static NORETURN void raise_ve(struct ept_walk *walk, u64 qualification)
         u32 reason, busy;
         u64 qualification, linear, physical;
         u16 eptp_index;
-    } __attribute__((packed)) area = {VMX_REASON_ept_violation, ~0u,      qualification,
-                                      walk->gva,                walk->gpa, v->eptp_index};
+    } __attribute__((packed))
+    area = {VMX_REASON_ept_violation, ~0u, qualification, walk->gva, walk->gpa, v->eptp_index};
 
     mem_write(cpu->common.mem, v->virtualization_exception_information_address, &area,
               sizeof(area));
@@ -211,19 +211,19 @@ static bool update_flags(struct ept_walk *walk, const struct ept_path *path)
     return true;
 }
 
-static bool walk_ept(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access, bool walk_entry,
-                     bool probe, struct guest_page *page)
+static bool walk_ept(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,
+                     bool walk_entry, bool probe, struct guest_page *page)
 {
     u64 eptp = vmx_of(cpu)->nested.vmcs.ept_pointer;
-    struct ept_walk walk = {.cpu = cpu,
-                            .gpa = gpa,
-                            .gva = gva,
-                            .access = access,
-                            .walk_entry = walk_entry,
-                            .probe = probe,
-                            .flags = eptp & EPTP_AD,
-                            .mode_based = vmx_proc2(&vmx_of(cpu)->nested.vmcs,
-                                                    VMX_C_mode_based_execute_control)};
+    struct ept_walk walk = {
+        .cpu = cpu,
+        .gpa = gpa,
+        .gva = gva,
+        .access = access,
+        .walk_entry = walk_entry,
+        .probe = probe,
+        .flags = eptp & EPTP_AD,
+        .mode_based = vmx_proc2(&vmx_of(cpu)->nested.vmcs, VMX_C_mode_based_execute_control)};
     struct ept_path path;
     unsigned shift;
     u64 leaf;
@@ -244,8 +244,8 @@ static bool walk_ept(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access ac
     page->page_shift = (u8)shift;
     page->readable = walk.rights & EPT_READ;
     /* Until the dirty flag is set the next write must come by again. */
-    page->writable = walk.rights & EPT_WRITE &&
-                     (!walk.flags || leaf & EPT_DIRTY || wanted(&walk) & EPT_WRITE);
+    page->writable =
+        walk.rights & EPT_WRITE && (!walk.flags || leaf & EPT_DIRTY || wanted(&walk) & EPT_WRITE);
     page->global = false;
     return true;
 }
@@ -286,8 +286,8 @@ void vmx_update_second_level(struct x86_cpu *cpu)
     const struct vmcs *v = vmx_inner(cpu);
     bool ept = v && vmx_proc2(v, VMX_C_enable_ept);
 
-    cpu->hooks = ept || (v && vmx_proc2(v, VMX_C_virtualize_apic_accesses)) ? vmx->hooks_ept
-                                                                           : vmx->hooks;
+    cpu->hooks =
+        ept || (v && vmx_proc2(v, VMX_C_virtualize_apic_accesses)) ? vmx->hooks_ept : vmx->hooks;
     cpu->common.space_tag = 0;
     if (!v)
         return;

@@ -90,8 +90,7 @@ static void host_segment(struct x86_cpu *cpu, unsigned reg, u16 selector, u64 ba
         .selector = selector,
         .base = base,
         .limit = ~0u,
-        .access = selector || reg == X86_CS || reg == X86_TR ? access
-                                                             : access | X86_SEG_UNUSABLE,
+        .access = selector || reg == X86_CS || reg == X86_TR ? access : access | X86_SEG_UNUSABLE,
     };
 }
 

@@ -34,8 +34,8 @@ static void fail(struct operation *o, u32 error)
     }
 
     if (vmx_inner(o->cpu)) { /* VMREAD, VMWRITE of a shadow VMCS */
-        mem_write(o->cpu->common.mem,
-                  link + offsetof(struct vmx_region, vmcs.vm_instruction_error), &error, 4);
+        mem_write(o->cpu->common.mem, link + offsetof(struct vmx_region, vmcs.vm_instruction_error),
+                  &error, 4);
         x86_set_arith_flags(o->cpu, X86_FLAG_ZF);
         return;
     }
@@ -178,8 +178,8 @@ static bool shadow_vmcs(struct operation *o, struct vmcs *v)
 {
     u64 at = o->vmx->nested.vmcs.vmcs_link_pointer;
 
-    return at != VMX_NO_POINTER && !mem_read(o->cpu->common.mem,
-                                             at + offsetof(struct vmx_region, vmcs), v, sizeof(*v));
+    return at != VMX_NO_POINTER &&
+           !mem_read(o->cpu->common.mem, at + offsetof(struct vmx_region, vmcs), v, sizeof(*v));
 }
 
 static u64 operand_mask(const struct x86_cpu *cpu)
@@ -331,18 +331,43 @@ void vmx_instruction(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsi
             x86_raise_error(cpu, X86_GP, 0);
     }
     switch (reason) {
-    case VMX_REASON_vmxon: vmxon(&o); break;
-    case VMX_REASON_vmxoff: vmxoff(&o); break;
-    case VMX_REASON_vmclear: vmclear(&o); break;
-    case VMX_REASON_vmptrld: vmptrld(&o); break;
-    case VMX_REASON_vmptrst: vmptrst(&o); break;
-    case VMX_REASON_vmread: vmread(&o); break;
-    case VMX_REASON_vmwrite: vmwrite(&o); break;
-    case VMX_REASON_vmlaunch: enter(&o, true); break;
-    case VMX_REASON_vmresume: enter(&o, false); break;
-    case VMX_REASON_invept: invept(&o); break;
-    case VMX_REASON_invvpid: invvpid(&o); break;
-    case VMX_REASON_vmfunc: vmfunc(&o); break;
-    default: x86_raise(cpu, X86_UD);
+    case VMX_REASON_vmxon:
+        vmxon(&o);
+        break;
+    case VMX_REASON_vmxoff:
+        vmxoff(&o);
+        break;
+    case VMX_REASON_vmclear:
+        vmclear(&o);
+        break;
+    case VMX_REASON_vmptrld:
+        vmptrld(&o);
+        break;
+    case VMX_REASON_vmptrst:
+        vmptrst(&o);
+        break;
+    case VMX_REASON_vmread:
+        vmread(&o);
+        break;
+    case VMX_REASON_vmwrite:
+        vmwrite(&o);
+        break;
+    case VMX_REASON_vmlaunch:
+        enter(&o, true);
+        break;
+    case VMX_REASON_vmresume:
+        enter(&o, false);
+        break;
+    case VMX_REASON_invept:
+        invept(&o);
+        break;
+    case VMX_REASON_invvpid:
+        invvpid(&o);
+        break;
+    case VMX_REASON_vmfunc:
+        vmfunc(&o);
+        break;
+    default:
+        x86_raise(cpu, X86_UD);
     }
 }

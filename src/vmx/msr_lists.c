@@ -55,8 +55,8 @@ void vmx_abort(struct x86_cpu *cpu, u32 indicator)
     struct vmx_cpu *vmx = vmx_of(cpu);
 
     trace_emit(VMX, vmx, (int)cpu->common.index, .what = "VMX abort", .level = 1);
-    mem_write(cpu->common.mem, vmx->current_pointer + offsetof(struct vmx_region, abort), &indicator,
-              4);
+    mem_write(cpu->common.mem, vmx->current_pointer + offsetof(struct vmx_region, abort),
+              &indicator, 4);
     vmx_event_exit(cpu, VMX_REASON_triple_fault, 0);
     guest_leave(&cpu->common, X86_EXIT_VMEXIT);
 }

@@ -84,8 +84,8 @@ void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector)
 {
     struct vmcs *v = vmx_inner(cpu);
 
-    exit_without_qualification(cpu, nmi ? VMX_REASON_exception_or_nmi
-                                        : VMX_REASON_external_interrupt);
+    exit_without_qualification(cpu,
+                               nmi ? VMX_REASON_exception_or_nmi : VMX_REASON_external_interrupt);
     if (nmi) {
         v->vm_exit_interruption_information = (u32)VMX_INTR_VALID | 2u << 8 | X86_NMI;
         cpu->interruptibility |= X86_BLOCKED_BY_NMI; /* SDM 28.5.5 */
@@ -166,7 +166,6 @@ enum vmx_signal vmx_startup_ipi(struct x86_cpu *cpu, u8 vector)
     return VMX_SIGNAL_EXITED;
 }
 
-
 /* SDM 26.2: interrupt window, NMI window; 26.5.1: the preemption timer, which comes before them.
  * 0: none is due. */
 static u32 window_reason(struct x86_cpu *cpu)
@@ -178,8 +177,7 @@ static u32 window_reason(struct x86_cpu *cpu)
     if (preempted(cpu))
         return VMX_REASON_preemption_timer;
     if (vmx_proc(v, (u32)VMX_C_nmi_window_exiting) && cpu->activity != 3 &&
-        !(x86_interruptibility(cpu) &
-          (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI)))
+        !(x86_interruptibility(cpu) & (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI)))
         return VMX_REASON_nmi_window;
     if (vmx_proc(v, VMX_C_interrupt_window_exiting) && x86_interrupt_allowed(cpu))
         return VMX_REASON_interrupt_window;

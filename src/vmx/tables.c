@@ -181,8 +181,8 @@ static bool when_io(const struct vmx_level *level, const struct x86_cpu *cpu, u6
     if (!proc(level, (u32)VMX_C_use_io_bitmaps))
         return proc(level, VMX_C_unconditional_io_exiting);
     for (unsigned i = 0; i < bytes; i++) {
-        u64 map = (port + i) & 0x8000 ? level->vmcs.io_bitmap_b_address
-                                      : level->vmcs.io_bitmap_a_address;
+        u64 map =
+            (port + i) & 0x8000 ? level->vmcs.io_bitmap_b_address : level->vmcs.io_bitmap_a_address;
 
         if (port + i > 0xffff || bitmap_bit(cpu, map, (port + i) & 0x7fff))
             return true;

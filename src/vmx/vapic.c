@@ -64,7 +64,8 @@ static u32 word_of(u32 base, unsigned vector)
     return base + (vector >> 5) * 16;
 }
 
-static void set_vector(struct x86_cpu *cpu, const struct vmcs *v, u32 base, unsigned vector, bool on)
+static void set_vector(struct x86_cpu *cpu, const struct vmcs *v, u32 base, unsigned vector,
+                       bool on)
 {
     u32 word = get(cpu, v, word_of(base, vector)), bit = 1u << (vector & 31);
 
@@ -284,8 +285,8 @@ static NORETURN void access_exit(struct x86_cpu *cpu, u64 gpa, unsigned type)
     vmx->exit_to = &vmx->nested;
     cpu->vmexit = (struct x86_vmexit){
         .reason = VMX_REASON_apic_access,
-        .qualification = (gpa & 0xfff) |
-                         (u64)(vmx->delivering.valid ? ACCESS_DELIVERY : type) << 12,
+        .qualification = (gpa & 0xfff) | (u64)(vmx->delivering.valid ? ACCESS_DELIVERY : type)
+                                             << 12,
     };
     guest_leave(&cpu->common, X86_EXIT_VMEXIT);
 }

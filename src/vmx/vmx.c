@@ -25,10 +25,10 @@ void vmx_init(struct vmx_cpu *vmx)
         (u32)(vmx_allowed0(VMX_PROC) | VMX_C_use_tsc_offsetting | VMX_C_hlt_exiting |
               VMX_C_mwait_exiting | VMX_C_rdpmc_exiting | VMX_C_unconditional_io_exiting |
               VMX_C_use_msr_bitmaps | VMX_C_monitor_exiting | VMX_C_activate_secondary_controls);
-    vmcs->secondary_processor_based_controls =
-        vmx_allowed0(VMX_PROC2) | VMX_C_enable_ept | VMX_C_enable_rdtscp | VMX_C_wbinvd_exiting |
-        VMX_C_unrestricted_guest | VMX_C_enable_invpcid | VMX_C_enable_xsaves_xrstors |
-        VMX_C_use_tsc_scaling;
+    vmcs->secondary_processor_based_controls = vmx_allowed0(VMX_PROC2) | VMX_C_enable_ept |
+                                               VMX_C_enable_rdtscp | VMX_C_wbinvd_exiting |
+                                               VMX_C_unrestricted_guest | VMX_C_enable_invpcid |
+                                               VMX_C_enable_xsaves_xrstors | VMX_C_use_tsc_scaling;
     vmcs->primary_vm_exit_controls =
         vmx_default1(VMX_EXIT) | VMX_C_exit_host_address_space_size | VMX_C_exit_save_efer;
     vmcs->vm_entry_controls = vmx_default1(VMX_ENTRY) | VMX_C_entry_load_efer;
@@ -252,8 +252,8 @@ static struct vmx_level *exception_interceptor(struct vmx_cpu *vmx, const struct
         const struct vmcs *vmcs = &level->vmcs;
         bool set = vmcs->exception_bitmap >> (event->vector & 31) & 1;
 
-        if (event->vector == X86_PF && (event->error & vmcs->page_fault_error_code_mask) !=
-                                           vmcs->page_fault_error_code_match)
+        if (event->vector == X86_PF &&
+            (event->error & vmcs->page_fault_error_code_mask) != vmcs->page_fault_error_code_match)
             set = !set;
         if (set)
             return level;
@@ -294,8 +294,7 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
             vmx->delivering.valid = false;
             cpu->nmi_unblocked = false;
             /* SDM 26.5.2: the trap flag's exit comes before the handler's first instruction. */
-            if (vmx->current->outer &&
-                vmx_proc(&vmx->current->vmcs, VMX_C_monitor_trap_flag))
+            if (vmx->current->outer && vmx_proc(&vmx->current->vmcs, VMX_C_monitor_trap_flag))
                 vmx->mtf_pending = true;
             return VMX_GO;
         }
@@ -315,7 +314,8 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
 int vmx_enter(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
-    struct vmcs *vmcs = &vmx->root.vmcs; /* the engine's; a guest's own entry put its event there too */
+    struct vmcs *vmcs =
+        &vmx->root.vmcs; /* the engine's; a guest's own entry put its event there too */
     struct x86_event event;
 
     if (likely(!(vmcs->vm_entry_interruption_information & VMX_INTR_VALID)))

@@ -128,29 +128,29 @@ struct vmx_level {
 /* A vCPU's VMX part. cpu->engine points to an object that begins with it. */
 struct vmx_cpu {
     struct vmx_level root;
-    struct vmx_level *current;  /* innermost in effect */
-    struct vmx_level *exit_to;  /* who gets the exit in cpu->vmexit */
+    struct vmx_level *current;   /* innermost in effect */
+    struct vmx_level *exit_to;   /* who gets the exit in cpu->vmexit */
     struct x86_event delivering; /* event whose delivery is under way: IDT-vectoring information */
     u64 exits[VMX_REASONS];
     const struct x86_hooks *hooks, *hooks_ept; /* the engine's, without and with second_level */
 
     /* VMX operation of the guest (nested.h). */
     bool on;
-    u64 feature_control;        /* IA32_FEATURE_CONTROL */
+    u64 feature_control; /* IA32_FEATURE_CONTROL */
     u64 vmxon_pointer, current_pointer;
-    struct vmx_level nested;    /* the current VMCS; outer is the root */
-    bool launched, shadow;      /* of the current VMCS */
+    struct vmx_level nested; /* the current VMCS; outer is the root */
+    bool launched, shadow;   /* of the current VMCS */
     u64 entries;
 
     /* What comes before the next instruction of non-root operation, beside interrupts. */
     bool mtf_pending;
-    u32 due;                    /* trap-like exit reason of the instruction just done; 0: none */
+    u32 due; /* trap-like exit reason of the instruction just done; 0: none */
     u64 due_qualification;
-    bool alone;                 /* the next instruction runs alone: something is due behind it */
-    bool stepping;              /* it does, for the monitor trap flag */
-    bool preemption;            /* the VMX-preemption timer counts */
-    bool preemption_fired;      /* the engine's timer for it has gone off */
-    u64 preemption_tsc;         /* when it is 0, by the TSC outside */
+    bool alone;                  /* the next instruction runs alone: something is due behind it */
+    bool stepping;               /* it does, for the monitor trap flag */
+    bool preemption;             /* the VMX-preemption timer counts */
+    bool preemption_fired;       /* the engine's timer for it has gone off */
+    u64 preemption_tsc;          /* when it is 0, by the TSC outside */
     u64 pause_first, pause_last; /* PAUSE-loop exiting, TSC */
     void (*arm)(struct x86_cpu *cpu, u64 tsc); /* engine: ask for events at that TSC */
 

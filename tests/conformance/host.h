@@ -148,7 +148,7 @@ extern char test_doubt[640]; /* why failures are no news on this engine; empty w
     X(hardware_breakpoint)                                                                         \
     X(breakpoint_in_a_loop)                                                                        \
     X(watchpoints)                                                                                 \
-    X(steps_over_what_exits)                                                             \
+    X(steps_over_what_exits)                                                                       \
     X(steps_into_handlers)                                                                         \
     X(breakpoint_given_back)                                                                       \
     X(injected_exception)                                                                          \

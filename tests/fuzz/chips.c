@@ -124,26 +124,38 @@ static void step(struct fuzz_input *in)
     int vector;
 
     switch (op % 18) {
-    case 0: lapic_mmio_read(&board->lapic, fuzz_take(in, 2) & 0xfff); break;
+    case 0:
+        lapic_mmio_read(&board->lapic, fuzz_take(in, 2) & 0xfff);
+        break;
     case 1:
         value = fuzz_take(in, 2) & 0xfff;
         lapic_mmio_write(&board->lapic, (u32)value, (u32)fuzz_take(in, 4));
         break;
-    case 2: lapic_msr_read(&board->lapic, 0x800 + (fuzz_take(in, 1) & 0xff), &value); break;
+    case 2:
+        lapic_msr_read(&board->lapic, 0x800 + (fuzz_take(in, 1) & 0xff), &value);
+        break;
     case 3:
         value = 0x800 + (fuzz_take(in, 1) & 0xff);
         lapic_msr_write(&board->lapic, (u32)value, fuzz_take(in, 8));
         break;
-    case 4: lapic_set_base(&board->lapic, fuzz_take(in, 8), mask_low(46)); break;
-    case 5: lapic_set_cr8(&board->lapic, fuzz_take(in, 1)); break;
+    case 4:
+        lapic_set_base(&board->lapic, fuzz_take(in, 8), mask_low(46));
+        break;
+    case 5:
+        lapic_set_cr8(&board->lapic, fuzz_take(in, 1));
+        break;
     case 6:
         vector = lapic_pending(&board->lapic);
         MUST(vector >= -1 && vector <= 255);
         if (vector >= 0)
             lapic_accept(&board->lapic, (u8)vector);
         break;
-    case 7: lapic_eoi(&board->lapic); break;
-    case 8: ioapic_read(&board->ioapic, fuzz_take(in, 1)); break;
+    case 7:
+        lapic_eoi(&board->lapic);
+        break;
+    case 8:
+        ioapic_read(&board->ioapic, fuzz_take(in, 1));
+        break;
     case 9:
         value = fuzz_take(in, 1);
         ioapic_write(&board->ioapic, (u32)value, (u32)fuzz_take(in, 4));
@@ -152,7 +164,9 @@ static void step(struct fuzz_input *in)
         value = fuzz_take(in, 1);
         ioapic_set_line(&board->ioapic, value % IOAPIC_PINS, value & 0x80);
         break;
-    case 11: pic_read(&board->pic, pic_ports[fuzz_take(in, 1) % 6]); break;
+    case 11:
+        pic_read(&board->pic, pic_ports[fuzz_take(in, 1) % 6]);
+        break;
     case 12:
         value = fuzz_take(in, 1) % 6;
         pic_write(&board->pic, pic_ports[value], (u8)fuzz_take(in, 1));
@@ -163,7 +177,9 @@ static void step(struct fuzz_input *in)
         if (value & 0x40)
             pic_acknowledge(&board->pic);
         break;
-    case 14: pit_read(&board->pit, pit_ports[fuzz_take(in, 1) % 5]); break;
+    case 14:
+        pit_read(&board->pit, pit_ports[fuzz_take(in, 1) % 5]);
+        break;
     case 15:
         value = fuzz_take(in, 1) % 5;
         pit_write(&board->pit, pit_ports[value], (u8)fuzz_take(in, 1));

@@ -103,8 +103,11 @@ static void make_board(void)
     for (unsigned pass = 0; pass < 2; pass++) {
         for (size_t i = 0; (info = device_info_at(i)) && b.count < DEVICES; i++) {
             struct stream *stream = &b.streams[b.count];
-            struct device_place place = {.env = &b.env, .ports = &b.ports, .memory = &b.memory,
-                                         .stream = stream, .parent = find("pci-host")};
+            struct device_place place = {.env = &b.env,
+                                         .ports = &b.ports,
+                                         .memory = &b.memory,
+                                         .stream = stream,
+                                         .parent = find("pci-host")};
 
             if (find(info->name))
                 continue;
@@ -151,9 +154,15 @@ static void step(struct fuzz_input *in)
     u8 bytes[16];
 
     switch (op & 15) {
-    case 10: fire_timers(); break;
-    case 11: save_and_load(in); break;
-    case 12: device_reset(b.devices[fuzz_take(in, 1) % b.count]); break;
+    case 10:
+        fire_timers();
+        break;
+    case 11:
+        save_and_load(in);
+        break;
+    case 12:
+        device_reset(b.devices[fuzz_take(in, 1) % b.count]);
+        break;
     case 13:
         stream = &b.streams[fuzz_take(in, 1) % b.count];
         fuzz_bytes(in, bytes, sizeof bytes);

@@ -106,8 +106,19 @@ static u64 random_next(u64 *state)
     return *state * 0x2545f4914f6cdd1dull;
 }
 
-static const u64 odd_values[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff,
-                                 0x80000000, 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000,
+static const u64 odd_values[] = {0,
+                                 1,
+                                 0x7f,
+                                 0x80,
+                                 0xff,
+                                 0x7fff,
+                                 0x8000,
+                                 0xffff,
+                                 0x7fffffff,
+                                 0x80000000,
+                                 0xffffffff,
+                                 0x7fffffffffffffff,
+                                 0x8000000000000000,
                                  ~0ull};
 
 static size_t mutate(u8 *data, size_t size, u64 *rng)

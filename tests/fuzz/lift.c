@@ -100,8 +100,12 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     u32 avail = 4096 - offset < 64 ? 4096 - offset : 64;
     char text[128];
     struct ir_unit unit;
-    struct guest_lift lift = {.unit = &unit, .pc = 0x401000 + offset, .code = bytes,
-                              .avail = avail, .mode = mode, .max_insns = choices & 16 ? 1 : 32};
+    struct guest_lift lift = {.unit = &unit,
+                              .pc = 0x401000 + offset,
+                              .code = bytes,
+                              .avail = avail,
+                              .mode = mode,
+                              .max_insns = choices & 16 ? 1 : 32};
     int ret;
 
     if ((mode & X86_MODE_CODE_MASK) == 3)

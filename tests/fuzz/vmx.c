@@ -64,8 +64,11 @@ static void *watch(void *opaque)
 
 static void make_machine(void)
 {
-    struct engine_vm_config config = {.topology = {1, 1, 1, 1}, .cpu_model = "max", .jit = true,
-                                      .code_cache_bytes = 16 * MiB, .pit = true};
+    struct engine_vm_config config = {.topology = {1, 1, 1, 1},
+                                      .cpu_model = "max",
+                                      .jit = true,
+                                      .code_cache_bytes = 16 * MiB,
+                                      .pit = true};
     struct kvm_userspace_memory_region region = {.memory_size = RAM};
     pthread_t thread;
     struct err err;
@@ -128,13 +131,15 @@ static void base_vmcs(struct vmcs *v)
 {
     memset(v, 0, sizeof *v);
     put(v, 0x4000, vmx_allowed0(VMX_PIN));
-    put(v, 0x4002, vmx_allowed0(VMX_PROC) | (u32)VMX_C_activate_secondary_controls |
-                       (u32)VMX_C_hlt_exiting | (u32)VMX_C_unconditional_io_exiting);
+    put(v, 0x4002,
+        vmx_allowed0(VMX_PROC) | (u32)VMX_C_activate_secondary_controls | (u32)VMX_C_hlt_exiting |
+            (u32)VMX_C_unconditional_io_exiting);
     put(v, 0x401e, vmx_allowed0(VMX_PROC2) | (u32)VMX_C_enable_ept);
-    put(v, 0x400c, vmx_allowed0(VMX_EXIT) | (u32)VMX_C_exit_host_address_space_size |
-                       (u32)VMX_C_exit_save_efer | (u32)VMX_C_exit_load_efer);
-    put(v, 0x4012, vmx_allowed0(VMX_ENTRY) | (u32)VMX_C_entry_ia32e_mode_guest |
-                       (u32)VMX_C_entry_load_efer);
+    put(v, 0x400c,
+        vmx_allowed0(VMX_EXIT) | (u32)VMX_C_exit_host_address_space_size |
+            (u32)VMX_C_exit_save_efer | (u32)VMX_C_exit_load_efer);
+    put(v, 0x4012,
+        vmx_allowed0(VMX_ENTRY) | (u32)VMX_C_entry_ia32e_mode_guest | (u32)VMX_C_entry_load_efer);
     put(v, 0x201a, EPT | 6 | 3 << 3);
     put(v, 0x2800, ~0ull);
     put(v, 0x2806, 0x500);
@@ -159,10 +164,14 @@ static u64 operand(struct fuzz_input *in, u64 old)
     u8 kind = (u8)fuzz_take(in, 1);
 
     switch (kind & 3) {
-    case 0: return old ^ BIT(kind >> 2);
-    case 1: return AREAS + (kind >> 2) * 0x100ull;
-    case 2: return fuzz_take(in, 2);
-    default: return fuzz_take(in, 8);
+    case 0:
+        return old ^ BIT(kind >> 2);
+    case 1:
+        return AREAS + (kind >> 2) * 0x100ull;
+    case 2:
+        return fuzz_take(in, 2);
+    default:
+        return fuzz_take(in, 8);
     }
 }
 
@@ -208,10 +217,10 @@ static void prepare(struct fuzz_input *in)
 static void enter(void)
 {
     struct kvm_regs regs = {.rip = CODE, .rsp = STACK, .rflags = 2, .rcx = vmx_nfields, .rdx = 24};
-    struct kvm_segment code = {.limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1,
-                               .l = 1, .g = 1};
-    struct kvm_segment data = {.limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1,
-                               .db = 1, .g = 1};
+    struct kvm_segment code = {
+        .limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
+    struct kvm_segment data = {
+        .limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
     struct kvm_sregs sregs;
 
     MUST(!m.vcpu->ops->get_sregs(m.vcpu, &sregs));

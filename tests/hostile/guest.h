@@ -16,9 +16,9 @@ struct frame {
 };
 
 #define PORT_EXIT 0xf4
-#define SURVIVED 0x10   /* status 33 */
-#define UNEXPECTED 0x11 /* status 35 */
-#define FORBIDDEN 0x12  /* status 37 */
+#define SURVIVED 0x10            /* status 33 */
+#define UNEXPECTED 0x11          /* status 35 */
+#define FORBIDDEN 0x12           /* status 37 */
 #define SCRATCH ((u8 *)0x800000) /* free RAM from here */
 #define LAPIC 0xfee00000u
 

@@ -44,7 +44,10 @@ static void left(u32 which)
     case SB_XCHG:
     case R_LOCKED:
         b = 1;
-        asm volatile("xchgl %1, %2; movl %3, %0" : "=&r"(a), "+r"(b), "+m"(l.x) : "m"(l.y) : "memory");
+        asm volatile("xchgl %1, %2; movl %3, %0"
+                     : "=&r"(a), "+r"(b), "+m"(l.x)
+                     : "m"(l.y)
+                     : "memory");
         break;
     case LB:
         asm volatile("movl %1, %0; movl $1, %2" : "=r"(a) : "m"(l.y), "m"(l.x) : "memory");
@@ -79,14 +82,20 @@ static void right(u32 which)
     case SB_XCHG:
     case R_LOCKED:
         b = 1;
-        asm volatile("xchgl %1, %2; movl %3, %0" : "=&r"(a), "+r"(b), "+m"(l.y) : "m"(l.x) : "memory");
+        asm volatile("xchgl %1, %2; movl %3, %0"
+                     : "=&r"(a), "+r"(b), "+m"(l.y)
+                     : "m"(l.x)
+                     : "memory");
         break;
     case LB:
         asm volatile("movl %1, %0; movl $1, %2" : "=r"(a) : "m"(l.x), "m"(l.y) : "memory");
         break;
     case MP:
     case MP_LOCKED:
-        asm volatile("movl %2, %0; movl %3, %1" : "=&r"(a), "=r"(b) : "m"(l.y), "m"(l.x) : "memory");
+        asm volatile("movl %2, %0; movl %3, %1"
+                     : "=&r"(a), "=r"(b)
+                     : "m"(l.y), "m"(l.x)
+                     : "memory");
         break;
     case S_TEST:
         asm volatile("movl %1, %0; movl $2, %2" : "=&r"(a) : "m"(l.y), "m"(l.x) : "memory");

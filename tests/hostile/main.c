@@ -38,7 +38,7 @@ void say(const char *text)
 static void say_number(u64 value)
 {
     for (int shift = 60; shift >= 0; shift -= 4)
-        outb(0x402, (u8)"0123456789abcdef"[value >> shift & 15]);
+        outb(0x402, (u8) "0123456789abcdef"[value >> shift & 15]);
     outb(0x402, ' ');
 }
 
@@ -96,7 +96,8 @@ static void load_tables(void)
     *(volatile u64 *)(tss + 4) = top;
     *(volatile u64 *)(tss + 36) = top; /* IST1: faults come with any stack */
     tss[102] = sizeof tss;
-    gdt[6] = (sizeof tss - 1) | (base & 0xffffff) << 16 | (u64)0x89 << 40 | (base >> 24 & 0xff) << 56;
+    gdt[6] =
+        (sizeof tss - 1) | (base & 0xffffff) << 16 | (u64)0x89 << 40 | (base >> 24 & 0xff) << 56;
     gdt[7] = base >> 32;
     asm volatile("lidt %0" : : "m"(idtr));
     asm volatile("ltr %w0" : : "r"(0x30));

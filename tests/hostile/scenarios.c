@@ -2,10 +2,10 @@
 #include "guest.h"
 
 /* Everywhere something is, or nothing: holes, ROM, APICs, ECAM, the ends of RAM and of 4 GiB. */
-static const u64 places[] = {0xa0000, 0xb8000, 0xc0000, 0xdfff0, 0xe0000, 0xfffc0, 0x3fffff0,
-                             0x4000000, 0xb0000000, 0xb0100000, 0xc0000000, 0xe0000000, 0xfe000000,
-                             0xfec00000, 0xfec00ff0, 0xfed00000, 0xfee00000, 0xfee00ff0,
-                             0xfff00000, 0xfffffff0};
+static const u64 places[] = {0xa0000,    0xb8000,    0xc0000,    0xdfff0,    0xe0000,
+                             0xfffc0,    0x3fffff0,  0x4000000,  0xb0000000, 0xb0100000,
+                             0xc0000000, 0xe0000000, 0xfe000000, 0xfec00000, 0xfec00ff0,
+                             0xfed00000, 0xfee00000, 0xfee00ff0, 0xfff00000, 0xfffffff0};
 
 static u64 place(void)
 {
@@ -24,12 +24,24 @@ static void read_memory(u64 at)
     u64 count = random() & 0x1f;
 
     switch (random() % 6) {
-    case 0: TRY("movb (%0), %%al", : : "r"(at) : "rax"); break;
-    case 1: TRY("movl (%0), %%eax", : : "r"(at) : "rax"); break;
-    case 2: TRY("movq (%0), %%rax", : : "r"(at) : "rax"); break;
-    case 3: TRY("movdqu (%0), %%xmm0", : : "r"(at)); break;
-    case 4: TRY("fxrstor (%0)", : : "r"(at & ~15ull)); break;
-    default: TRY("rep movsb", : "+S"(at), "+D"(scratch), "+c"(count) : : "memory"); break;
+    case 0:
+        TRY("movb (%0), %%al", : : "r"(at) : "rax");
+        break;
+    case 1:
+        TRY("movl (%0), %%eax", : : "r"(at) : "rax");
+        break;
+    case 2:
+        TRY("movq (%0), %%rax", : : "r"(at) : "rax");
+        break;
+    case 3:
+        TRY("movdqu (%0), %%xmm0", : : "r"(at));
+        break;
+    case 4:
+        TRY("fxrstor (%0)", : : "r"(at & ~15ull));
+        break;
+    default:
+        TRY("rep movsb", : "+S"(at), "+D"(scratch), "+c"(count) : : "memory");
+        break;
     }
 }
 
@@ -40,30 +52,71 @@ static void access_memory(u64 at)
     u64 count = value & 0xf;
 
     switch (random() % 20) {
-    case 0: TRY("movb (%0), %%al", : : "r"(at) : "rax"); break;
-    case 1: TRY("movw (%0), %%ax", : : "r"(at) : "rax"); break;
-    case 2: TRY("movl (%0), %%eax", : : "r"(at) : "rax"); break;
-    case 3: TRY("movq (%0), %%rax", : : "r"(at) : "rax"); break;
-    case 4: TRY("movb %b1, (%0)", : : "r"(at), "r"(value)); break;
-    case 5: TRY("movw %w1, (%0)", : : "r"(at), "r"(value)); break;
-    case 6: TRY("movl %k1, (%0)", : : "r"(at), "r"(value)); break;
-    case 7: TRY("movq %1, (%0)", : : "r"(at), "r"(value)); break;
-    case 8: TRY("movdqu (%0), %%xmm0", : : "r"(at)); break;
-    case 9: TRY("movdqu %%xmm0, (%0)", : : "r"(at)); break;
-    case 10: TRY("lock addl %k1, (%0)", : : "r"(at), "r"(value)); break;
-    case 11: TRY("xchgq %1, (%0)", : : "r"(at), "r"(value)); break;
-    case 12: TRY("lock cmpxchg16b (%0)", : : "r"(at) : "rax", "rdx"); break;
-    case 13: TRY("rep movsb", : "+S"(at), "+D"(scratch), "+c"(count) : : "memory"); break;
-    case 14: TRY("rep stosq", : "+D"(at), "+c"(count) : "a"(value) : "memory"); break;
-    case 15:
-        asm volatile("movq %%rsp, %%rbx; movq $9f, guard_ip; movq %0, %%rsp; pushq %%rax; popq %%rax\n"
-                     "9: movq %%rbx, %%rsp; movq $0, guard_ip"
-                     : : "r"(at) : "rbx", "rax", "memory");
+    case 0:
+        TRY("movb (%0), %%al", : : "r"(at) : "rax");
         break;
-    case 16: TRY("fxsave (%0)", : : "r"(at & ~15ull)); break;
-    case 17: TRY("fldt (%0); fstpt (%0)", : : "r"(at)); break;
-    case 18: TRY("lock btsq %1, (%0)", : : "r"(at), "r"(value & 0xff)); break;
-    default: TRY("incw (%0); notb (%0); shll $3, (%0)", : : "r"(at)); break;
+    case 1:
+        TRY("movw (%0), %%ax", : : "r"(at) : "rax");
+        break;
+    case 2:
+        TRY("movl (%0), %%eax", : : "r"(at) : "rax");
+        break;
+    case 3:
+        TRY("movq (%0), %%rax", : : "r"(at) : "rax");
+        break;
+    case 4:
+        TRY("movb %b1, (%0)", : : "r"(at), "r"(value));
+        break;
+    case 5:
+        TRY("movw %w1, (%0)", : : "r"(at), "r"(value));
+        break;
+    case 6:
+        TRY("movl %k1, (%0)", : : "r"(at), "r"(value));
+        break;
+    case 7:
+        TRY("movq %1, (%0)", : : "r"(at), "r"(value));
+        break;
+    case 8:
+        TRY("movdqu (%0), %%xmm0", : : "r"(at));
+        break;
+    case 9:
+        TRY("movdqu %%xmm0, (%0)", : : "r"(at));
+        break;
+    case 10:
+        TRY("lock addl %k1, (%0)", : : "r"(at), "r"(value));
+        break;
+    case 11:
+        TRY("xchgq %1, (%0)", : : "r"(at), "r"(value));
+        break;
+    case 12:
+        TRY("lock cmpxchg16b (%0)", : : "r"(at) : "rax", "rdx");
+        break;
+    case 13:
+        TRY("rep movsb", : "+S"(at), "+D"(scratch), "+c"(count) : : "memory");
+        break;
+    case 14:
+        TRY("rep stosq", : "+D"(at), "+c"(count) : "a"(value) : "memory");
+        break;
+    case 15:
+        asm volatile(
+            "movq %%rsp, %%rbx; movq $9f, guard_ip; movq %0, %%rsp; pushq %%rax; popq %%rax\n"
+            "9: movq %%rbx, %%rsp; movq $0, guard_ip"
+            :
+            : "r"(at)
+            : "rbx", "rax", "memory");
+        break;
+    case 16:
+        TRY("fxsave (%0)", : : "r"(at & ~15ull));
+        break;
+    case 17:
+        TRY("fldt (%0); fstpt (%0)", : : "r"(at));
+        break;
+    case 18:
+        TRY("lock btsq %1, (%0)", : : "r"(at), "r"(value & 0xff));
+        break;
+    default:
+        TRY("incw (%0); notb (%0); shll $3, (%0)", : : "r"(at));
+        break;
     }
 }
 
@@ -76,9 +129,9 @@ static void mmio(void)
 /* What ends or resets the machine, or is the way to say so. */
 static bool deadly(u16 port)
 {
-    static const u16 first_last[][2] = {{0x64, 0x64}, {0x92, 0x92}, {0xf4, 0xf7}, {0x3f8, 0x3ff},
-                                        {0x402, 0x402}, {0x600, 0x607}, {0xcf9, 0xcf9},
-                                        {0x8900, 0x8900}};
+    static const u16 first_last[][2] = {{0x64, 0x64},   {0x92, 0x92},    {0xf4, 0xf7},
+                                        {0x3f8, 0x3ff}, {0x402, 0x402},  {0x600, 0x607},
+                                        {0xcf9, 0xcf9}, {0x8900, 0x8900}};
 
     for (unsigned i = 0; i < sizeof first_last / sizeof *first_last; i++)
         if (port + 3 >= first_last[i][0] && port <= first_last[i][1])
@@ -103,7 +156,8 @@ static void ports(void)
         if (deadly((u16)port))
             continue;
         asm volatile("outb %b1, %w0; outw %w1, %w0; outl %1, %w0"
-                     : : "d"(port), "a"((u32)random()));
+                     :
+                     : "d"(port), "a"((u32)random()));
         if (!(port & 0x3ff)) {
             at = SCRATCH;
             count = 64;
@@ -149,8 +203,8 @@ static void paging(void)
     u64 base = 0x100000000; /* the fifth GiB */
 
     for (unsigned i = 0; i < 20000; i++) {
-        static const u64 targets[] = {0, 0xfee00000, 0xfec00000, 0x4000000, 0xb0000000,
-                                      0xfffffffff000, 0x800000, 0xc0000};
+        static const u64 targets[] = {0,          0xfee00000,     0xfec00000, 0x4000000,
+                                      0xb0000000, 0xfffffffff000, 0x800000,   0xc0000};
         u64 r = random(), entry = targets[r >> 40 & 7] | (r & 0xfff) | (r & 0x30 ? 3 : 0);
 
         if (r >> 60 == 0)
@@ -172,7 +226,9 @@ static void paging(void)
     pdpt[4] = 0;
     /* A CR3 that leads to nothing is a triple fault: the last thing to do. */
     for (u64 r = 0; r < 64; r++)
-        TRY("movq %%cr3, %%rbx; movq %0, %%cr3; movq %%rbx, %%cr3", : : "r"((u64)tables | r)
+        TRY("movq %%cr3, %%rbx; movq %0, %%cr3; movq %%rbx, %%cr3",
+            :
+            : "r"((u64)tables | r)
             : "rbx", "memory");
 }
 
@@ -258,9 +314,9 @@ static void self_modify(void)
 
 static void msrs(void)
 {
-    static const u32 ranges[] = {0, 0x100, 0x170, 0x1d0, 0x200, 0x260, 0x2f0, 0x400, 0x480, 0x600,
-                                 0x6e0, 0x800, 0xd90, 0xc0000080, 0xc0000100, 0x40000000,
-                                 0x4b564d00, 0xc0010000};
+    static const u32 ranges[] = {0,     0x100,      0x170,      0x1d0,      0x200,      0x260,
+                                 0x2f0, 0x400,      0x480,      0x600,      0x6e0,      0x800,
+                                 0xd90, 0xc0000080, 0xc0000100, 0x40000000, 0x4b564d00, 0xc0010000};
 
     for (unsigned i = 0; i < 100000; i++) {
         u64 r = random(), value = random();
@@ -287,18 +343,34 @@ static void control_registers(void)
         u64 r = random(), bit = 1ull << (r >> 8 & 63);
 
         switch (r & 7) {
-        case 0: TRY("mov %0, %%cr4", : : "r"(cr4 ^ (bit & ~0x20ull))); break;
-        case 1: TRY("mov %0, %%cr0", : : "r"(cr0 ^ (bit & ~0x80000001ull))); break;
-        case 2: TRY("mov %0, %%cr8", : : "r"(r >> (r >> 10 & 63))); break;
-        case 3: TRY("mov %0, %%cr2", : : "r"(r)); break;
-        case 4:
-            TRY("mov %0, %%cr4; xsetbv; xgetbv", : : "r"(cr4 | 1 << 18), "a"(r >> 16), "d"(r >> 60),
-                "c"(r >> 40 & 3 ? 0 : r >> 32));
+        case 0:
+            TRY("mov %0, %%cr4", : : "r"(cr4 ^ (bit & ~0x20ull)));
             break;
-        case 5: TRY("mov %0, %%dr7; mov %0, %%dr0", : : "r"(r & ~0xffull)); break;
-        case 6: TRY("lmsw %w0; clts", : : "r"((r >> 16 & ~1ull) | 1)); break;
-        default: TRY("mov %0, %%cr3; mov %1, %%cr3", : : "r"((u64)tables | (r & 0x18)),
-                     "r"((u64)tables)); break;
+        case 1:
+            TRY("mov %0, %%cr0", : : "r"(cr0 ^ (bit & ~0x80000001ull)));
+            break;
+        case 2:
+            TRY("mov %0, %%cr8", : : "r"(r >> (r >> 10 & 63)));
+            break;
+        case 3:
+            TRY("mov %0, %%cr2", : : "r"(r));
+            break;
+        case 4:
+            TRY("mov %0, %%cr4; xsetbv; xgetbv",
+                :
+                : "r"(cr4 | 1 << 18), "a"(r >> 16), "d"(r >> 60), "c"(r >> 40 & 3 ? 0 : r >> 32));
+            break;
+        case 5:
+            TRY("mov %0, %%dr7; mov %0, %%dr0", : : "r"(r & ~0xffull));
+            break;
+        case 6:
+            TRY("lmsw %w0; clts", : : "r"((r >> 16 & ~1ull) | 1));
+            break;
+        default:
+            TRY("mov %0, %%cr3; mov %1, %%cr3",
+                :
+                : "r"((u64)tables | (r & 0x18)), "r"((u64)tables));
+            break;
         }
         TRY("mov %0, %%cr4; mov %1, %%cr0", : : "r"(cr4), "r"(cr0));
     }
@@ -333,7 +405,7 @@ static void run_bytes(bool user, unsigned attempts)
     u64 regs[15];
 
     tables[1024 + 6] |= user ? 4 : 0; /* 2 MiB at SCRATCH + 4 MiB */
-    for (u64 i = 32; i < 2048; i++) /* jumps beyond RAM are page faults, not the end */
+    for (u64 i = 32; i < 2048; i++)   /* jumps beyond RAM are page faults, not the end */
         tables[1024 + i] = i == LAPIC >> 21 ? i << 21 | 0x8000000000000083 : 0;
     write_cr3((u64)tables);
     lapic_timer(500000);
@@ -343,7 +415,8 @@ static void run_bytes(bool user, unsigned attempts)
         random_code(code + start);
         random_registers(regs, (u64)code);
         attempting = true;
-        attempt(user ? 0x2b : 8, (u64)code + start, user ? 0x23 : 16, (u64)code + 0x8000, 0x202, regs);
+        attempt(user ? 0x2b : 8, (u64)code + start, user ? 0x23 : 16, (u64)code + 0x8000, 0x202,
+                regs);
         attempting = false;
     }
 }

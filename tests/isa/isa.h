@@ -19,7 +19,7 @@
 #define ISA_LONG_SLOT 4096u /* the same for a sequence */
 #define ISA_LONG_BATCH (ISA_BATCH * ISA_SLOT / ISA_LONG_SLOT)
 #define ISA_ITEMS 400u /* of a sequence */
-#define ISA_FX 416u /* bytes of an FXSAVE image up to the last XMM register */
+#define ISA_FX 416u    /* bytes of an FXSAVE image up to the last XMM register */
 
 struct isa_state {
     u64 gpr[16]; /* numbered as instructions do */

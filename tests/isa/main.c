@@ -52,7 +52,8 @@ static bool only_precision(const struct isa_state *a, const struct isa_state *b)
     return mxcsr & ou & ~(mxcsr >> 7) && (mxcsr ^ mxcsr_of(b)) == pe;
 }
 
-static int fx_differs(const struct isa_case *c, const struct isa_state *a, const struct isa_state *b)
+static int fx_differs(const struct isa_case *c, const struct isa_state *a,
+                      const struct isa_state *b)
 {
     for (unsigned i = 0; i < ISA_FX; i++) {
         u8 differing = a->fx[i] ^ b->fx[i];
@@ -174,7 +175,10 @@ static void print_fx_line(const char *name, unsigned at, const struct isa_case *
     u64 words[2];
     bool differs = false;
 
-    fprintf(stderr, "    %s%-2u", name, at >= 160 ? (at - 160) / 16 : at >= 32 ? (at - 32) / 16 : at);
+    fprintf(stderr, "    %s%-2u", name,
+            at >= 160  ? (at - 160) / 16
+            : at >= 32 ? (at - 32) / 16
+                       : at);
     for (unsigned i = 0; i < 3; i++) {
         memcpy(words, images[i], 16);
         fprintf(stderr, "%s %016" PRIx64 "_%016" PRIx64, whose[i], words[1], words[0]);
@@ -245,7 +249,7 @@ struct run {
     unsigned count;
     struct isa_result host[ISA_BATCH], ours[ISA_BATCH];
     unsigned done, failures, died, reports;
-    unsigned ended; /* sequences without an exception */
+    unsigned ended;              /* sequences without an exception */
     const struct x86_row *shown; /* one report a row is enough */
 };
 
@@ -453,9 +457,11 @@ static int parse(int argc, char **argv, struct options *o)
                 return -1;
             break;
         default:
-            fprintf(stderr, "usage: test_isa [--cases N] [--seed N|random] [--row NAME] "
-                            "[--bits 16|32|64] [--engine interpreter|translator] [--show N] "
-                            "[--sequences N [--length 10..%u]]\n", ISA_ITEMS - 60);
+            fprintf(stderr,
+                    "usage: test_isa [--cases N] [--seed N|random] [--row NAME] "
+                    "[--bits 16|32|64] [--engine interpreter|translator] [--show N] "
+                    "[--sequences N [--length 10..%u]]\n",
+                    ISA_ITEMS - 60);
             return -1;
         }
     }

@@ -35,12 +35,11 @@ static bool usable(const struct x86_row *row)
     /* Control flow is made here; the others change reserved registers, need set-up, would end most
      * sequences, or leave what CPUs differ in. */
     static const char *const never[] = {
-        "jmp",     "call",   "ret",    "jcc",     "loop",     "loope",     "loopne",   "jcxz",
-        "popf",    "popa",   "enter",  "leave",   "xlat",     "maskmovdqu", "mmx_maskmovq",
-        "movs",    "stos",   "lods",   "cmps",    "scas",     "fldenv",    "frstor",   "fnsave",
-        "fnstenv", "fcomi",  "fcomip", "fucomi",  "fucomip",  "cvtpi2ps",  "ldmxcsr",  "fldcw",
-        "bound",   "into",   "int3",   "ud0",     "ud1",      "ud2",       "shld",     "shrd",
-        NULL};
+        "jmp",   "call",   "ret",    "jcc",     "loop",     "loope",      "loopne",       "jcxz",
+        "popf",  "popa",   "enter",  "leave",   "xlat",     "maskmovdqu", "mmx_maskmovq", "movs",
+        "stos",  "lods",   "cmps",   "scas",    "fldenv",   "frstor",     "fnsave",       "fnstenv",
+        "fcomi", "fcomip", "fucomi", "fucomip", "cvtpi2ps", "ldmxcsr",    "fldcw",        "bound",
+        "into",  "int3",   "ud0",    "ud1",     "ud2",      "shld",       "shrd",         NULL};
 
     return isa_testable(row) && !isa_named(row, never) &&
            !(row->flags & (X86_ROW_ENDS | X86_ROW_PROT | X86_ROW_CPL0));
@@ -57,8 +56,8 @@ static bool allowed(const struct x86_insn *in, unsigned bits)
         if (op->kind == X86_OP_MOFFS || op->kind == X86_OP_FAR || op->kind == X86_OP_REL ||
             op->kind == X86_OP_SEG)
             return false;
-        if (op->kind == X86_OP_REG && (reserved(bits, op->reg) ||
-                                       (op->size == 1 && reserved(bits, op->reg & 3))))
+        if (op->kind == X86_OP_REG &&
+            (reserved(bits, op->reg) || (op->size == 1 && reserved(bits, op->reg & 3))))
             return false;
     }
     if (in->op[0].kind == X86_OP_MEM && in->op[1].kind == X86_OP_REG &&
@@ -154,8 +153,7 @@ static void add_plain(struct isa_sequence *s, bool balanced)
     for (;;) {
         const struct x86_row *row = &x86_rows[isa_random(x86_rows_count)];
 
-        if (usable(row) && !(balanced && isa_named(row, stack)) &&
-            instance(item, row, s->c.bits))
+        if (usable(row) && !(balanced && isa_named(row, stack)) && instance(item, row, s->c.bits))
             return;
     }
 }
@@ -225,8 +223,8 @@ static void add_loop_head(struct isa_sequence *s)
 
 static void add_loop_end(struct isa_sequence *s, unsigned first)
 {
-    char code[] = {0x41, (char)0x83, (char)(0xe8 | (roles_of(s->c.bits)->counter & 7)), 1, 0x0f,
-                   (char)0x8f};
+    char code[] = {0x41, (char)0x83, (char)(0xe8 | (roles_of(s->c.bits)->counter & 7)),
+                   1,    0x0f,       (char)0x8f};
     unsigned at = s->c.bits == 64 ? 0 : 1;
 
     add_branch(s, code + at, sizeof(code) - at, first);
@@ -236,8 +234,10 @@ static void add_loop_end(struct isa_sequence *s, unsigned first)
 static void add_string(struct isa_sequence *s)
 {
     static const u8 opcodes[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf};
-    char code[16] = {0x49, (char)0x8d, 0x7e, (char)isa_random(256), 0x49, (char)0x8d, 0x75,
-                     (char)isa_random(256), (char)0xb9, (char)isa_random(12), 0, 0, 0};
+    char code[16] = {0x49,       (char)0x8d,           0x7e, (char)isa_random(256),
+                     0x49,       (char)0x8d,           0x75, (char)isa_random(256),
+                     (char)0xb9, (char)isa_random(12), 0,    0,
+                     0};
     unsigned n = 13;
 
     if (isa_random(3))

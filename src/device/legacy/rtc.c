@@ -279,8 +279,8 @@ static void set_time(struct rtc *rtc)
     s64 now = floor_div(guest_ns(rtc), NSEC_PER_SEC), offset;
 
     if (!__builtin_mul_overflow(shown_time(&rtc->state) - now, (s64)NSEC_PER_SEC, &offset) &&
-        !__builtin_add_overflow(offset, rtc->state.offset_ns, &offset) &&
-        offset < INT64_MAX / 2 && offset > INT64_MIN / 2)
+        !__builtin_add_overflow(offset, rtc->state.offset_ns, &offset) && offset < INT64_MAX / 2 &&
+        offset > INT64_MIN / 2)
         rtc->state.offset_ns = offset;
     rtc->state.flags_until = floor_div(guest_ns(rtc), NSEC_PER_SEC);
 }

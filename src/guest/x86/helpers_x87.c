@@ -103,10 +103,19 @@ static bool underflow(struct x86_cpu *cpu)
 static unsigned format_bytes(u64 format)
 {
     switch (format) {
-    case X87_I16: case X87_I16_TRUNCATED: return 2;
-    case X87_M32: case X87_I32: case X87_I32_TRUNCATED: return 4;
-    case X87_M64: case X87_I64: case X87_I64_TRUNCATED: return 8;
-    default: return 10;
+    case X87_I16:
+    case X87_I16_TRUNCATED:
+        return 2;
+    case X87_M32:
+    case X87_I32:
+    case X87_I32_TRUNCATED:
+        return 4;
+    case X87_M64:
+    case X87_I64:
+    case X87_I64_TRUNCATED:
+        return 8;
+    default:
+        return 10;
     }
 }
 
@@ -121,12 +130,18 @@ static void fetch(struct x86_cpu *cpu, u64 format, u64 address, struct x86_fpr *
 static struct x87_result convert_from(u16 cw, u64 format, const struct x86_fpr *raw)
 {
     switch (format) {
-    case X87_M32: return x87_load_m32(cw, (const u32 *)raw);
-    case X87_M64: return x87_load_m64(cw, (const u64 *)raw);
-    case X87_I16: return x87_load_i16(cw, (const u16 *)raw);
-    case X87_I32: return x87_load_i32(cw, (const u32 *)raw);
-    case X87_I64: return x87_load_i64(cw, (const u64 *)raw);
-    case X87_BCD: return x87_load_bcd(cw, raw);
+    case X87_M32:
+        return x87_load_m32(cw, (const u32 *)raw);
+    case X87_M64:
+        return x87_load_m64(cw, (const u64 *)raw);
+    case X87_I16:
+        return x87_load_i16(cw, (const u16 *)raw);
+    case X87_I32:
+        return x87_load_i32(cw, (const u32 *)raw);
+    case X87_I64:
+        return x87_load_i64(cw, (const u64 *)raw);
+    case X87_BCD:
+        return x87_load_bcd(cw, raw);
     }
     return (struct x87_result){.value = {*raw}};
 }
@@ -162,13 +177,27 @@ u64 x86_helper_x87_constant(struct x86_cpu *cpu, u64 number)
 
     begin(cpu);
     switch (number) {
-    case 0: v = x87_fld1(cw); break;
-    case 1: v = x87_fldl2t(cw); break;
-    case 2: v = x87_fldl2e(cw); break;
-    case 3: v = x87_fldpi(cw); break;
-    case 4: v = x87_fldlg2(cw); break;
-    case 5: v = x87_fldln2(cw); break;
-    default: v = x87_fldz(cw); break;
+    case 0:
+        v = x87_fld1(cw);
+        break;
+    case 1:
+        v = x87_fldl2t(cw);
+        break;
+    case 2:
+        v = x87_fldl2e(cw);
+        break;
+    case 3:
+        v = x87_fldpi(cw);
+        break;
+    case 4:
+        v = x87_fldlg2(cw);
+        break;
+    case 5:
+        v = x87_fldln2(cw);
+        break;
+    default:
+        v = x87_fldz(cw);
+        break;
     }
     if (empty(cpu, 7)) {
         cpu->fsw &= (u16)~X87_C1;
@@ -182,15 +211,24 @@ u64 x86_helper_x87_constant(struct x86_cpu *cpu, u64 number)
 static u16 convert_to(u16 cw, const struct x86_fpr *v, u64 to, struct x86_fpr *out)
 {
     switch (to) {
-    case X87_M32: return x87_store_m32(cw, v, (u32 *)out);
-    case X87_M64: return x87_store_m64(cw, v, (u64 *)out);
-    case X87_I16: return x87_store_i16(cw, v, (u16 *)out);
-    case X87_I32: return x87_store_i32(cw, v, (u32 *)out);
-    case X87_I64: return x87_store_i64(cw, v, (u64 *)out);
-    case X87_I16_TRUNCATED: return x87_store_i16_truncated(cw, v, (u16 *)out);
-    case X87_I32_TRUNCATED: return x87_store_i32_truncated(cw, v, (u32 *)out);
-    case X87_I64_TRUNCATED: return x87_store_i64_truncated(cw, v, (u64 *)out);
-    case X87_BCD: return x87_store_bcd(cw, v, out);
+    case X87_M32:
+        return x87_store_m32(cw, v, (u32 *)out);
+    case X87_M64:
+        return x87_store_m64(cw, v, (u64 *)out);
+    case X87_I16:
+        return x87_store_i16(cw, v, (u16 *)out);
+    case X87_I32:
+        return x87_store_i32(cw, v, (u32 *)out);
+    case X87_I64:
+        return x87_store_i64(cw, v, (u64 *)out);
+    case X87_I16_TRUNCATED:
+        return x87_store_i16_truncated(cw, v, (u16 *)out);
+    case X87_I32_TRUNCATED:
+        return x87_store_i32_truncated(cw, v, (u32 *)out);
+    case X87_I64_TRUNCATED:
+        return x87_store_i64_truncated(cw, v, (u64 *)out);
+    case X87_BCD:
+        return x87_store_bcd(cw, v, out);
     }
     *out = *v;
     return 0;
@@ -248,12 +286,18 @@ static struct x87_result run_arith(u16 cw, u64 operation, const struct x86_fpr *
                                    const struct x86_fpr *b)
 {
     switch (operation & 0xff) {
-    case X87_ADD: return x87_run_add(cw, a, b);
-    case X87_MUL: return x87_run_mul(cw, a, b);
-    case X87_SUB: return x87_run_sub(cw, a, b);
-    case X87_SUBR: return x87_run_subr(cw, a, b);
-    case X87_DIV: return x87_run_div(cw, a, b);
-    default: return x87_run_divr(cw, a, b);
+    case X87_ADD:
+        return x87_run_add(cw, a, b);
+    case X87_MUL:
+        return x87_run_mul(cw, a, b);
+    case X87_SUB:
+        return x87_run_sub(cw, a, b);
+    case X87_SUBR:
+        return x87_run_subr(cw, a, b);
+    case X87_DIV:
+        return x87_run_div(cw, a, b);
+    default:
+        return x87_run_divr(cw, a, b);
     }
 }
 
@@ -268,12 +312,18 @@ static struct x87_result run_arith_memory(u16 cw, u64 operation, const struct x8
         return run_arith(cw, operation, a, &b.value[0]);
     }
     switch (operation & 0xff) {
-    case X87_ADD: return wide ? x87_memory_add64(cw, a, raw) : x87_memory_add32(cw, a, raw);
-    case X87_MUL: return wide ? x87_memory_mul64(cw, a, raw) : x87_memory_mul32(cw, a, raw);
-    case X87_SUB: return wide ? x87_memory_sub64(cw, a, raw) : x87_memory_sub32(cw, a, raw);
-    case X87_SUBR: return wide ? x87_memory_subr64(cw, a, raw) : x87_memory_subr32(cw, a, raw);
-    case X87_DIV: return wide ? x87_memory_div64(cw, a, raw) : x87_memory_div32(cw, a, raw);
-    default: return wide ? x87_memory_divr64(cw, a, raw) : x87_memory_divr32(cw, a, raw);
+    case X87_ADD:
+        return wide ? x87_memory_add64(cw, a, raw) : x87_memory_add32(cw, a, raw);
+    case X87_MUL:
+        return wide ? x87_memory_mul64(cw, a, raw) : x87_memory_mul32(cw, a, raw);
+    case X87_SUB:
+        return wide ? x87_memory_sub64(cw, a, raw) : x87_memory_sub32(cw, a, raw);
+    case X87_SUBR:
+        return wide ? x87_memory_subr64(cw, a, raw) : x87_memory_subr32(cw, a, raw);
+    case X87_DIV:
+        return wide ? x87_memory_div64(cw, a, raw) : x87_memory_div32(cw, a, raw);
+    default:
+        return wide ? x87_memory_divr64(cw, a, raw) : x87_memory_divr32(cw, a, raw);
     }
 }
 
@@ -367,22 +417,44 @@ static struct x87_result run_unary(u16 cw, u64 code, const struct x86_fpr *a,
 {
     *shape = 1;
     switch (code) {
-    case X87_FCHS: return x87_run_fchs(cw, a, NULL);
-    case X87_FABS: return x87_run_fabs(cw, a, NULL);
-    case X87_F2XM1: return x87_run_f2xm1(cw, a, NULL);
-    case X87_FSQRT: return x87_run_fsqrt(cw, a, NULL);
-    case X87_FRNDINT: return x87_run_frndint(cw, a, NULL);
-    case X87_FSIN: return x87_run_fsin(cw, a, NULL);
-    case X87_FCOS: return x87_run_fcos(cw, a, NULL);
-    case X87_FSCALE: return x87_run_fscale(cw, a, b);
-    case X87_FPREM: return x87_run_fprem(cw, a, b);
-    case X87_FPREM1: return x87_run_fprem1(cw, a, b);
-    case X87_FYL2X: *shape = -1; return x87_run_fyl2x(cw, a, b);
-    case X87_FYL2XP1: *shape = -1; return x87_run_fyl2xp1(cw, a, b);
-    case X87_FPATAN: *shape = -1; return x87_run_fpatan(cw, a, b);
-    case X87_FPTAN: *shape = 2; return x87_run_fptan(cw, a, NULL);
-    case X87_FSINCOS: *shape = 2; return x87_run_fsincos(cw, a, NULL);
-    default: *shape = 2; return x87_run_fxtract(cw, a, NULL);
+    case X87_FCHS:
+        return x87_run_fchs(cw, a, NULL);
+    case X87_FABS:
+        return x87_run_fabs(cw, a, NULL);
+    case X87_F2XM1:
+        return x87_run_f2xm1(cw, a, NULL);
+    case X87_FSQRT:
+        return x87_run_fsqrt(cw, a, NULL);
+    case X87_FRNDINT:
+        return x87_run_frndint(cw, a, NULL);
+    case X87_FSIN:
+        return x87_run_fsin(cw, a, NULL);
+    case X87_FCOS:
+        return x87_run_fcos(cw, a, NULL);
+    case X87_FSCALE:
+        return x87_run_fscale(cw, a, b);
+    case X87_FPREM:
+        return x87_run_fprem(cw, a, b);
+    case X87_FPREM1:
+        return x87_run_fprem1(cw, a, b);
+    case X87_FYL2X:
+        *shape = -1;
+        return x87_run_fyl2x(cw, a, b);
+    case X87_FYL2XP1:
+        *shape = -1;
+        return x87_run_fyl2xp1(cw, a, b);
+    case X87_FPATAN:
+        *shape = -1;
+        return x87_run_fpatan(cw, a, b);
+    case X87_FPTAN:
+        *shape = 2;
+        return x87_run_fptan(cw, a, NULL);
+    case X87_FSINCOS:
+        *shape = 2;
+        return x87_run_fsincos(cw, a, NULL);
+    default:
+        *shape = 2;
+        return x87_run_fxtract(cw, a, NULL);
     }
 }
 
@@ -396,8 +468,7 @@ static bool needs_st1(u64 code)
 static void examine(struct x86_cpu *cpu)
 {
     u16 sign = st(cpu, 0)->sign_exponent >> 15 ? X87_C1 : 0;
-    u16 class = empty(cpu, 0) ? X87_C3 | X87_C0
-                              : x87_run_fxam(cpu->fcw, st(cpu, 0), NULL).status;
+    u16 class = empty(cpu, 0) ? X87_C3 | X87_C0 : x87_run_fxam(cpu->fcw, st(cpu, 0), NULL).status;
 
     cpu->fsw = (u16)((cpu->fsw & ~X87_CONDITIONS) | (class & (X87_C0 | X87_C2 | X87_C3)) | sign);
 }

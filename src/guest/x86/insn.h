@@ -28,18 +28,18 @@
 
 enum x86_operand_kind {
     X86_OP_NONE,
-    X86_OP_REG,   /* general register, size; high-byte registers by .high */
-    X86_OP_MEM,   /* the instruction's memory operand, size bytes */
-    X86_OP_IMM,   /* value, already sign-extended to 64 bits as the form says */
-    X86_OP_REL,   /* branch displacement */
-    X86_OP_SEG,   /* segment register */
+    X86_OP_REG, /* general register, size; high-byte registers by .high */
+    X86_OP_MEM, /* the instruction's memory operand, size bytes */
+    X86_OP_IMM, /* value, already sign-extended to 64 bits as the form says */
+    X86_OP_REL, /* branch displacement */
+    X86_OP_SEG, /* segment register */
     X86_OP_CR,
     X86_OP_DR,
     X86_OP_XMM,
     X86_OP_MMX,
     X86_OP_ST,
-    X86_OP_FAR,   /* ptr16:16/32: value = offset, selector */
-    X86_OP_MOFFS, /* absolute address without ModRM: value */
+    X86_OP_FAR,     /* ptr16:16/32: value = offset, selector */
+    X86_OP_MOFFS,   /* absolute address without ModRM: value */
     X86_OP_STR_SRC, /* DS:[rSI] */
     X86_OP_STR_DST, /* ES:[rDI] */
 };
@@ -58,18 +58,18 @@ struct x86_row;
 struct x86_insn {
     const struct x86_row *row; /* NULL: #UD */
     u8 length;
-    u8 operand_size; /* 2, 4, 8 */
-    u8 address_size; /* 2, 4, 8 */
-    u8 code_size;    /* 2, 4, 8: the mode */
-    u8 rex;          /* 0 or 40h..4Fh */
+    u8 operand_size;       /* 2, 4, 8 */
+    u8 address_size;       /* 2, 4, 8 */
+    u8 code_size;          /* 2, 4, 8: the mode */
+    u8 rex;                /* 0 or 40h..4Fh */
     bool lock, rep, repne; /* prefixes present (rep = F3, repne = F2; also when mandatory) */
     bool opsize_prefix;    /* 66 present */
     u8 opcode, map;
     bool has_modrm;
     u8 modrm, mod, reg, rm; /* reg and rm with REX bits; rm as a register number if mod 3 */
     /* Memory operand: segment, base and index registers (-1 none), scale shift, displacement. */
-    u8 segment;      /* X86_ES.. effective, after overrides and defaults */
-    s8 base, index;  /* -1 none; base -2: RIP-relative */
+    u8 segment;     /* X86_ES.. effective, after overrides and defaults */
+    s8 base, index; /* -1 none; base -2: RIP-relative */
     u8 scale;
     s64 disp;
     u64 imm;

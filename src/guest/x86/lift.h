@@ -15,10 +15,10 @@
 struct x86_lift {
     struct ir_unit *u;
     const struct x86_insn *in;
-    u32 mode;         /* X86_MODE_* */
-    u32 offset;       /* of this instruction from base */
-    u32 next;         /* of the next one */
-    bool ended;       /* the block has its terminator */
+    u32 mode;   /* X86_MODE_* */
+    u32 offset; /* of this instruction from base */
+    u32 next;   /* of the next one */
+    bool ended; /* the block has its terminator */
     /* What the lifter knows of the lazy flags at this point; see cc.h. */
     struct x86_cc {
         bool known;
@@ -61,10 +61,10 @@ void lift_write(struct x86_lift *l, unsigned n, ir_ref value);
 ir_ref lift_address(struct x86_lift *l, unsigned n, bool write);
 
 /* Flags. */
-ir_ref lift_eflags_arith(struct x86_lift *l);  /* i64: the six flags in their places */
+ir_ref lift_eflags_arith(struct x86_lift *l); /* i64: the six flags in their places */
 void lift_set_eflags_arith(struct x86_lift *l, ir_ref flags); /* i64; other bits ignored */
-ir_ref lift_cf(struct x86_lift *l);            /* i1 */
-ir_ref lift_condition(struct x86_lift *l, unsigned cc); /* i1: Jcc condition code 0..15 */
+ir_ref lift_cf(struct x86_lift *l);                           /* i1 */
+ir_ref lift_condition(struct x86_lift *l, unsigned cc);       /* i1: Jcc condition code 0..15 */
 /* ZF PF CF as given (i1 each), OF SF AF 0: COMISD, PTEST, ... (@pf IR_NONE: 0) */
 void lift_set_zpc(struct x86_lift *l, ir_ref zf, ir_ref pf, ir_ref cf);
 

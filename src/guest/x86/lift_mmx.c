@@ -62,7 +62,7 @@ static ir_ref low(struct x86_lift *l, ir_ref v)
 #define BINARY(name, operation)                                                                    \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref b = low(l, source(l));                                                             \
+        ir_ref b = low(l, source(l));                                                              \
                                                                                                    \
         enter(l);                                                                                  \
         write(l, 0, ir_vlo(l->u, sse_op2(l, IR_##operation, low(l, read(l, 0)), b, 0)));           \
@@ -118,7 +118,7 @@ BINARY(punpckldq, vunpklo32)
 #define UNPACK_HIGH(name, operation)                                                               \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref b = low(l, source(l));                                                             \
+        ir_ref b = low(l, source(l));                                                              \
                                                                                                    \
         enter(l);                                                                                  \
         write(l, 0, ir_vhi(l->u, sse_op2(l, IR_##operation, low(l, read(l, 0)), b, 0)));           \
@@ -131,7 +131,7 @@ UNPACK_HIGH(punpckhdq, vunpklo32)
 #define JOINED(name, operation)                                                                    \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref b = source(l), v;                                                                  \
+        ir_ref b = source(l), v;                                                                   \
                                                                                                    \
         enter(l);                                                                                  \
         v = ir_vec(l->u, read(l, 0), b);                                                           \
@@ -150,7 +150,7 @@ JOINED(phsubsw, vhsubs16)
 #define UNARY(name, operation)                                                                     \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
-        ir_ref v = low(l, source(l));                                                             \
+        ir_ref v = low(l, source(l));                                                              \
                                                                                                    \
         enter(l);                                                                                  \
         write(l, 0, ir_vlo(l->u, sse_op1(l, IR_##operation, v, 0)));                               \

@@ -8,11 +8,22 @@
 static enum ir_type underflows(enum ir_op op)
 {
     switch (op) {
-    case IR_vfadd32: case IR_vfsub32: case IR_vfmul32: case IR_vfdiv32: case IR_vfaddsub32:
-    case IR_vfhadd32: case IR_vfhsub32: case IR_vcvtf64f32:
+    case IR_vfadd32:
+    case IR_vfsub32:
+    case IR_vfmul32:
+    case IR_vfdiv32:
+    case IR_vfaddsub32:
+    case IR_vfhadd32:
+    case IR_vfhsub32:
+    case IR_vcvtf64f32:
         return IR_F32;
-    case IR_vfadd64: case IR_vfsub64: case IR_vfmul64: case IR_vfdiv64: case IR_vfaddsub64:
-    case IR_vfhadd64: case IR_vfhsub64:
+    case IR_vfadd64:
+    case IR_vfsub64:
+    case IR_vfmul64:
+    case IR_vfdiv64:
+    case IR_vfaddsub64:
+    case IR_vfhadd64:
+    case IR_vfhsub64:
         return IR_F64;
     default:
         return IR_VOID;
@@ -300,8 +311,8 @@ void lift_cvtsd2ss(struct x86_lift *l)
 
 static ir_ref approximate(struct x86_lift *l, u32 helper, ir_ref bits)
 {
-    ir_ref r = ir_call(l->u, IR_I64, helper, ir_zext(l->u, IR_I64, bits), IR_NONE, IR_NONE,
-                       IR_NONE);
+    ir_ref r =
+        ir_call(l->u, IR_I64, helper, ir_zext(l->u, IR_I64, bits), IR_NONE, IR_NONE, IR_NONE);
 
     return ir_trunc(l->u, IR_I32, r);
 }

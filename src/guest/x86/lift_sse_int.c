@@ -191,8 +191,9 @@ static void blend(struct x86_lift *l, enum ir_op op)
 {
     ir_ref b = sse_read(l, 1);
 
-    sse_write(l, 0, ir_emit(l->u, op, IR_V128, destination(l), b,
-                            ir_get(l->u, IR_V128, XMM0_SLOT), IR_NONE, 0));
+    sse_write(l, 0,
+              ir_emit(l->u, op, IR_V128, destination(l), b, ir_get(l->u, IR_V128, XMM0_SLOT),
+                      IR_NONE, 0));
 }
 
 void lift_pblendvb(struct x86_lift *l)
@@ -310,9 +311,8 @@ static void compare_strings(struct x86_lift *l, bool explicit_lengths, bool mask
 {
     u64 form = (explicit_lengths ? 1 : 0) | (l->in->rex & 8 ? 2 : 0) | (mask ? 4 : 0);
     const struct x86_operand *b = &l->in->op[1];
-    ir_ref v = b->kind == X86_OP_MEM
-                   ? ir_ld(l->u, IR_V128, sse_address(l, 16, false, UNALIGNED), 0)
-                   : sse_read(l, 1);
+    ir_ref v = b->kind == X86_OP_MEM ? ir_ld(l->u, IR_V128, sse_address(l, 16, false, UNALIGNED), 0)
+                                     : sse_read(l, 1);
     ir_ref flags;
 
     ir_put(l->u, X86_SLOT(common.scratch), v);

@@ -42,8 +42,8 @@ struct x86_event {
               * exception (ICEBP), 6 software exception (INT3, INTO) */
     bool has_error;
     u32 error;
-    u32 insn_len;   /* types 4..6: RIP pushed is RIP + this */
-    u64 payload;    /* #PF: the address for CR2; #DB: the DR6 bits */
+    u32 insn_len; /* types 4..6: RIP pushed is RIP + this */
+    u64 payload;  /* #PF: the address for CR2; #DB: the DR6 bits */
     bool has_payload;
 };
 
@@ -66,7 +66,8 @@ struct x86_debugger {
     u64 dr[4]; /* linear addresses; */
     u32 dr7;   /* what they mean, as in DR7; 0: nothing is set */
     u32 hits;  /* DR6 bits met and not yet reported */
-    bool alone; /* instructions run one by one: hits are noted instead of leaving before the access */
+    bool
+        alone; /* instructions run one by one: hits are noted instead of leaving before the access */
 };
 
 /* x87 data registers are kept as 80-bit values in 16-byte slots, physical numbering: ST(i) is
@@ -92,12 +93,12 @@ struct x86_cpu {
     struct x86_seg seg[X86_SEGS];
     struct x86_table gdtr, idtr;
     u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
-    u64 dr[8]; /* 0..3, 6, 7 used */
+    u64 dr[8];      /* 0..3, 6, 7 used */
     u32 debug_hits; /* data breakpoints (DR6 bits) that this instruction met */
     struct x86_debugger debugger;
     u32 pkru;
     u8 cpl;
-    u8 walk_rights; /* of the last finished walk: bit 0 user, 1 writable, 2 execute-disable */
+    u8 walk_rights;      /* of the last finished walk: bit 0 user, 1 writable, 2 execute-disable */
     bool iret_keeps_nmi; /* VMX: IRET leaves blocking by NMI alone (SDM vol. 3 26.3) */
     bool nmi_unblocked;  /* by the IRET under way, should it fault */
 
@@ -106,7 +107,7 @@ struct x86_cpu {
     u32 mxcsr;
     u16 fcw, fsw; /* fsw with TOP 0 */
     u8 ftop;
-    u8 ftag;      /* abridged: bit i set = physical register i not empty (FXSAVE form) */
+    u8 ftag; /* abridged: bit i set = physical register i not empty (FXSAVE form) */
     u16 fop;
     u64 fip, fdp;
     u16 fcs, fds;
@@ -134,16 +135,16 @@ struct x86_cpu {
     u64 tsc_offset, tsc_scale; /* guest TSC = host TSC * scale / 2^48 + offset */
     u64 monitor_addr;
     bool monitor_armed;
-    u64 pdpte[4];              /* PAE paging: the PDPTE registers, loaded with CR3 (SDM vol. 3 4.4.1) */
-    u64 space_key;             /* what memory->switch_space was last told, */
-    u32 space_priv;            /* valid while common.tlb is not NULL */
-    u32 features;              /* X86_FEATURE_*, from CPUID by x86_update_features; 0: not yet */
-    bool pkey_used;            /* a walk met a protection key other than 0: WRPKRU must flush */
-    u8 random_left;            /* unused bytes at the end of random[], for RDRAND and RDSEED */
+    u64 pdpte[4];   /* PAE paging: the PDPTE registers, loaded with CR3 (SDM vol. 3 4.4.1) */
+    u64 space_key;  /* what memory->switch_space was last told, */
+    u32 space_priv; /* valid while common.tlb is not NULL */
+    u32 features;   /* X86_FEATURE_*, from CPUID by x86_update_features; 0: not yet */
+    bool pkey_used; /* a walk met a protection key other than 0: WRPKRU must flush */
+    u8 random_left; /* unused bytes at the end of random[], for RDRAND and RDSEED */
     u8 random[128];
-    u64 phys_mask;             /* addresses at or above are reserved: 1 << MAXPHYADDR, minus 1 */
+    u64 phys_mask; /* addresses at or above are reserved: 1 << MAXPHYADDR, minus 1 */
     const struct x86_hooks *hooks;
-    void *engine;              /* the soft vCPU behind the hooks */
+    void *engine;                  /* the soft vCPU behind the hooks */
     const struct x86_model *model; /* CPUID feature model, guest/x86/model.h */
 };
 
@@ -159,9 +160,9 @@ enum {
     X86_EXIT_STATE,                 /* mode or address space changed: just go on */
     X86_EXIT_HALT_CHECK,            /* STI, POP SS, IRET ...: look for interrupts, then go on */
     X86_EXIT_UNIMPLEMENTED,         /* decoded but not implemented: a loud report with the bytes */
-    X86_EXIT_DEBUGGER,              /* before an instruction at a breakpoint of the debugger's (hits is
+    X86_EXIT_DEBUGGER,    /* before an instruction at a breakpoint of the debugger's (hits is
                                      * set), or that is about to touch watched data (it is not) */
-    X86_EXIT_VECTOR = 64,           /* + vector: exception with error code 0 if it has one */
+    X86_EXIT_VECTOR = 64, /* + vector: exception with error code 0 if it has one */
 };
 
 /* mode word (struct guest_cpu.mode): everything that changes what code means. */
@@ -170,23 +171,26 @@ enum {
     X86_MODE_CODE32 = 1,
     X86_MODE_CODE64 = 2,
     X86_MODE_CODE_MASK = 3,
-    X86_MODE_SS32 = 1 << 2,      /* SS.B: 32-bit stack pointer (64-bit mode: not used) */
-    X86_MODE_CPL_SHIFT = 3,      /* 2 bits */
+    X86_MODE_SS32 = 1 << 2, /* SS.B: 32-bit stack pointer (64-bit mode: not used) */
+    X86_MODE_CPL_SHIFT = 3, /* 2 bits */
     X86_MODE_CPL_MASK = 3 << 3,
-    X86_MODE_PE = 1 << 5,        /* protected mode */
+    X86_MODE_PE = 1 << 5, /* protected mode */
     X86_MODE_VM86 = 1 << 6,
     X86_MODE_LMA = 1 << 7,
-    X86_MODE_FLAT = 1 << 8,      /* CS DS ES SS have base 0 and no limit, are readable/writable */
-    X86_MODE_FLAT_CS = 1 << 9,   /* CS has base 0 and no limit */
+    X86_MODE_FLAT = 1 << 8,    /* CS DS ES SS have base 0 and no limit, are readable/writable */
+    X86_MODE_FLAT_CS = 1 << 9, /* CS has base 0 and no limit */
     X86_MODE_TF = 1 << 10,
     X86_MODE_FPU_TRAP = 1 << 11, /* CR0.EM or CR0.TS: x87/MMX need #NM checks by helper */
     X86_MODE_SSE_TRAP = 1 << 12, /* CR0.EM, CR0.TS or !CR4.OSFXSR: SSE needs checks by helper */
-    X86_MODE_FP_UNMASKED = 1 << 13, /* MXCSR exception unmasked: SSE arithmetic by checking helpers */
-    X86_MODE_NONROOT = 1 << 14,  /* in VMX non-root operation of a guest's VMCS (not the root VMCS) */
-    X86_MODE_IOPL_OK = 1 << 15,  /* CPL <= IOPL (or real mode): CLI/STI/IN/OUT allowed without TSS */
-    X86_MODE_AC = 1 << 16,       /* alignment checks on: CPL 3, CR0.AM, EFLAGS.AC */
-    X86_MODE_DR = 1 << 17,       /* a breakpoint is enabled: checks around every instruction */
-    X86_MODE_BREAK_SHIFT = 20,   /* bit x86_break_hash(address) for each instruction breakpoint of the */
+    X86_MODE_FP_UNMASKED =
+        1 << 13, /* MXCSR exception unmasked: SSE arithmetic by checking helpers */
+    X86_MODE_NONROOT =
+        1 << 14, /* in VMX non-root operation of a guest's VMCS (not the root VMCS) */
+    X86_MODE_IOPL_OK = 1 << 15, /* CPL <= IOPL (or real mode): CLI/STI/IN/OUT allowed without TSS */
+    X86_MODE_AC = 1 << 16,      /* alignment checks on: CPL 3, CR0.AM, EFLAGS.AC */
+    X86_MODE_DR = 1 << 17,      /* a breakpoint is enabled: checks around every instruction */
+    X86_MODE_BREAK_SHIFT =
+        20, /* bit x86_break_hash(address) for each instruction breakpoint of the */
     X86_MODE_BREAK_MASK = 0xff << 20, /* debugger's: code at such addresses has a check */
 };
 
@@ -255,8 +259,26 @@ static inline u32 x86_break_hash(u64 address)
     (X86_FLAG_CF | X86_FLAG_PF | X86_FLAG_AF | X86_FLAG_ZF | X86_FLAG_SF | X86_FLAG_OF)
 
 enum {
-    X86_DE, X86_DB, X86_NMI, X86_BP, X86_OF, X86_BR, X86_UD, X86_NM, X86_DF, X86_TS = 10, X86_NP,
-    X86_SS_FAULT, X86_GP, X86_PF, X86_MF = 16, X86_AC, X86_MC, X86_XM, X86_VE, X86_CP,
+    X86_DE,
+    X86_DB,
+    X86_NMI,
+    X86_BP,
+    X86_OF,
+    X86_BR,
+    X86_UD,
+    X86_NM,
+    X86_DF,
+    X86_TS = 10,
+    X86_NP,
+    X86_SS_FAULT,
+    X86_GP,
+    X86_PF,
+    X86_MF = 16,
+    X86_AC,
+    X86_MC,
+    X86_XM,
+    X86_VE,
+    X86_CP,
 };
 
 #endif

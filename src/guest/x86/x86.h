@@ -20,8 +20,8 @@ struct x86_hooks {
      * instruction and everything else as it was. NULL: the instruction as the SDM has it. */
     void (*syscall)(struct x86_cpu *cpu);
     /* An instruction with basic exit reason @reason (HLT, CPUID, RDMSR, I/O, MOV CR, VMX...). */
-    void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len,
-                      u64 linear, u64 insn_info);
+    void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
+                      u64 insn_info);
     /* A VMX instruction that nobody intercepts, by its exit reason: the CPU executes it. @info: as
      * VM-exit instruction information; @linear: of its memory operand. */
     void (*vmx)(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsigned insn_len);
@@ -40,9 +40,9 @@ struct x86_hooks {
      * @probe. NULL while no VMCS with EPT is in effect: identity. */
     bool (*second_level)(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,
                          bool walk_entry, bool probe, struct guest_page *page);
-    u64 (*read_tpr)(struct x86_cpu *cpu);              /* CR8 */
+    u64 (*read_tpr)(struct x86_cpu *cpu); /* CR8 */
     void (*write_tpr)(struct x86_cpu *cpu, u64 value);
-    u64 (*tsc)(struct x86_cpu *cpu);                   /* the guest's TSC now */
+    u64 (*tsc)(struct x86_cpu *cpu); /* the guest's TSC now */
 };
 
 /* Power-on (or INIT, when @init) state, SDM vol. 3 table 9-1; first instruction at FFFFFFF0h. */

@@ -20,7 +20,7 @@ void print_hex(u64 value)
     print("0x");
     for (int shift = 60; shift >= 0; shift -= 4)
         if (value >> shift || !shift)
-            outb(0x3f8, (u8)"0123456789abcdef"[value >> shift & 15]);
+            outb(0x3f8, (u8) "0123456789abcdef"[value >> shift & 15]);
 }
 
 void quit(int status)

@@ -310,10 +310,10 @@ static void test_cache_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loop),       cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_loop),           cmocka_unit_test(test_calls),
         cmocka_unit_test(test_self_modifying), cmocka_unit_test(test_page_end),
-        cmocka_unit_test(test_mmio),       cmocka_unit_test(test_split_lock),
-        cmocka_unit_test(test_full_cache), cmocka_unit_test(test_cache_size),
+        cmocka_unit_test(test_mmio),           cmocka_unit_test(test_split_lock),
+        cmocka_unit_test(test_full_cache),     cmocka_unit_test(test_cache_size),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

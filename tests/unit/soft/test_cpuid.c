@@ -6,8 +6,8 @@
 #include "base/bits.h"
 #include "soft/cpuid.h"
 
-static struct cpuid_table build(const char *text, unsigned sockets, unsigned cores, unsigned threads,
-                                u32 apic_id)
+static struct cpuid_table build(const char *text, unsigned sockets, unsigned cores,
+                                unsigned threads, u32 apic_id)
 {
     struct engine_topology topology = {sockets * cores * threads, sockets, cores, threads};
     struct cpuid_model model;
@@ -55,7 +55,7 @@ static void test_levels(void **state)
     assert_int_equal(leaf(&v1, 1, 0)->ecx & v2_bits, 0);
     assert_true(leaf(&v2, 0x80000001, 0)->ecx & 1);
     assert_false(leaf(&v2, 1, 0)->ecx & (BIT(12) | BIT(28))); /* FMA, AVX */
-    assert_int_equal(leaf(&v2, 7, 0)->ebx & BIT(5), 0); /* AVX2 */
+    assert_int_equal(leaf(&v2, 7, 0)->ebx & BIT(5), 0);       /* AVX2 */
     assert_int_equal(leaf(&v1, 1, 0)->edx & 0x0789fbff & ~BIT(9), 0x0789fbff & ~BIT(9) & ~BIT(18));
 }
 
@@ -126,7 +126,7 @@ static void test_frequency(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identity), cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_identity),         cmocka_unit_test(test_levels),
         cmocka_unit_test(test_features_by_name), cmocka_unit_test(test_topology),
         cmocka_unit_test(test_frequency),
     };

@@ -293,10 +293,10 @@ static void test_x2apic(void **state)
     assert_int_equal(value, 3);
     assert_true(lapic_msr_read(l, 0x80d, &value));
     assert_int_equal(value, 1 << 3);
-    assert_false(lapic_msr_write(l, 0x80d, 1)); /* read-only */
+    assert_false(lapic_msr_write(l, 0x80d, 1));     /* read-only */
     assert_false(lapic_msr_read(l, 0x80e, &value)); /* no DFR */
     assert_false(lapic_msr_read(l, 0x831, &value)); /* no ICR2 */
-    assert_false(lapic_msr_write(l, 0x80b, 1)); /* EOI: only 0 */
+    assert_false(lapic_msr_write(l, 0x80b, 1));     /* EOI: only 0 */
     assert_true(lapic_msr_write(l, 0x80b, 0));
     assert_false(lapic_msr_write(l, 0x808, 0x100));
     assert_true(lapic_msr_write(l, 0x80f, 0x1ff));
@@ -374,11 +374,11 @@ static void test_image_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_reset_state), TEST(test_priorities), TEST(test_level_eoi),
-        TEST(test_timer_one_shot), TEST(test_timer_periodic), TEST(test_timer_divide_on_the_fly),
-        TEST(test_timer_deadline), TEST(test_masked_timer), TEST(test_icr),
-        TEST(test_error_interrupt), TEST(test_destinations), TEST(test_x2apic), TEST(test_lint0),
-        TEST(test_image_round_trip),
+        TEST(test_reset_state),     TEST(test_priorities),       TEST(test_level_eoi),
+        TEST(test_timer_one_shot),  TEST(test_timer_periodic),   TEST(test_timer_divide_on_the_fly),
+        TEST(test_timer_deadline),  TEST(test_masked_timer),     TEST(test_icr),
+        TEST(test_error_interrupt), TEST(test_destinations),     TEST(test_x2apic),
+        TEST(test_lint0),           TEST(test_image_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

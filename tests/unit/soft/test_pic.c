@@ -181,9 +181,14 @@ static void test_state_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_edge_and_priority), TEST(test_slave), TEST(test_mask_and_spurious),
-        TEST(test_level_triggered), TEST(test_rotation_and_special_mask), TEST(test_poll),
-        TEST(test_auto_eoi), TEST(test_state_round_trip),
+        TEST(test_edge_and_priority),
+        TEST(test_slave),
+        TEST(test_mask_and_spurious),
+        TEST(test_level_triggered),
+        TEST(test_rotation_and_special_mask),
+        TEST(test_poll),
+        TEST(test_auto_eoi),
+        TEST(test_state_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -128,9 +128,9 @@ static void test_read_back(void **state)
     struct fixture *f = *state;
 
     program(f, 0, 2, 100);
-    pit_write(&f->pit, 0x43, 0xe2); /* status of channel 0 */
+    pit_write(&f->pit, 0x43, 0xe2);                  /* status of channel 0 */
     assert_int_equal(pit_read(&f->pit, 0x40), 0xb4); /* output high, both bytes, mode 2 */
-    pit_write(&f->pit, 0x43, 0x34); /* no count yet: null count */
+    pit_write(&f->pit, 0x43, 0x34);                  /* no count yet: null count */
     pit_write(&f->pit, 0x43, 0xe2);
     assert_int_equal(pit_read(&f->pit, 0x40) & 0x40, 0x40);
     program(f, 2, 0, 1000);
@@ -218,9 +218,15 @@ static void test_state_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_rate), TEST(test_square_wave), TEST(test_terminal_count),
-        TEST(test_latch_and_access_modes), TEST(test_read_back), TEST(test_gate),
-        TEST(test_one_shot_by_gate), TEST(test_bcd), TEST(test_state_round_trip),
+        TEST(test_rate),
+        TEST(test_square_wave),
+        TEST(test_terminal_count),
+        TEST(test_latch_and_access_modes),
+        TEST(test_read_back),
+        TEST(test_gate),
+        TEST(test_one_shot_by_gate),
+        TEST(test_bcd),
+        TEST(test_state_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

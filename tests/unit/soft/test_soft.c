@@ -164,9 +164,10 @@ static void test_io(void **state)
     struct kvm_run *record;
 
     PLACE(f,
-          "\xb0\x5a\xe6\x80"             /* mov al, 5Ah; out 80h, al */
-          "\xba\x00\x10\xed"             /* mov dx, 1000h; in ax, dx */
-          "\xe6\xf4", true);
+          "\xb0\x5a\xe6\x80" /* mov al, 5Ah; out 80h, al */
+          "\xba\x00\x10\xed" /* mov dx, 1000h; in ax, dx */
+          "\xe6\xf4",
+          true);
     record = run(f, KVM_EXIT_IO);
     assert_int_equal(record->io.direction, KVM_EXIT_IO_OUT);
     assert_int_equal(record->io.port, 0x80);
@@ -193,7 +194,8 @@ static void test_string_io(void **state)
           "\xf3\x6e"                                 /* rep outsb */
           "\xbf\xfc\x2f\xb9\x06\x00"                 /* di = 2FFCh, cx = 6 */
           "\xf3\x6d"                                 /* rep insw: over the end of a page */
-          "\xe6\xf4", true);
+          "\xe6\xf4",
+          true);
     record = run(f, KVM_EXIT_IO);
     assert_int_equal(record->io.count, 5);
     assert_memory_equal(io_data(record), "hello", 5);
@@ -250,15 +252,16 @@ static void test_mmio(void **state)
     struct fixture *f = *state;
 
     PLACE(f,
-          "\xbb\x00\x00\x00\xd0"                 /* mov ebx, MMIO */
-          "\x8b\x03"                             /* mov eax, [ebx] */
-          "\x83\x43\x04\x05"                     /* add dword [ebx+4], 5 */
-          "\x66\x89\x43\x08"                     /* mov [ebx+8], ax */
-          "\xff\x73\x10"                         /* push dword [ebx+10h] */
+          "\xbb\x00\x00\x00\xd0" /* mov ebx, MMIO */
+          "\x8b\x03"             /* mov eax, [ebx] */
+          "\x83\x43\x04\x05"     /* add dword [ebx+4], 5 */
+          "\x66\x89\x43\x08"     /* mov [ebx+8], ax */
+          "\xff\x73\x10"         /* push dword [ebx+10h] */
           "\x8d\x73\x20\x8d\x7b\x40\xb9\x02\x00\x00\x00\xfc"
-          "\xf3\xa5"                             /* rep movsd: MMIO to MMIO, 2 */
-          "\xf0\x0f\xc1\x43\x50"                 /* lock xadd [ebx+50h], eax */
-          "\xe6\xf4", false);
+          "\xf3\xa5"             /* rep movsd: MMIO to MMIO, 2 */
+          "\xf0\x0f\xc1\x43\x50" /* lock xadd [ebx+50h], eax */
+          "\xe6\xf4",
+          false);
     expect_mmio(f, MMIO, 4, false, 0x11223344);
     expect_mmio(f, MMIO + 4, 4, false, 37);
     expect_mmio(f, MMIO + 4, 4, true, 42);
@@ -334,10 +337,11 @@ static void test_halt_and_pic(void **state)
     PLACE(f,
           "\xb0\x11\xe6\x20\xb0\x30\xe6\x21\xb0\x04\xe6\x21\xb0\x01\xe6\x21" /* 8259 to 30h */
           "\xb0\xfe\xe6\x21"                                                 /* only IRQ 0 */
-          "\xb0\x34\xe6\x43\xb0\xa9\xe6\x40\xb0\x04\xe6\x40" /* 8254: every ms */
-          "\xfb\xf4"                                         /* sti, hlt */
-          "\x83\x3e\x00\x20\x05\x72\xf8"                     /* until 5 came */
-          "\xe6\xf4", true);
+          "\xb0\x34\xe6\x43\xb0\xa9\xe6\x40\xb0\x04\xe6\x40"                 /* 8254: every ms */
+          "\xfb\xf4"                                                         /* sti, hlt */
+          "\x83\x3e\x00\x20\x05\x72\xf8"                                     /* until 5 came */
+          "\xe6\xf4",
+          true);
     expect_end(f);
     assert_int_equal(*(u16 *)(void *)(f->ram.hva + DATA), 5);
 }
@@ -386,11 +390,12 @@ static void test_startup_ipi(void **state)
 
     memcpy(f->ram.hva + 0x4000, "\x8c\xc8\xe6\x99", 4); /* mov ax, cs; out 99h, al */
     PLACE(f,
-          "\xbb\x00\x00\xe0\xfe"                                 /* ebx = APIC */
-          "\xc7\x83\x10\x03\x00\x00\x00\x00\x00\x01"             /* ICR2 = id 1 */
-          "\xc7\x83\x00\x03\x00\x00\x00\x45\x00\x00"             /* INIT */
-          "\xc7\x83\x00\x03\x00\x00\x04\x46\x00\x00"             /* SIPI 04h */
-          "\xe6\xf4", false);
+          "\xbb\x00\x00\xe0\xfe"                     /* ebx = APIC */
+          "\xc7\x83\x10\x03\x00\x00\x00\x00\x00\x01" /* ICR2 = id 1 */
+          "\xc7\x83\x00\x03\x00\x00\x00\x45\x00\x00" /* INIT */
+          "\xc7\x83\x00\x03\x00\x00\x04\x46\x00\x00" /* SIPI 04h */
+          "\xe6\xf4",
+          false);
     pthread_create(&thread, NULL, run_second, f);
     expect_end(f);
     pthread_join(thread, NULL);
@@ -419,7 +424,8 @@ static void test_msrs(void **state)
     struct {
         struct kvm_msrs head;
         struct kvm_msr_entry entry[4];
-    } msrs = {{.nmsrs = 4}, {{.index = 0x1b}, {.index = 0x10}, {.index = 0x123456}, {.index = 0x277}}};
+    } msrs = {{.nmsrs = 4},
+              {{.index = 0x1b}, {.index = 0x10}, {.index = 0x123456}, {.index = 0x277}}};
 
     assert_int_equal(f->ops->get_msrs(f->vcpu[0], &msrs.head), 2); /* up to the unknown one */
     assert_int_equal(msrs.entry[0].data, 0xfee00900);
@@ -534,16 +540,29 @@ static void test_breakpoints(void **state)
 
 #define TEST(name)                                                                                 \
     cmocka_unit_test_setup_teardown(name, setup, teardown),                                        \
-        {#name " interpreted", name, setup_interpreter, teardown, NULL}
+    {                                                                                              \
+#name " interpreted", name, setup_interpreter, teardown, NULL                              \
+    }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_power_on), TEST(test_io), TEST(test_string_io), TEST(test_string_io_backwards),
-        TEST(test_mmio), TEST(test_kick_in_replay), TEST(test_kick_before_run_and_while_spinning),
-        TEST(test_kick_from_thread), TEST(test_halt_and_pic), TEST(test_nmi),
-        TEST(test_startup_ipi), TEST(test_triple_fault), TEST(test_msrs),
-        TEST(test_state_round_trips), TEST(test_single_step), TEST(test_breakpoints),
+        TEST(test_power_on),
+        TEST(test_io),
+        TEST(test_string_io),
+        TEST(test_string_io_backwards),
+        TEST(test_mmio),
+        TEST(test_kick_in_replay),
+        TEST(test_kick_before_run_and_while_spinning),
+        TEST(test_kick_from_thread),
+        TEST(test_halt_and_pic),
+        TEST(test_nmi),
+        TEST(test_startup_ipi),
+        TEST(test_triple_fault),
+        TEST(test_msrs),
+        TEST(test_state_round_trips),
+        TEST(test_single_step),
+        TEST(test_breakpoints),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

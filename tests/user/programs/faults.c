@@ -42,13 +42,15 @@ static __attribute__((noinline)) void walk(char *p)
                      "1: add $1, %%rcx\n\t"
                      ".globl walk_store\n"
                      "walk_store: movb $7, (%0, %%rcx)\n\t"
-                     "jmp 1b" ::"r"(p) : "rcx", "memory");
+                     "jmp 1b" ::"r"(p)
+                     : "rcx", "memory");
 #elif defined(__riscv)
     __asm__ volatile("li t3, 0\n\tmv t4, %0\n\t"
                      "1: addi t3, t3, 1\n\taddi t4, t4, 1\n\t"
                      ".globl walk_store\n"
                      "walk_store: sb zero, 0(t4)\n\t"
-                     "j 1b" ::"r"(p) : "t3", "t4", "memory");
+                     "j 1b" ::"r"(p)
+                     : "t3", "t4", "memory");
 #endif
 }
 
@@ -57,7 +59,6 @@ static void report(const char *what, uint64_t base)
     printf("%s: signal %d code %d address +%llu\n", what, sig_seen, code_seen,
            (unsigned long long)(address_seen - base));
 }
-
 
 static __attribute__((noinline)) int deep(int n)
 {
@@ -101,7 +102,8 @@ int main(void)
     printf("stack overflow: signal %d\n", sig_seen);
 #if defined(__x86_64__) && !defined(PORTABLE)
     if (!sigsetjmp(back, 1))
-        __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" ::: "eax", "ecx", "edx");
+        __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" ::
+                             : "eax", "ecx", "edx");
     printf("division: signal %d code %d\n", sig_seen, code_seen);
     if (!sigsetjmp(back, 1))
         __asm__ volatile("hlt");

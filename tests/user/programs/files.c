@@ -43,8 +43,8 @@ static void regular(void)
     printf("size %ld mode %o links %ld mtime %ld.%ld blksize>0 %d\n", (long)st.st_size, st.st_mode,
            (long)st.st_nlink, (long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec, st.st_blksize > 0);
     show("stat", stat("data", &st2));
-    printf("same %d\n", st.st_ino == st2.st_ino && st.st_dev == st2.st_dev &&
-                            st.st_uid == getuid());
+    printf("same %d\n",
+           st.st_ino == st2.st_ino && st.st_dev == st2.st_dev && st.st_uid == getuid());
     show("again", open("data", O_CREAT | O_EXCL, 0600));
     show("dup2", dup2(fd, 40));
     show("fcntl", fcntl(40, F_GETFD));

@@ -28,8 +28,8 @@ static size_t make(uint8_t *to, int value)
 
 int main(void)
 {
-    uint8_t *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
-                      -1, 0);
+    uint8_t *p =
+        mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     long sum = 0;
     int ends[2];
 
@@ -65,8 +65,8 @@ int main(void)
     mprotect(p, 4096, PROT_READ | PROT_EXEC);
     printf("protected %d\n", ((function)p)());
     munmap(p, 8192);
-    p = mmap(p, 8192, PROT_READ | PROT_WRITE | PROT_EXEC,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    p = mmap(p, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+             -1, 0);
     make(p, 66);
     printf("mapped anew %d\n", ((function)p)());
 #if defined(__x86_64__) && !defined(PORTABLE)
@@ -80,11 +80,11 @@ int main(void)
     {
         /* A loop that counts up the operand of its own add: 1 + 2 + ... + 10. */
         static const uint8_t code[] = {
-            0x31, 0xc0,                         /* xor %eax, %eax */
-            0x83, 0xc0, 0x00,                   /* 2: add $0, %eax */
-            0xfe, 0x05, 0xf9, 0xff, 0xff, 0xff, /* incb -7(%rip): the operand */
+            0x31, 0xc0,                               /* xor %eax, %eax */
+            0x83, 0xc0, 0x00,                         /* 2: add $0, %eax */
+            0xfe, 0x05, 0xf9, 0xff, 0xff, 0xff,       /* incb -7(%rip): the operand */
             0x80, 0x3d, 0xf2, 0xff, 0xff, 0xff, 0x0b, /* cmpb $11, -14(%rip) */
-            0x75, 0xee,                         /* jne 2b */
+            0x75, 0xee,                               /* jne 2b */
             0xc3,
         };
 
