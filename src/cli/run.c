@@ -214,6 +214,25 @@ static int open_trace(struct run *run, struct err *err)
     return ret;
 }
 
+static int choose_entry(struct run *run, struct err *err)
+{
+    static const char *const names[] = {
+        [MACHINE_ENTRY_AUTO] = "auto",
+        [MACHINE_ENTRY_64] = "64",
+        [MACHINE_ENTRY_32] = "32",
+        [MACHINE_ENTRY_16] = "16",
+    };
+    const char *text = option(run, CLI_OPTION_ENTRY);
+
+    for (unsigned i = 0; text && i < ARRAY_SIZE(names); i++) {
+        if (!strcmp(text, names[i])) {
+            run->config.entry = i;
+            return 0;
+        }
+    }
+    return text ? err_set(err, -EINVAL, "--entry takes auto, 64, 32 or 16, not \"%s\"", text) : 0;
+}
+
 static int configure(struct run *run, struct err *err)
 {
     struct machine_config *config = &run->config;
@@ -239,6 +258,8 @@ static int configure(struct run *run, struct err *err)
         ret = cli_parse_switch("jit", option(run, CLI_OPTION_JIT), &config->jit, err);
     if (!ret)
         ret = cli_parse_switch("unpack", option(run, CLI_OPTION_UNPACK), &config->unpack, err);
+    if (!ret)
+        ret = choose_entry(run, err);
     if (!ret)
         ret = cli_parse_switch("reboot", option(run, CLI_OPTION_REBOOT), &reboot, err);
     config->end_on_reset = !reboot;

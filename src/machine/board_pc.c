@@ -346,6 +346,7 @@ static int boot(struct machine *machine, struct err *err)
         .command_line = machine->config.append,
         .initrd_path = machine->config.initrd,
         .unpack = machine->config.unpack,
+        .entry = machine->config.entry,
     };
     int ret = put_tables(machine, &ctx.rsdp, err);
 

@@ -114,7 +114,9 @@ int boot_kernel(struct boot_context *ctx, const char *path, struct err *err)
         boot_free_file(&file);
         return ret;
     }
-    if (boot_linux_recognizes(&file))
+    if (ctx->entry != MACHINE_ENTRY_AUTO && !boot_linux_recognizes(&file))
+        ret = err_set(err, -EINVAL, "--entry is for a Linux bzImage, which %s is not", path);
+    else if (boot_linux_recognizes(&file))
         ret = boot_linux(ctx, &file, err);
     else if (boot_multiboot_recognizes(&file) && !boot_pvh_recognizes(&file))
         ret = boot_multiboot(ctx, &file, err);
@@ -124,8 +126,8 @@ int boot_kernel(struct boot_context *ctx, const char *path, struct err *err)
         ret = err_set(err, -EINVAL, "the kernel %s is for arm64, not for x86-64", path);
     else
         ret = err_set(err, -EINVAL,
-                      "the kernel %s is neither a Linux bzImage nor an ELF file for x86-64 nor a "
-                      "Multiboot kernel",
+                      "the kernel %s is neither a Linux bzImage nor an ELF file nor a Multiboot "
+                      "kernel",
                       path);
     boot_free_file(&file);
     return ret;
@@ -248,6 +250,30 @@ int boot_enter_protected_mode(struct boot_context *ctx, u32 entry)
     ctx->sregs.cr0 = CR0_PE | CR0_ET;
     ctx->sregs.cr3 = ctx->sregs.cr4 = ctx->sregs.efer = 0;
     return set_segments(ctx, false);
+}
+
+void boot_enter_real_mode(struct boot_context *ctx, u32 gpa, u16 code_segment, u16 stack)
+{
+    struct kvm_sregs *s = &ctx->sregs;
+    struct kvm_segment data = {
+        .base = gpa,
+        .limit = 0xffff,
+        .selector = (u16)(gpa >> 4),
+        .type = 3,
+        .present = 1,
+        .s = 1,
+    };
+
+    set_registers(ctx, 0);
+    ctx->regs.rsp = stack;
+    s->ds = s->es = s->fs = s->gs = s->ss = s->cs = data;
+    s->cs.base = (u64)code_segment << 4;
+    s->cs.selector = code_segment;
+    s->cs.type = 11;
+    s->cr0 = CR0_ET;
+    s->cr3 = s->cr4 = s->efer = 0;
+    s->idt.base = 0;
+    s->idt.limit = 0x3ff;
 }
 
 /* The first 4 GiB mapped one to one by 2-MiB pages: a PML4, a PDPT and four page directories. */

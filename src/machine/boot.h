@@ -24,6 +24,7 @@ struct boot_context {
     const char *command_line; /* NULL: BOOT_DEFAULT_COMMAND_LINE for Linux, else empty */
     const char *initrd_path;  /* NULL without */
     bool unpack;
+    enum machine_entry entry;
 
     struct kvm_regs regs; /* in: power-on state; out: state at the first instruction */
     struct kvm_sregs sregs;
@@ -34,13 +35,14 @@ struct boot_context {
 /* Low memory that the protocols use; all of it is RAM and free once the kernel has copied it. */
 enum {
     BOOT_GDT = 0x500,
+    BOOT_SEED = 0x8000,        /* struct setup_data with random bytes */
     BOOT_PAGE_TABLES = 0x9000, /* 6 pages */
-    BOOT_PARAMS = 0x10000,     /* zero page, or PVH start info */
+    BOOT_PARAMS = 0x10000,     /* zero page, PVH start info, or Linux' real-mode program */
     BOOT_PVH_MODULES = 0x11000,
     BOOT_PVH_MAP = 0x12000,
-    BOOT_SEED = 0x13000, /* struct setup_data with random bytes */
     BOOT_COMMAND_LINE = 0x20000,
     BOOT_COMMAND_LINE_MAX = 0x10000,
+    BOOT_BIOS = 0xdf000, /* what answers a real-mode program's calls */
 };
 
 /* Reads all of @path. -ENOENT, -EISDIR, -EINVAL (empty), ... with a sentence that names @what. */
@@ -50,7 +52,7 @@ void boot_free_file(struct boot_file *file);
 /* Loads @path with whatever protocol its format asks for and fills ctx->regs and ctx->sregs. */
 int boot_kernel(struct boot_context *ctx, const char *path, struct err *err);
 
-/* Linux/x86 boot protocol (Linux, Documentation/arch/x86/boot.rst), 64-bit entry. */
+/* Linux/x86 boot protocol (Linux, Documentation/arch/x86/boot.rst). */
 bool boot_linux_recognizes(const struct boot_file *file);
 int boot_linux(struct boot_context *ctx, const struct boot_file *file, struct err *err);
 
@@ -62,10 +64,11 @@ int boot_pvh(struct boot_context *ctx, const struct boot_file *file, struct err 
 bool boot_multiboot_recognizes(const struct boot_file *file);
 int boot_multiboot(struct boot_context *ctx, const struct boot_file *file, struct err *err);
 
-/* ELF64 for x86-64: checks the header, -EINVAL with a sentence; copies the loadable segments to
- * their physical addresses within [1 MiB, ctx->low_end). @name stands for the file in sentences. */
+/* ELF for x86-64 or i386: checks the header, -EINVAL with a sentence; copies the loadable segments
+ * to their physical addresses within [1 MiB, ctx->low_end). */
 bool boot_elf_recognizes(const struct boot_file *file);
 struct boot_elf {
+    bool is_32bit;
     u64 entry;      /* as the header says */
     u64 first, end; /* physical range the segments cover */
     u64 pvh_entry;  /* from the XEN_ELFNOTE_PHYS32_ENTRY note, 0 without */
@@ -86,6 +89,12 @@ int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err);
 /* Segment states and tables both protocols share. */
 int boot_enter_long_mode(struct boot_context *ctx, u64 entry);
 int boot_enter_protected_mode(struct boot_context *ctx, u32 entry);
+/* Real mode, all data segments at @gpa, SP there too, below @stack. */
+void boot_enter_real_mode(struct boot_context *ctx, u32 gpa, u16 code_segment, u16 stack);
+
+/* Puts a small BIOS into memory and its entries into the interrupt vectors: console output to COM1,
+ * memory sizes and map; all else answers that it is not there. */
+int boot_put_bios(struct boot_context *ctx);
 
 /*
  * Unpacks a kernel's payload into @out, at most @out_size bytes (what the payload itself says it

@@ -1,4 +1,4 @@
-/* ELF64 executables for x86-64 (System V ABI, AMD64 supplement): header, segments, notes. */
+/* ELF executables for x86-64 and i386 (System V ABI and its supplements): header, segments, notes. */
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
@@ -13,32 +13,71 @@ bool boot_elf_recognizes(const struct boot_file *file)
     return file->size >= EI_NIDENT && !memcmp(file->data, ELFMAG, SELFMAG);
 }
 
-static int check_header(const struct boot_file *file, Elf64_Ehdr *header, struct err *err)
+/* What both classes' headers have, in the wider one's types. */
+struct header {
+    bool is_32bit;
+    u16 machine, type;
+    u64 entry, table; /* table: offset of the program headers */
+    unsigned count, entry_size;
+};
+
+static void read_header_32(const struct boot_file *file, struct header *header)
 {
-    if (file->data[EI_CLASS] != ELFCLASS64)
-        return err_set(err, -EINVAL, "the kernel %s is a 32-bit ELF file", file->path);
-    if (file->size < sizeof(*header))
+    Elf32_Ehdr raw;
+
+    memcpy(&raw, file->data, sizeof(raw));
+    *header = (struct header){true,        raw.e_machine, raw.e_type,     raw.e_entry,
+                              raw.e_phoff, raw.e_phnum,   raw.e_phentsize};
+}
+
+static void read_header_64(const struct boot_file *file, struct header *header)
+{
+    Elf64_Ehdr raw;
+
+    memcpy(&raw, file->data, sizeof(raw));
+    *header = (struct header){false,       raw.e_machine, raw.e_type,     raw.e_entry,
+                              raw.e_phoff, raw.e_phnum,   raw.e_phentsize};
+}
+
+static int check_header(const struct boot_file *file, struct header *header, struct err *err)
+{
+    bool is_32bit = file->data[EI_CLASS] == ELFCLASS32;
+    size_t size = is_32bit ? sizeof(Elf32_Phdr) : sizeof(Elf64_Phdr);
+
+    if (file->size < (is_32bit ? sizeof(Elf32_Ehdr) : sizeof(Elf64_Ehdr)))
         return err_set(err, -EINVAL, "the kernel %s is truncated within its ELF header",
                        file->path);
-    memcpy(header, file->data, sizeof(*header));
-    if (header->e_ident[EI_DATA] != ELFDATA2LSB || header->e_machine != EM_X86_64)
+    (is_32bit ? read_header_32 : read_header_64)(file, header);
+    if (file->data[EI_DATA] != ELFDATA2LSB || header->machine != (is_32bit ? EM_386 : EM_X86_64))
         return err_set(err, -EINVAL, "the kernel %s is an ELF file for another CPU (machine %u)",
-                       file->path, header->e_machine);
-    if (header->e_type != ET_EXEC || header->e_phentsize != sizeof(Elf64_Phdr))
+                       file->path, header->machine);
+    if (header->type != ET_EXEC || header->entry_size != size)
         return err_set(err, -EINVAL, "the kernel %s is not an executable ELF file", file->path);
-    if (header->e_phoff > file->size ||
-        (file->size - header->e_phoff) / sizeof(Elf64_Phdr) < header->e_phnum)
+    if (header->table > file->size || (file->size - header->table) / size < header->count)
         return err_set(err, -EINVAL, "the kernel %s is truncated within its program headers",
                        file->path);
     return 0;
 }
 
-static Elf64_Phdr segment_at(const struct boot_file *file, const Elf64_Ehdr *header, unsigned i)
+static Elf64_Phdr segment_at(const struct boot_file *file, const struct header *header, unsigned i)
 {
+    const u8 *at = file->data + header->table + (u64)i * header->entry_size;
     Elf64_Phdr segment;
+    Elf32_Phdr raw;
 
-    memcpy(&segment, file->data + header->e_phoff + i * sizeof(segment), sizeof(segment));
-    return segment;
+    if (!header->is_32bit) {
+        memcpy(&segment, at, sizeof(segment));
+        return segment;
+    }
+    memcpy(&raw, at, sizeof(raw));
+    return (Elf64_Phdr){
+        .p_type = raw.p_type,
+        .p_offset = raw.p_offset,
+        .p_paddr = raw.p_paddr,
+        .p_filesz = raw.p_filesz,
+        .p_memsz = raw.p_memsz,
+        .p_align = raw.p_align,
+    };
 }
 
 static bool in_file(const struct boot_file *file, const Elf64_Phdr *segment)
@@ -74,13 +113,13 @@ static u64 find_pvh_entry(const u8 *notes, u64 size, u64 align)
 
 int boot_elf_parse(const struct boot_file *file, struct boot_elf *elf, struct err *err)
 {
-    Elf64_Ehdr header;
+    struct header header;
     int ret = check_header(file, &header, err);
 
     if (ret)
         return ret;
-    *elf = (struct boot_elf){.entry = header.e_entry, .first = ~0ull};
-    for (unsigned i = 0; i < header.e_phnum; i++) {
+    *elf = (struct boot_elf){.is_32bit = header.is_32bit, .entry = header.entry, .first = ~0ull};
+    for (unsigned i = 0; i < header.count; i++) {
         Elf64_Phdr segment = segment_at(file, &header, i);
 
         if (segment.p_type != PT_LOAD && segment.p_type != PT_NOTE)
@@ -106,10 +145,10 @@ int boot_elf_parse(const struct boot_file *file, struct boot_elf *elf, struct er
 
 int boot_elf_load(struct boot_context *ctx, const struct boot_file *file, struct err *err)
 {
-    Elf64_Ehdr header;
+    struct header header;
     int ret = check_header(file, &header, err);
 
-    for (unsigned i = 0; !ret && i < header.e_phnum; i++) {
+    for (unsigned i = 0; !ret && i < header.count; i++) {
         Elf64_Phdr segment = segment_at(file, &header, i);
 
         if (segment.p_type != PT_LOAD || !segment.p_memsz)
@@ -136,11 +175,11 @@ struct move {
 
 static int plan_moves(const struct boot_file *file, u64 gpa, struct move *moves, unsigned *count)
 {
-    Elf64_Ehdr header;
+    struct header header;
     int ret = check_header(file, &header, NULL);
 
     *count = 0;
-    for (unsigned i = 0; !ret && i < header.e_phnum; i++) {
+    for (unsigned i = 0; !ret && i < header.count; i++) {
         Elf64_Phdr segment = segment_at(file, &header, i);
 
         if (segment.p_type != PT_LOAD || !segment.p_memsz)

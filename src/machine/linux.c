@@ -1,12 +1,18 @@
 /*
- * Linux bzImage by the 64-bit boot protocol (Linux, Documentation/arch/x86/boot.rst).
+ * Linux bzImage (Linux, Documentation/arch/x86/boot.rst), from protocol 2.02 (Linux 2.4) on.
  *
  * A bzImage carries a small program that decompresses the kernel proper, an ELF file, and jumps to
  * its entry. By default we do that work here, on the host's own CPU, and enter the ELF file at its
- * entry with the same state in which the decompressor would: paging with an identity map, RSI at
- * the zero page. What the guest loses by it is KASLR, because the kernel runs where it was linked,
- * and 5-level paging, which the decompressor would switch on. With ctx->unpack off, or when the
- * payload is of a kind we cannot unpack, the bzImage's own 64-bit entry runs.
+ * entry with the same state in which the decompressor would: (R)SI at the zero page, and for a
+ * 64-bit kernel paging with an identity map. What the guest loses by it is KASLR, because the
+ * kernel runs where it was linked, and 5-level paging, which the decompressor would switch on.
+ * With ctx->unpack off, or when the payload is of a kind we cannot unpack, one of the bzImage's own
+ * entries runs: the 64-bit one if it has it, else the 32-bit one.
+ *
+ * The 16-bit entry is the start of its real-mode program, which asks a BIOS for the memory map and
+ * then goes to the 32-bit entry itself; linux_bios.c has that BIOS.
+ *
+ * The zero page's screen_info stays empty: there is no screen, and so Linux looks for none.
  */
 #include <asm/bootparam.h>
 #include <errno.h>
@@ -22,9 +28,12 @@
 #define HEADER_OFFSET 0x1f1
 #define HEADER_MAGIC 0x53726448 /* "HdrS" */
 #define BOOT_FLAG 0xaa55
-#define OLDEST_PROTOCOL 0x020c /* 2.12: xloadflags */
+#define OLDEST_PROTOCOL 0x0202 /* cmd_line_ptr */
 #define ENTRY_64 0x200         /* offset of the 64-bit entry in the protected-mode kernel */
 #define LOADER_UNDEFINED 0xff
+#define REAL_MODE_MAX                                                                              \
+    0xe000 /* bytes of real-mode program with heap and stack, as boot.rst has it */
+#define HEAP_END_BIAS 0x200
 #define SECTOR 512
 #define SEED_BYTES 32
 
@@ -32,6 +41,7 @@ struct image {
     struct setup_header hdr;
     const u8 *kernel; /* the protected-mode part */
     size_t size;
+    size_t setup; /* bytes of the real-mode part, before it */
 };
 
 bool boot_linux_recognizes(const struct boot_file *file)
@@ -44,6 +54,37 @@ bool boot_linux_recognizes(const struct boot_file *file)
     return hdr.boot_flag == BOOT_FLAG && hdr.header == HEADER_MAGIC;
 }
 
+/* Fields that came with later protocols, as their absence is to be understood. What an old header
+ * has in their place is code. */
+static void complete_header(struct image *image)
+{
+    enum { UNPACKED_RATIO = 4 }; /* more than any compressor made of a kernel of that time */
+    struct setup_header *hdr = &image->hdr;
+
+    if (hdr->version < 0x0203)
+        hdr->initrd_addr_max = 0x37ffffff;
+    if (hdr->version < 0x0205)
+        hdr->relocatable_kernel = hdr->min_alignment = 0, hdr->kernel_alignment = 0;
+    if (hdr->version < 0x0206)
+        hdr->cmdline_size = 255;
+    if (hdr->version < 0x0207)
+        hdr->hardware_subarch = 0, hdr->hardware_subarch_data = 0;
+    if (hdr->version < 0x0208)
+        hdr->payload_offset = hdr->payload_length = 0;
+    if (hdr->version < 0x0209)
+        hdr->setup_data = 0;
+    if (hdr->version < 0x020a) {
+        hdr->pref_address = MiB;
+        hdr->init_size = (u32)image->size * UNPACKED_RATIO;
+    }
+    if (hdr->version < 0x020b)
+        hdr->handover_offset = 0;
+    if (hdr->version < 0x020c)
+        hdr->xloadflags = 0;
+    if (hdr->version < 0x020f)
+        hdr->kernel_info_offset = 0;
+}
+
 static int parse(const struct boot_file *file, struct image *image, struct err *err)
 {
     struct setup_header *hdr = &image->hdr;
@@ -52,11 +93,8 @@ static int parse(const struct boot_file *file, struct image *image, struct err *
     memcpy(hdr, file->data + HEADER_OFFSET, sizeof(*hdr));
     if (hdr->version < OLDEST_PROTOCOL)
         return err_set(err, -EINVAL,
-                       "the kernel %s speaks boot protocol %u.%02u; 2.12 or newer is needed",
+                       "the kernel %s speaks boot protocol %u.%02u; 2.02 or newer is needed",
                        file->path, hdr->version >> 8, hdr->version & 0xff);
-    if (!(hdr->xloadflags & XLF_KERNEL_64))
-        return err_set(err, -EINVAL, "the kernel %s is a 32-bit kernel: it has no 64-bit entry",
-                       file->path);
     if (!(hdr->loadflags & LOADED_HIGH))
         return err_set(err, -EINVAL, "the kernel %s is a zImage, which loads below 1 MiB",
                        file->path);
@@ -70,6 +108,26 @@ static int parse(const struct boot_file *file, struct image *image, struct err *
                        file->path, whole, file->size);
     image->kernel = file->data + setup;
     image->size = file->size - setup;
+    image->setup = setup;
+    complete_header(image);
+    return 0;
+}
+
+/* AUTO becomes one of the others. */
+static int choose_entry(const struct boot_context *ctx, const struct boot_file *file,
+                        const struct image *image, enum machine_entry *entry, struct err *err)
+{
+    bool has_64 = image->hdr.xloadflags & XLF_KERNEL_64;
+
+    *entry = ctx->entry;
+    if (*entry == MACHINE_ENTRY_AUTO)
+        *entry = has_64 ? MACHINE_ENTRY_64 : MACHINE_ENTRY_32;
+    if (*entry == MACHINE_ENTRY_64 && !has_64)
+        return err_set(err, -EINVAL, "the kernel %s has no 64-bit entry, only --entry 32 and 16",
+                       file->path);
+    if (*entry == MACHINE_ENTRY_16 && image->setup > REAL_MODE_MAX / 2)
+        return err_set(err, -EINVAL, "the real-mode program of the kernel %s is too large",
+                       file->path);
     return 0;
 }
 
@@ -128,22 +186,22 @@ static int unpack(const struct payload *payload, u8 *out)
     return done == (s64)payload->unpacked ? 0 : -EINVAL;
 }
 
-/* The kernel proper must lie in RAM and be entered within. */
+/* The kernel proper must lie in RAM, be entered within, and want the mode we enter it in. */
 static int check_unpacked(const struct boot_context *ctx, const struct boot_file *vmlinux,
-                          struct boot_elf *elf)
+                          bool is_32bit, struct boot_elf *elf)
 {
     int ret = boot_elf_parse(vmlinux, elf, NULL);
 
-    return !ret && elf->first >= MiB && elf->end <= ctx->low_end && elf->entry >= elf->first &&
-                   elf->entry < elf->end
+    return !ret && elf->is_32bit == is_32bit && elf->first >= MiB && elf->end <= ctx->low_end &&
+                   elf->entry >= elf->first && elf->entry < elf->end
                ? 0
                : -EINVAL;
 }
 
 /*
  * Unpacks straight into guest memory, so far below the kernel's place that its first segment comes
- * to lie where it belongs (kernels are linked with segments at file offsets of 2 MiB and up). When
- * that does not work out, the memory is as before.
+ * to lie where it belongs (64-bit kernels are linked with segments at file offsets of 2 MiB and up).
+ * When that does not work out, the memory is as before.
  */
 static int unpack_in_place(struct boot_context *ctx, const struct boot_file *file,
                            const struct image *image, const struct payload *payload,
@@ -161,7 +219,7 @@ static int unpack_in_place(struct boot_context *ctx, const struct boot_file *fil
         return -ENOTSUP;
     ret = unpack(payload, vmlinux.data);
     if (!ret)
-        ret = check_unpacked(ctx, &vmlinux, elf);
+        ret = check_unpacked(ctx, &vmlinux, false, elf);
     if (!ret)
         ret = boot_elf_settle(ctx, &vmlinux, gpa);
     if (ret)
@@ -170,7 +228,7 @@ static int unpack_in_place(struct boot_context *ctx, const struct boot_file *fil
 }
 
 static int unpack_and_copy(struct boot_context *ctx, const struct boot_file *file,
-                           const struct payload *payload, struct boot_elf *elf)
+                           const struct payload *payload, bool is_32bit, struct boot_elf *elf)
 {
     struct boot_file vmlinux = {.path = file->path, .size = payload->unpacked};
     int ret;
@@ -181,49 +239,57 @@ static int unpack_and_copy(struct boot_context *ctx, const struct boot_file *fil
         return -ENOTSUP;
     ret = unpack(payload, vmlinux.data);
     if (!ret)
-        ret = check_unpacked(ctx, &vmlinux, elf);
+        ret = check_unpacked(ctx, &vmlinux, is_32bit, elf);
     if (!ret)
         ret = boot_elf_load(ctx, &vmlinux, NULL);
     boot_free_file(&vmlinux);
     return ret ? -ENOTSUP : 0;
 }
 
+/* Where the kernel is, and how it is entered. */
+struct placed {
+    u64 first, end;
+    u64 entry; /* gpa; with 16: of the code that the real-mode program goes to */
+    enum machine_entry mode;
+};
+
 /* Loads the kernel proper at its linked address. -ENOTSUP when the bzImage must do it itself. */
 static int load_unpacked(struct boot_context *ctx, const struct boot_file *file,
-                         const struct image *image, u64 *entry, u64 *first, u64 *end)
+                         const struct image *image, struct placed *placed)
 {
+    bool is_32bit = placed->mode == MACHINE_ENTRY_32;
     struct payload payload;
     struct boot_elf elf;
     int ret = find_payload(image, &payload);
 
     if (!ret) {
-        ret = unpack_in_place(ctx, file, image, &payload, &elf);
+        ret = is_32bit ? -ENOTSUP : unpack_in_place(ctx, file, image, &payload, &elf);
         if (ret)
-            ret = unpack_and_copy(ctx, file, &payload, &elf);
+            ret = unpack_and_copy(ctx, file, &payload, is_32bit, &elf);
     }
     if (ret)
         return -ENOTSUP;
-    *entry = elf.entry;
-    *first = elf.first;
-    *end = elf.first + image->hdr.init_size;
-    if (*end < elf.end)
-        *end = elf.end;
+    placed->entry = elf.entry;
+    placed->first = elf.first;
+    placed->end = elf.first + image->hdr.init_size;
+    if (placed->end < elf.end)
+        placed->end = elf.end;
     return 0;
 }
 
 static int load_packed(struct boot_context *ctx, const struct boot_file *file,
-                       const struct image *image, u64 *entry, u64 *first, u64 *end, struct err *err)
+                       const struct image *image, struct placed *placed, struct err *err)
 {
-    int ret = choose_address(ctx, file, &image->hdr, first, err);
+    int ret = choose_address(ctx, file, &image->hdr, &placed->first, err);
 
     if (ret)
         return ret;
-    *entry = *first + ENTRY_64;
-    *end = *first + image->hdr.init_size;
+    placed->entry = placed->first + (placed->mode == MACHINE_ENTRY_64 ? ENTRY_64 : 0);
+    placed->end = placed->first + image->hdr.init_size;
     if (image->size > image->hdr.init_size)
         return err_set(err, -EINVAL, "the kernel %s is larger than the memory it asks for",
                        file->path);
-    return mem_write(ctx->mem, *first, image->kernel, image->size);
+    return mem_write(ctx->mem, placed->first, image->kernel, image->size);
 }
 
 /* Random bytes for the guest's generator, which without KASLR has no other early source. */
@@ -238,23 +304,33 @@ static int put_seed(struct boot_context *ctx)
     return mem_write(ctx->mem, BOOT_SEED, &seed, sizeof(seed));
 }
 
-static int put_zero_page(struct boot_context *ctx, const struct image *image, u64 kernel,
-                         u64 initrd, u64 initrd_size)
+/* What the kernel is told in its own header, whichever way it is entered. */
+static struct setup_header fill_header(const struct image *image, const struct placed *placed,
+                                       u64 initrd, u64 initrd_size)
+{
+    struct setup_header hdr = image->hdr;
+
+    hdr.type_of_loader = LOADER_UNDEFINED;
+    hdr.code32_start = (u32)placed->first;
+    hdr.cmd_line_ptr = BOOT_COMMAND_LINE;
+    hdr.ramdisk_image = (u32)initrd;
+    hdr.ramdisk_size = (u32)initrd_size;
+    if (hdr.version >= 0x0209)
+        hdr.setup_data = BOOT_SEED;
+    hdr.vid_mode = 0xffff; /* "normal" */
+    return hdr;
+}
+
+static int put_zero_page(struct boot_context *ctx, const struct setup_header *hdr)
 {
     struct boot_params *bp = calloc(1, sizeof(*bp));
     int ret;
 
     if (!bp)
         return -ENOMEM;
-    bp->hdr = image->hdr;
-    bp->hdr.type_of_loader = LOADER_UNDEFINED;
-    bp->hdr.code32_start = (u32)kernel;
-    bp->hdr.cmd_line_ptr = BOOT_COMMAND_LINE;
-    bp->hdr.ramdisk_image = (u32)initrd;
-    bp->hdr.ramdisk_size = (u32)initrd_size;
-    bp->hdr.setup_data = BOOT_SEED;
-    bp->hdr.vid_mode = 0xffff; /* "normal" */
+    bp->hdr = *hdr;
     bp->acpi_rsdp_addr = ctx->rsdp;
+    bp->alt_mem_k = (u32)((ctx->low_end - MiB) / KiB);
     bp->e820_entries = (u8)ctx->map->count;
     for (unsigned i = 0; i < ctx->map->count; i++) {
         bp->e820_table[i].addr = ctx->map->ranges[i].first;
@@ -266,31 +342,72 @@ static int put_zero_page(struct boot_context *ctx, const struct image *image, u6
     return ret;
 }
 
+/* The real-mode program with the header it finds in itself. Of that no more is replaced than it
+ * has: its length is in the jump over it. */
+static int put_real_mode(struct boot_context *ctx, const struct boot_file *file,
+                         const struct image *image, const struct setup_header *filled)
+{
+    struct setup_header hdr = *filled;
+    u64 len = 0x202 + (hdr.jump >> 8) - HEADER_OFFSET;
+    int ret;
+
+    hdr.loadflags |= CAN_USE_HEAP;
+    hdr.heap_end_ptr = REAL_MODE_MAX - HEAP_END_BIAS;
+    ret = mem_write(ctx->mem, BOOT_PARAMS, file->data, image->setup);
+    if (!ret)
+        ret = mem_write(ctx->mem, BOOT_PARAMS + HEADER_OFFSET, &hdr,
+                        len < sizeof(hdr) ? len : sizeof(hdr));
+    if (!ret)
+        ret = boot_put_bios(ctx);
+    if (!ret)
+        boot_enter_real_mode(ctx, BOOT_PARAMS, (BOOT_PARAMS + 0x200) >> 4, REAL_MODE_MAX);
+    return ret;
+}
+
+/* Everything is in place: the header, and the state that the entry asks for. */
+static int enter(struct boot_context *ctx, const struct boot_file *file, const struct image *image,
+                 const struct placed *placed, const struct setup_header *hdr)
+{
+    int ret;
+
+    if (placed->mode == MACHINE_ENTRY_16)
+        return put_real_mode(ctx, file, image, hdr);
+    ret = put_zero_page(ctx, hdr);
+    if (!ret)
+        ret = placed->mode == MACHINE_ENTRY_64 ? boot_enter_long_mode(ctx, placed->entry)
+                                               : boot_enter_protected_mode(ctx, (u32)placed->entry);
+    ctx->regs.rsi = BOOT_PARAMS;
+    return ret;
+}
+
 int boot_linux(struct boot_context *ctx, const struct boot_file *file, struct err *err)
 {
-    u64 entry, first, end, initrd, initrd_size;
+    struct setup_header hdr;
+    u64 initrd, initrd_size;
+    struct placed placed;
     struct image image;
     int ret = parse(file, &image, err);
 
+    if (!ret)
+        ret = choose_entry(ctx, file, &image, &placed.mode, err);
     if (ret)
         return ret;
-    ret = ctx->unpack ? load_unpacked(ctx, file, &image, &entry, &first, &end) : -ENOTSUP;
+    ret = ctx->unpack && ctx->entry == MACHINE_ENTRY_AUTO
+              ? load_unpacked(ctx, file, &image, &placed)
+              : -ENOTSUP;
     if (ret == -ENOTSUP)
-        ret = load_packed(ctx, file, &image, &entry, &first, &end, err);
+        ret = load_packed(ctx, file, &image, &placed, err);
     if (ret)
         return ret;
-    if (end > ctx->low_end)
-        return choose_address(ctx, file, &image.hdr, &first, err);
-    ret = boot_load_initrd(ctx, (u64)image.hdr.initrd_addr_max + 1, first, end, &initrd,
-                           &initrd_size, err);
+    if (placed.end > ctx->low_end)
+        return choose_address(ctx, file, &image.hdr, &placed.first, err);
+    ret = boot_load_initrd(ctx, (u64)image.hdr.initrd_addr_max + 1, placed.first, placed.end,
+                           &initrd, &initrd_size, err);
     if (!ret)
         ret = boot_put_command_line(ctx, image.hdr.cmdline_size, err);
-    if (!ret)
-        ret = put_seed(ctx);
-    if (!ret)
-        ret = put_zero_page(ctx, &image, first, initrd, initrd_size);
-    if (!ret)
-        ret = boot_enter_long_mode(ctx, entry);
-    ctx->regs.rsi = BOOT_PARAMS;
-    return ret;
+    if (ret)
+        return ret;
+    hdr = fill_header(&image, &placed, initrd, initrd_size);
+    ret = put_seed(ctx);
+    return ret ? ret : enter(ctx, file, &image, &placed, &hdr);
 }

@@ -39,6 +39,10 @@ struct machine_serial {
     void *opaque;
 };
 
+/* By which of its entries a Linux bzImage is started. AUTO: the 64-bit one, or the 32-bit one of a
+ * kernel that has no other; and the kernel is unpacked first if the configuration says so. */
+enum machine_entry { MACHINE_ENTRY_AUTO, MACHINE_ENTRY_64, MACHINE_ENTRY_32, MACHINE_ENTRY_16 };
+
 #define MACHINE_MAX_DISKS 8
 
 struct machine_disk {
@@ -58,6 +62,7 @@ struct machine_config {
     bool test_devices; /* what --test-devices adds */
     bool unpack;       /* decompress a bzImage's payload here and enter it directly */
     u64 memory;        /* bytes of RAM */
+    enum machine_entry entry;
     struct engine_topology topology;
     const char *cpu_model; /* NULL: the engine's default */
     bool jit;

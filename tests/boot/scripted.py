@@ -36,6 +36,11 @@ def main():
     print("the bzImage unpacks itself")
     check(run(triode, linux("quiet triode.poweroff", "--unpack", "off")), 0, "Triode guest ready")
 
+    print("the bzImage is entered in 32-bit and in real mode")
+    for entry in "32", "16":
+        check(run(triode, linux("triode.poweroff", "--entry", entry, "--mem", "5G")), 0,
+              "[mem 0x0000000100000000-0x000000017fffffff] usable", "Triode guest ready")
+
     print("compressed initrd, kernel as ELF by PVH")
     with tempfile.TemporaryDirectory() as folder:
         packed = os.path.join(folder, "initramfs.cpio.gz")

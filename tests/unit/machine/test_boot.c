@@ -210,6 +210,159 @@ static void bzimage_unpacked_here(void **state)
     check_long_mode(0x1000200);
 }
 
+static void check_protected_mode(u64 rip)
+{
+    const struct kvm_sregs *s = &t.ctx.sregs;
+
+    assert_int_equal(t.ctx.regs.rip, rip);
+    assert_int_equal(t.ctx.regs.rsi, BOOT_PARAMS);
+    assert_int_equal(t.ctx.regs.rflags, 2);
+    assert_int_equal(s->cr0, 0x11);
+    assert_int_equal(s->cr4 | s->efer, 0);
+    assert_int_equal(s->cs.selector, 0x10);
+    assert_int_equal(s->cs.db, 1);
+    assert_int_equal(s->cs.l, 0);
+    assert_int_equal(s->ds.selector, 0x18);
+    assert_int_equal(s->ss.selector, 0x18);
+}
+
+/* A kernel without 64-bit entry, and one that has it when it is asked for the other. */
+static void bzimage_by_its_32bit_entry(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES];
+    size_t len = make_bzimage(image, "", 0);
+
+    (void)state;
+    t.ctx.entry = MACHINE_ENTRY_32;
+    assert_int_equal(boot(image, len), 0);
+    check_protected_mode(0x1000000);
+    assert_int_equal(zero_page()->hdr.code32_start, 0x1000000);
+    assert_memory_equal(t.ram + 0x1000000, image + SETUP_BYTES, KERNEL_BYTES);
+    t.ctx.entry = MACHINE_ENTRY_AUTO;
+    ((struct setup_header *)(image + 0x1f1))->xloadflags = 0;
+    assert_int_equal(boot(image, len), 0);
+    check_protected_mode(0x1000000);
+    t.ctx.entry = MACHINE_ENTRY_64;
+    refused(image, len, "no 64-bit entry");
+    t.ctx.entry = MACHINE_ENTRY_32;
+    refused(image, SETUP_BYTES, "truncated");
+    make_elf(image);
+    refused(image, ELF_BYTES, "--entry");
+    t.ctx.entry = MACHINE_ENTRY_AUTO;
+}
+
+/* An i386 ELF kernel at 16 MiB, entered 16 bytes in, with a PVH note. */
+static size_t make_elf32(u8 *image)
+{
+    static const u32 note[] = {4, 4, 18, 0x006e6558, 0x1000020};
+
+    memset(image, 0, ELF_BYTES);
+    memcpy(image,
+           "\x7f"
+           "ELF\1\1\1",
+           7);
+    memcpy(image + 16, (u16[]){2, 3}, 4);
+    memcpy(image + 24, (u32[]){0x1000010, 52}, 8);
+    memcpy(image + 42, (u16[]){32, 2}, 4);
+    memcpy(image + 52, (u32[]){1, 512, 0xc1000000, 0x1000000, 512, 4096, 7, 4096}, 32);
+    memcpy(image + 84, (u32[]){4, 256, 0, 0, sizeof(note), sizeof(note), 4, 4}, 32);
+    memcpy(image + 256, note, sizeof(note));
+    memset(image + 512, 0x90, 512);
+    return ELF_BYTES;
+}
+
+static void i386_kernels_are_unpacked_too(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048];
+    u32 packed = make_payload(payload, elf, (u32)make_elf32(elf));
+    size_t len = make_bzimage(image, payload, packed);
+
+    (void)state;
+    ((struct setup_header *)(image + 0x1f1))->xloadflags = 0;
+    t.ctx.unpack = true;
+    assert_int_equal(boot(image, len), 0);
+    check_protected_mode(0x1000010);
+    assert_memory_equal(t.ram + 0x1000000, elf + 512, 512);
+
+    /* A 32-bit payload behind a 64-bit entry is not what it seems: the kernel itself may try. */
+    ((struct setup_header *)(image + 0x1f1))->xloadflags = XLF_KERNEL_64;
+    assert_int_equal(boot(image, len), 0);
+    check_long_mode(0x1000200);
+    assert_int_equal(boot(elf, sizeof(elf)), 0); /* and as an ELF file, by PVH */
+    assert_int_equal(t.ctx.regs.rip, 0x1000020);
+    assert_int_equal(t.ctx.regs.rbx, BOOT_PARAMS);
+}
+
+/* The real-mode program with its header filled in, the state of boot.rst, and a BIOS. */
+static void bzimage_by_its_16bit_entry(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES];
+    size_t len = make_bzimage(image, "", 0);
+    struct setup_header *hdr = (struct setup_header *)(image + 0x1f1);
+    const struct setup_header *in_guest = &zero_page()->hdr;
+    const struct kvm_sregs *s = &t.ctx.sregs;
+    const u16 *vectors;
+    const u8 *bios;
+    u32 handler;
+
+    (void)state;
+    hdr->jump = 0x6aeb; /* the header ends at 0x26c, and what comes then is code */
+    memset(image + 0x26c, 0x90, SETUP_BYTES - 0x26c);
+    t.ctx.entry = MACHINE_ENTRY_16;
+    assert_int_equal(boot(image, len), 0);
+    t.ctx.entry = MACHINE_ENTRY_AUTO;
+    assert_int_equal(s->cr0, 0x10);
+    assert_int_equal(s->cs.base, 0x10200);
+    assert_int_equal(s->cs.selector, 0x1020);
+    assert_int_equal(s->ds.base, 0x10000);
+    assert_int_equal(s->ss.selector, 0x1000);
+    assert_int_equal(s->ss.db, 0);
+    assert_int_equal(t.ctx.regs.rip, 0);
+    assert_int_equal(t.ctx.regs.rsp, 0xe000);
+    assert_int_equal(in_guest->loadflags, LOADED_HIGH | CAN_USE_HEAP);
+    assert_int_equal(in_guest->heap_end_ptr, 0xde00);
+    assert_int_equal(in_guest->code32_start, 0x1000000);
+    assert_string_equal((char *)t.ram + in_guest->cmd_line_ptr, "a=b quiet");
+    assert_memory_equal(t.ram + BOOT_PARAMS + 0x26c, image + 0x26c, SETUP_BYTES - 0x26c);
+    memcpy(&handler, t.ram + 0x15 * 4, 4);
+    assert_int_equal(handler >> 16, BOOT_BIOS >> 4);
+    vectors = (const u16 *)(t.ram + BOOT_BIOS);
+    for (unsigned i = 0; vectors[i] != 0xffff; i += 2)
+        if (vectors[i] == 0x15)
+            assert_int_equal(vectors[i + 1], handler & 0xffff);
+    bios = t.ram + BOOT_BIOS;
+    assert_non_null(memmem(bios, 1024, &t.map.ranges[1], 16)); /* address and size */
+}
+
+/* Headers of old protocols end early, and what they lack has the meaning it had then. */
+static void old_protocols(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES];
+    size_t len = make_bzimage(image, "", 0);
+    struct setup_header *hdr = (struct setup_header *)(image + 0x1f1);
+    const char *line = t.ctx.command_line;
+    char text[258];
+
+    (void)state;
+    memset(&hdr->initrd_addr_max, 0xcc,
+           sizeof(*hdr) - offsetof(struct setup_header, initrd_addr_max));
+    hdr->version = 0x0202;
+    write_file(initrd_path, "initrd", 6);
+    t.ctx.initrd_path = initrd_path;
+    assert_int_equal(boot(image, len), 0);
+    t.ctx.initrd_path = NULL;
+    check_protected_mode(0x100000);
+    assert_int_equal(zero_page()->hdr.ramdisk_image, RAM - 4096);
+    assert_int_equal(zero_page()->hdr.setup_data, 0);
+    assert_int_equal(zero_page()->alt_mem_k, RAM / KiB - 1024);
+    memset(text, 'x', sizeof(text) - 1);
+    text[257] = 0;
+    t.ctx.command_line = text;
+    assert_int_equal(boot(image, len), -E2BIG);
+    t.ctx.command_line = line;
+    assert_non_null(strstr(t.err.text, "takes 255"));
+}
+
 static void bzimage_seed_is_random(void **state)
 {
     u8 image[SETUP_BYTES + KERNEL_BYTES], first[48];
@@ -297,11 +450,8 @@ static void bad_bzimages(void **state)
     t.ctx.unpack = false;
     for (size_t cut = 1; cut < len - 15; cut += 97)
         refused(image, cut, cut > 0x1f1 + sizeof(*hdr) ? "truncated" : "neither");
-    hdr->version = 0x0203;
-    refused(image, len, "2.03");
-    make_bzimage(image, "", 0);
-    hdr->xloadflags = 0;
-    refused(image, len, "32-bit");
+    hdr->version = 0x0201;
+    refused(image, len, "2.01");
     make_bzimage(image, "", 0);
     hdr->loadflags = 0;
     refused(image, len, "zImage");
@@ -362,7 +512,7 @@ static void bad_elf_files(void **state)
     refused(image, 100, "truncated");
     refused(image, 700, "truncated");
     image[4] = 1;
-    refused(image, len, "32-bit");
+    refused(image, len, "another CPU"); /* x86-64's number in an ELF32 header */
     make_elf(image);
     image[18] = 183;
     refused(image, len, "another CPU");
@@ -424,6 +574,7 @@ static void headers_that_lie(void **state)
         bool as_elf = i & 1;
         size_t len = as_elf ? sizeof(elf) : bz_len;
 
+        t.ctx.entry = as_elf ? MACHINE_ENTRY_AUTO : i / 4 % 4;
         memcpy(image, as_elf ? elf : bzimage, len);
         for (unsigned change = 0; change < 1 + i % 4; change++) {
             size_t at;
@@ -437,6 +588,7 @@ static void headers_that_lie(void **state)
         write_file(kernel_path, image, len);
         boot_kernel(&t.ctx, kernel_path, &t.err);
     }
+    t.ctx.entry = MACHINE_ENTRY_AUTO;
 }
 
 static int set_up(void **state)
@@ -473,6 +625,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bzimage_by_its_own_entry),
         cmocka_unit_test(bzimage_unpacked_here),
+        cmocka_unit_test(bzimage_by_its_32bit_entry),
+        cmocka_unit_test(i386_kernels_are_unpacked_too),
+        cmocka_unit_test(bzimage_by_its_16bit_entry),
+        cmocka_unit_test(old_protocols),
         cmocka_unit_test(bzimage_seed_is_random),
         cmocka_unit_test(initrd_lies_high),
         cmocka_unit_test(initrd_that_does_not_fit),
