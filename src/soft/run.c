@@ -393,7 +393,8 @@ static u32 deliver_events(struct soft_vcpu *vcpu)
         if (vmx_enter(cpu) == VMX_EXITED)
             return X86_EXIT_VMEXIT;
     }
-    return 0;
+    /* The debug trap of a task that an event has switched to: before its first instruction. */
+    return cpu->pending.valid ? X86_EXIT_STATE : 0;
 }
 
 static u64 count_ticks(struct soft_vcpu *vcpu, u64 *counter)

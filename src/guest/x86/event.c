@@ -38,6 +38,23 @@ void x86_raise_pf(struct x86_cpu *cpu, u64 address, u32 error)
     guest_leave(&cpu->common, X86_EXIT_EVENT);
 }
 
+static struct x86_event debug_event(u64 dr6_bits)
+{
+    return (struct x86_event){
+        .valid = true,
+        .vector = X86_DB,
+        .type = X86_EVENT_HARDWARE,
+        .payload = dr6_bits,
+        .has_payload = true,
+    };
+}
+
+void x86_raise_debug(struct x86_cpu *cpu, u64 dr6_bits)
+{
+    cpu->pending = debug_event(dr6_bits);
+    guest_leave(&cpu->common, X86_EXIT_EVENT);
+}
+
 /* What delivery works with. */
 struct delivery {
     struct x86_cpu *cpu;
@@ -46,6 +63,7 @@ struct delivery {
     u64 rip;   /* to push */
     u64 flags; /* to push */
     bool trap; /* trap gate: IF stays */
+    bool task; /* task gate */
     unsigned ist;
     u16 selector;
     u64 offset;
@@ -86,8 +104,7 @@ static void read_gate(struct delivery *d)
     if (!(raw[0] & BIT(47)))
         gate_fault(d, X86_NP);
     d->selector = (u16)(raw[0] >> 16);
-    if (type == 5)
-        x86_task_switch(cpu, d->selector, 3, d->event->insn_len);
+    d->task = type == 5;
     d->width = wide ? 8 : type & 8 ? 4 : 2;
     d->trap = type & 1;
     d->ist = wide ? bits(raw[0], 34, 32) : 0;
@@ -166,13 +183,16 @@ static void enter_handler(struct delivery *d, const struct x86_stack *s)
     x86_set_rip(cpu, d->offset);
 }
 
-static void deliver_protected(struct delivery *d)
+/* Answers whether a debug trap follows: the new task's, by a task gate. */
+static bool deliver_protected(struct delivery *d)
 {
     struct x86_cpu *cpu = d->cpu;
     struct x86_stack s;
     bool inner;
 
     read_gate(d);
+    if (d->task)
+        return x86_task_gate(cpu, d->selector, d->event, d->rip, d->flags, d->ext);
     read_target(d);
     inner = d->cpl < cpu->cpl;
     if (inner || d->ist)
@@ -205,6 +225,7 @@ static void deliver_protected(struct delivery *d)
         x86_push(&s, d->event->error);
     check_offset(d);
     enter_handler(d, &s);
+    return false;
 }
 
 /* Real mode, and virtual-8086 mode by redirection (SDM vol. 3 20.1.4, 20.3.3): @flags to push. */
@@ -282,7 +303,7 @@ static u64 flags_to_push(const struct x86_cpu *cpu, const struct x86_event *even
     return flags;
 }
 
-static void deliver(struct x86_cpu *cpu, const struct x86_event *event)
+static bool deliver(struct x86_cpu *cpu, const struct x86_event *event)
 {
     struct delivery d = {.cpu = cpu, .event = event, .ext = !software(event)};
 
@@ -299,7 +320,8 @@ static void deliver(struct x86_cpu *cpu, const struct x86_event *event)
     else if (x86_vm86(cpu) && event->type == X86_EVENT_SOFT_INT && x86_iopl(cpu) < 3)
         x86_raise_error(cpu, X86_GP, 0);
     else
-        deliver_protected(&d);
+        return deliver_protected(&d);
+    return false;
 }
 
 /* Effects outside the stack frame: CR2, DR6, NMI blocking. */
@@ -356,6 +378,7 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
 {
     const struct x86_event event = *wanted; /* it may be cpu->pending, which a fault overwrites */
     jmp_buf *outer = cpu->common.leave;
+    bool task_trap;
     jmp_buf here;
 
     cpu->common.leave = &here;
@@ -366,9 +389,10 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
         return combine(cpu, &event);
     }
     note_payload(cpu, &event);
-    deliver(cpu, &event);
+    task_trap = deliver(cpu, &event);
     cpu->common.leave = outer;
-    cpu->pending.valid = false;
+    cpu->pending = debug_event(X86_DR6_BT);
+    cpu->pending.valid = task_trap;
     x86_clear_shadow(cpu);
     if (event.type == X86_EVENT_NMI)
         cpu->interruptibility |= X86_BLOCKED_BY_NMI;
@@ -388,18 +412,6 @@ u64 x86_helper_soft_interrupt(struct x86_cpu *cpu, u64 vector, u64 type, u64 len
     guest_leave(&cpu->common, X86_EXIT_EVENT);
 }
 
-static NORETURN void raise_debug(struct x86_cpu *cpu, u64 dr6_bits)
-{
-    cpu->pending = (struct x86_event){
-        .valid = true,
-        .vector = X86_DB,
-        .type = X86_EVENT_HARDWARE,
-        .payload = dr6_bits,
-        .has_payload = true,
-    };
-    guest_leave(&cpu->common, X86_EXIT_EVENT);
-}
-
 u64 x86_helper_debug_begin(struct x86_cpu *cpu)
 {
     u64 hits = 0;
@@ -415,7 +427,7 @@ u64 x86_helper_debug_begin(struct x86_cpu *cpu)
         if (cpu->dr[7] >> 2 * i & 3 && !(cpu->dr[7] >> (16 + 4 * i) & 15) && cpu->dr[i] == cpu->lip)
             hits |= BIT(i);
     if (hits)
-        raise_debug(cpu, hits);
+        x86_raise_debug(cpu, hits);
     return 0;
 }
 
@@ -439,7 +451,7 @@ u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf)
     /* A load of SS holds the trap back until the next instruction is done (SDM vol. 3 6.8.3). */
     if (hits && !(x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)) {
         cpu->debug_hits = 0;
-        raise_debug(cpu, hits);
+        x86_raise_debug(cpu, hits);
     }
     return 0;
 }

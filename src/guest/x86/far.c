@@ -4,12 +4,6 @@
 
 enum { TYPE_CALL16 = 4, TYPE_TASK_GATE = 5, TYPE_CALL32 = 12 };
 
-void x86_task_switch(struct x86_cpu *cpu, u16 selector, unsigned source, u32 insn_len)
-{
-    x86_intercept(cpu, X86_REASON_TASK_SWITCH, selector | (u64)source << 30, insn_len, 0, 0);
-    guest_leave(&cpu->common, X86_EXIT_UNIMPLEMENTED);
-}
-
 static bool is_code(const struct x86_seg *seg)
 {
     return (seg->access & (X86_SEG_S | 8)) == (X86_SEG_S | 8);
@@ -120,7 +114,7 @@ static void read_gate(struct x86_cpu *cpu, const struct x86_seg *seg, u64 raw, b
     if (!wide && (type == 1 || type == 9 || type == TYPE_TASK_GATE)) {
         check_gate_access(cpu, seg);
         x86_task_switch(cpu, type == TYPE_TASK_GATE ? (u16)(raw >> 16) : seg->selector,
-                        call ? 0 : 2, length);
+                        call ? X86_TASK_CALL : X86_TASK_JMP, length);
     }
     if (type != TYPE_CALL32 && (wide || type != TYPE_CALL16))
         x86_raise_error(cpu, X86_GP, error);
@@ -431,7 +425,7 @@ static void iret_protected(struct x86_cpu *cpu, u64 bytes, u64 length)
         if (long_mode)
             x86_raise_error(cpu, X86_GP, 0);
         x86_load_implicit(cpu, (u32)cpu->seg[X86_TR].base, &link, 2);
-        x86_task_switch(cpu, link, 1, (u32)length);
+        x86_task_switch(cpu, link, X86_TASK_IRET, (u32)length);
     }
     x86_stack_init(&s, cpu, (unsigned)bytes);
     rip = x86_pop(&s);

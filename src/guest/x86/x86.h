@@ -69,7 +69,8 @@ void x86_raise_pf(struct x86_cpu *cpu, u64 address, u32 error) NORETURN;
 /* Delivers @event through the IDT (SDM vol. 3 chapter 6) in the current mode. 0; or, when delivery
  * itself faulted, the fault (combined per SDM table 6-5: double fault) is in cpu->pending and
  * -EAGAIN is answered; -ESHUTDOWN: triple fault. Never leaves by guest_leave for its own faults, but
- * may for MMIO or EPT exits. */
+ * may for MMIO or EPT exits. After 0 cpu->pending may hold a debug trap that comes before the first
+ * instruction: that of a task (SDM vol. 3 8.2.1). */
 int x86_deliver(struct x86_cpu *cpu, const struct x86_event *event);
 
 /* May an external interrupt / NMI be taken now? (IF, shadows, activity) */

@@ -193,6 +193,14 @@ static inline void x86_update(struct x86_cpu *cpu)
     x86_update_mmu(cpu);
 }
 
+/* DR6 above the breakpoints' bits (SDM vol. 3 18.2.3). */
+#define X86_DR6_BD BIT(13)
+#define X86_DR6_BS BIT(14)
+#define X86_DR6_BT BIT(15)
+
+/* event.c: #DB with these bits for DR6. */
+void x86_raise_debug(struct x86_cpu *cpu, u64 dr6_bits) NORETURN;
+
 /* stack.c: pushes and pops whose effect on RSP and SS is the caller's to commit, so that a fault in
  * the middle leaves the state as it was. */
 struct x86_stack {
@@ -244,8 +252,18 @@ void x86_stack_from_tss(struct x86_stack *s, struct x86_cpu *cpu, unsigned dpl, 
 /* The null selector @selector in SS at privilege @cpl: unusable, but its DPL is the CPL. */
 struct x86_seg x86_null_ss(u16 selector, unsigned cpl);
 
-/* Task switches always are VM exits (SDM vol. 3 25.2); @source: 0 CALL, 1 IRET, 2 JMP, 3 gate. */
-void x86_task_switch(struct x86_cpu *cpu, u16 selector, unsigned source, u32 insn_len) NORETURN;
+/* task.c: what causes a task switch, as in the exit qualification (SDM vol. 3 table 28-2). */
+enum x86_task_source { X86_TASK_CALL, X86_TASK_IRET, X86_TASK_JMP, X86_TASK_GATE };
+
+/* CALL, JMP or IRET switches to the task of TSS @selector, leaving with X86_EXIT_HALT_CHECK, or raises
+ * what is wrong with it. In VMX non-root operation it is a VM exit. */
+void x86_task_switch(struct x86_cpu *cpu, u16 selector, enum x86_task_source source,
+                     u32 insn_len) NORETURN;
+
+/* Delivers @event through a task gate for TSS @selector; @rip and @flags are what the old task saves.
+ * @ext is or-ed into error codes. Answers whether a debug trap (DR6.BT) is due. */
+bool x86_task_gate(struct x86_cpu *cpu, u16 selector, const struct x86_event *event, u64 rip,
+                   u64 flags, u32 ext);
 
 /* Linear address of @bytes at @offset in segment @reg with limit, type and canonical checks; raises
  * #GP(0) or #SS(0). */
