@@ -529,20 +529,6 @@ static void test_interruptibility(void **state)
     assert_false(x86_nmi_allowed(&f->cpu));
 }
 
-/* A task gate is a VM exit; without anybody to take it, a loud end. */
-static void test_task_gate(void **state)
-{
-    struct fixture *f = *state;
-    struct x86_event irq = {.vector = 0x30, .type = X86_EVENT_EXTERNAL};
-
-    enter_protected(f);
-    start(f, 0x1000);
-    set_gate(f, 0x30, 5, 0, 0x58, 0);
-    assert_int_equal(TRY(f, x86_deliver(&f->cpu, &irq)), X86_EXIT_UNIMPLEMENTED);
-    assert_int_equal(f->last_reason, X86_REASON_TASK_SWITCH);
-    assert_int_equal(f->last_qualification, 0x58 | 3u << 30);
-}
-
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -553,7 +539,7 @@ int main(void)
         T(test_long_mode_checks), T(test_double_fault),
         T(test_supervisor_stack), T(test_vm86),
         T(test_debug_payload),    T(test_interruptibility),
-        T(test_breakpoints),      T(test_task_gate),
+        T(test_breakpoints),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
