@@ -32,8 +32,11 @@ static u64 fetch_gpa(struct guest_cpu *cpu, u64 gva)
 
 struct source {
     u64 pc, gpa, page2;
-    const u8 *code;
+    const u8 *hva;  /* where it lies; NULL in direct mode, where reading it may fault */
+    const u8 *code; /* bytes, or both */
     u32 avail;
+    /* What is lifted is a copy, so that a store of another vCPU cannot change it half way. */
+    u8 bytes[DBT_MAX_INSNS * DBT_INSN_BYTES];
     u8 both[2 * DBT_INSN_BYTES]; /* an instruction over two pages */
 };
 
@@ -45,6 +48,7 @@ static int find_source(struct guest_cpu *cpu, struct source *src)
     src->gpa = fetch_gpa(cpu, src->pc);
     src->page2 = DBT_NO_PAGE;
     src->avail = (u32)(MEM_PAGE_SIZE - (src->gpa & (MEM_PAGE_SIZE - 1)));
+    src->hva = NULL;
     if (dbt_cpu(cpu)->dbt->config.direct)
         return 0;
     slot = mem_find(cpu->mem, src->gpa);
@@ -52,18 +56,21 @@ static int find_source(struct guest_cpu *cpu, struct source *src)
         cpu->scratch[0] = src->gpa;
         return -EFAULT;
     }
-    src->code = slot->hva + (src->gpa - slot->gpa);
+    src->hva = slot->hva + (src->gpa - slot->gpa);
     return 0;
 }
 
-/* Direct mode: what is lifted is in @bytes. */
-static int read_source(struct guest_cpu *cpu, struct source *src, u8 *bytes, u32 size)
+static int copy_source(struct guest_cpu *cpu, struct source *src, u32 max_insns)
 {
-    if (src->avail > size)
-        src->avail = size;
-    src->code = bytes;
+    if (src->avail > max_insns * DBT_INSN_BYTES)
+        src->avail = max_insns * DBT_INSN_BYTES;
+    src->code = src->bytes;
+    if (src->hva) {
+        memcpy(src->bytes, src->hva, src->avail);
+        return 0;
+    }
     cpu->scratch[0] = src->gpa;
-    return direct_read(dbt_cpu(cpu)->dbt, src->gpa, bytes, src->avail);
+    return direct_read(dbt_cpu(cpu)->dbt, src->gpa, src->bytes, src->avail);
 }
 
 /* The instruction at the page's end goes on in the next page: puts both parts side by side. */
@@ -307,7 +314,6 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
 
     for (;;) {
         struct block *block;
-        u8 bytes[DBT_MAX_INSNS * DBT_INSN_BYTES];
         u32 length = 0;
 
         src->page2 = DBT_NO_PAGE;
@@ -315,17 +321,9 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
         if (*ret)
             return NULL;
         page_protect(dbt, src->gpa);
-        /* What is lifted is a copy, so that a store of another vCPU cannot change it half way. */
-        if (src->avail > sizeof(bytes))
-            src->avail = sizeof(bytes);
-        if (dbt->config.direct) {
-            *ret = read_source(cpu, src, bytes, sizeof(bytes));
-            if (*ret)
-                return NULL;
-        } else {
-            memcpy(bytes, src->code, src->avail);
-        }
-        src->code = bytes;
+        *ret = copy_source(cpu, src, DBT_MAX_INSNS);
+        if (*ret)
+            return NULL;
         block = dbt->config.jit ? compile_block(cpu, src, &length, ret)
                                 : keep_unit(cpu, src, &length, ret);
         if (*ret == -ENOSPC) {
@@ -351,7 +349,7 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
     struct dbt_cpu *dc = dbt_cpu(cpu);
     u64 pc = cpu->ops->pc(cpu);
     struct jump_entry *jump = &dc->jumps[host_jump_index(pc, DBT_JUMP_BITS)];
-    struct source src = {0};
+    struct source src;
     struct block *block;
     int ret;
 
@@ -413,14 +411,13 @@ static u32 step(struct guest_cpu *cpu, struct ir_unit *unit)
     struct dbt_cpu *dc = dbt_cpu(cpu);
     struct dbt *dbt = dc->dbt;
     struct host_code code = {0};
-    struct source src = {0};
-    u8 bytes[DBT_INSN_BYTES];
+    struct source src;
     u32 length;
     int ret;
 
     ret = find_source(cpu, &src);
-    if (!ret && dbt->config.direct)
-        ret = read_source(cpu, &src, bytes, sizeof(bytes));
+    if (!ret)
+        ret = copy_source(cpu, &src, 1);
     if (ret)
         return DBT_EXIT_FETCH;
     arena_reset(&dc->arena);

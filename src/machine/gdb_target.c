@@ -139,7 +139,7 @@ void gdb_shutdown(struct machine_vcpu *vcpu)
 
 void gdb_hold_all(struct gdb *gdb)
 {
-    bool kick[MACHINE_MAX_CPUS];
+    bool kick[MACHINE_MAX_CPUS] = {false};
 
     mutex_lock(&gdb->lock);
     gdb->stop_wanted = false;

@@ -359,9 +359,7 @@ const struct kvm_cpuid_entry2 *cpuid_find(const struct cpuid_table *table, u32 l
     u32 base = leaf & 0xc0000000;
     u32 limit = highest(table, base);
 
-    if (leaf > limit && base != 0x40000000) {
+    if (leaf > limit && base != 0x40000000)
         leaf = highest(table, 0);
-        base = 0;
-    }
     return exact((struct cpuid_table *)table, leaf, subleaf);
 }

@@ -7,9 +7,21 @@
 /* Order of the general registers in struct kvm_regs. */
 #define REGS(X)                                                                                    \
     X(rax, X86_RAX)                                                                                \
-    X(rbx, X86_RBX) X(rcx, X86_RCX) X(rdx, X86_RDX) X(rsi, X86_RSI) X(rdi, X86_RDI)                \
-        X(rsp, X86_RSP) X(rbp, X86_RBP) X(r8, 8) X(r9, 9) X(r10, 10) X(r11, 11) X(r12, 12)         \
-            X(r13, 13) X(r14, 14) X(r15, 15)
+    X(rbx, X86_RBX)                                                                                \
+    X(rcx, X86_RCX)                                                                                \
+    X(rdx, X86_RDX)                                                                                \
+    X(rsi, X86_RSI)                                                                                \
+    X(rdi, X86_RDI)                                                                                \
+    X(rsp, X86_RSP)                                                                                \
+    X(rbp, X86_RBP)                                                                                \
+    X(r8, 8)                                                                                       \
+    X(r9, 9)                                                                                       \
+    X(r10, 10)                                                                                     \
+    X(r11, 11)                                                                                     \
+    X(r12, 12)                                                                                     \
+    X(r13, 13)                                                                                     \
+    X(r14, 14)                                                                                     \
+    X(r15, 15)
 
 int soft_get_regs(struct vcpu *vcpu, struct kvm_regs *regs)
 {
@@ -74,8 +86,13 @@ static void set_segment(struct x86_seg *seg, const struct kvm_segment *in)
 
 #define SEGMENTS(X)                                                                                \
     X(es, X86_ES)                                                                                  \
-    X(cs, X86_CS) X(ss, X86_SS) X(ds, X86_DS) X(fs, X86_FS) X(gs, X86_GS) X(ldt, X86_LDTR)         \
-        X(tr, X86_TR)
+    X(cs, X86_CS)                                                                                  \
+    X(ss, X86_SS)                                                                                  \
+    X(ds, X86_DS)                                                                                  \
+    X(fs, X86_FS)                                                                                  \
+    X(gs, X86_GS)                                                                                  \
+    X(ldt, X86_LDTR)                                                                               \
+    X(tr, X86_TR)
 
 int soft_get_sregs(struct vcpu *vcpu, struct kvm_sregs *sregs)
 {

@@ -276,7 +276,7 @@ s64 sys_rt_sigaction(struct user_thread *t, const u64 a[6])
     struct user *user = t->user;
     unsigned bytes = user->guest->has_restorer ? 32 : 24;
     int sig = (int)a[0];
-    struct user_action old, action;
+    struct user_action old, action = {0};
 
     if (sig < 1 || sig > USER_SIGNALS || a[3] != 8 || (a[1] && (sig == SIGKILL || sig == SIGSTOP)))
         return -EINVAL;

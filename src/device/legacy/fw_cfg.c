@@ -76,7 +76,8 @@ int device_fw_cfg_add(struct device *dev, u16 key, const void *data, size_t size
     memcpy(copy, data, size);
     item = &cfg->items[key];
     free(item->data);
-    *item = (struct item){copy, (u32)size};
+    item->data = copy;
+    item->size = (u32)size;
     return 0;
 }
 
