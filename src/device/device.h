@@ -57,6 +57,10 @@ struct device_env {
      * where no device has one. */
     void (*msi)(void *opaque, u64 address, u32 data);
 
+    /* Connects the PIT's channel 0 to line 0, or cuts it off for the HPET to drive that line. May be
+     * NULL. */
+    void (*pit_connect)(void *opaque, bool connected);
+
     /* Ends the run with exit status @status, as request does. May be NULL. */
     void (*exit)(void *opaque, int status);
 
@@ -199,6 +203,9 @@ int device_options_check(const char *options, const char *known, struct err *err
 
 /* The memory sizes firmware leaves in the CMOS: bytes below and above 4 GiB. */
 void device_rtc_set_memory(struct device *rtc, u64 below_4g, u64 above_4g);
+
+/* Whether the clock drives line 8, or the HPET does. Takes the clock's lock. */
+void device_rtc_connect(struct device *rtc, bool connected);
 
 /* SLP_TYP values the board's \_S5 names (ACPI 6.4, 16.1.6), fixed in the acpi-pm device. */
 #define DEVICE_ACPI_SLP_TYP_S5 5

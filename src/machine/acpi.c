@@ -1,4 +1,4 @@
-/* The tables (ACPI 6.4, 5.2): RSDP, XSDT, FADT, FACS, DSDT, MADT, MCFG. */
+/* The tables (ACPI 6.4, 5.2): RSDP, XSDT, FADT, FACS, DSDT, MADT, MCFG, HPET. */
 #include "machine/acpi.h"
 
 #include <errno.h>
@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "device/device.h"
+#include "device/hpet.h"
 #include "machine/aml.h"
 #include "machine/machine.h"
 
@@ -27,7 +28,7 @@ struct PACKED address {
     u64 address;
 };
 
-enum { SPACE_IO = 1, ACCESS_BYTE = 1, ACCESS_WORD = 2, ACCESS_DWORD = 3 };
+enum { SPACE_MEMORY = 0, SPACE_IO = 1, ACCESS_BYTE = 1, ACCESS_WORD = 2, ACCESS_DWORD = 3 };
 
 struct PACKED fadt {
     struct header header;
@@ -217,6 +218,15 @@ static void put_legacy_devices(struct aml *aml, const struct acpi_config *c)
     aml_end_resources(aml);
     aml_end(aml);
 
+    aml_begin_device(aml, "HPET");
+    name_eisa_id(aml, "_HID", "PNP0103");
+    name_integer(aml, "_UID", 0);
+    aml_name(aml, "_CRS");
+    aml_begin_resources(aml);
+    aml_memory32(aml, c->hpet, (u32)KiB);
+    aml_end_resources(aml);
+    aml_end(aml);
+
     /* What else must be left alone: the configuration space, ACPI's own ports. */
     aml_begin_device(aml, "MBRD");
     name_eisa_id(aml, "_HID", "PNP0C02");
@@ -388,6 +398,25 @@ static void put_mcfg(struct builder *b, const struct acpi_config *c)
     b->tables[b->count++] = put_table(b, "MCFG", 1, &mcfg, sizeof(mcfg));
 }
 
+/* IA-PC HPET Specification 1.0a, 3.2.4. */
+static void put_hpet(struct builder *b, const struct acpi_config *c)
+{
+    struct PACKED {
+        struct header header;
+        u32 id;
+        struct address address;
+        u8 number;
+        u16 min_tick;
+        u8 protection;
+    } hpet = {
+        .id = DEVICE_HPET_ID,
+        .address = {SPACE_MEMORY, 64, 0, 0, c->hpet},
+        .min_tick = DEVICE_HPET_MIN_TICK,
+    };
+
+    b->tables[b->count++] = put_table(b, "HPET", 1, &hpet, sizeof(hpet));
+}
+
 static u64 put_xsdt(struct builder *b)
 {
     struct PACKED {
@@ -444,6 +473,7 @@ int acpi_put_tables(struct mem *mem, const struct acpi_config *config, u64 gpa, 
     put_fadt(&b, config, facs, dsdt);
     put_madt(&b, config);
     put_mcfg(&b, config);
+    put_hpet(&b, config);
     rsdt = put_rsdt(&b);
     put_rsdp(&b, gpa, rsdt, put_xsdt(&b));
     *rsdp = gpa;

@@ -14,8 +14,9 @@ struct acpi_config {
     u64 mmio2_first, mmio2_last;
     u64 high_first, high_last; /* above RAM */
     u32 io_apic, local_apic;   /* gpa */
-    u16 pm_base;               /* ports of the acpi-pm device */
-    u8 sci;                    /* its interrupt */
+    u32 hpet;
+    u16 pm_base; /* ports of the acpi-pm device */
+    u8 sci;      /* its interrupt */
     u16 serial_port;
     u8 serial_irq;
 };

@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "device/fw_cfg.h"
+#include "device/hpet.h"
 #include "device/ide.h"
 #include "machine/acpi.h"
 #include "machine/boot.h"
@@ -28,6 +29,7 @@
 #define ECAM_END 0xf0000000ull
 #define MMIO2_LAST 0xfebfffffull
 #define IO_APIC 0xfec00000ull
+#define HPET 0xfed00000u
 #define LOCAL_APIC 0xfee00000ull
 #define HIGH_RAM (4 * GiB)
 #define HIGH_WINDOW (512 * GiB) /* bytes of PCI window above RAM */
@@ -154,7 +156,7 @@ static int create_devices(struct machine *machine, struct err *err)
         {"debugcon", "port=0x402", debug},
         {"debugcon", "port=0xe9", debug},
     };
-    struct device *rtc, *host;
+    struct device *rtc, *host, *hpet;
     int ret;
 
     for (size_t i = 0; i < ARRAY_SIZE(simple); i++) {
@@ -169,8 +171,13 @@ static int create_devices(struct machine *machine, struct err *err)
         ret = create_pci_devices(machine, host, err);
     if (!ret)
         ret = machine_add_device(machine, "rtc", NULL, NULL, &rtc, err);
+    if (ret)
+        return ret;
+    device_rtc_set_memory(rtc, low_end(machine), high_end(machine) - HIGH_RAM);
+    snprintf(options, sizeof(options), "address=%#x", HPET);
+    ret = machine_add_pci(machine, "hpet", options, host, NULL, &hpet, err);
     if (!ret)
-        device_rtc_set_memory(rtc, low_end(machine), high_end(machine) - HIGH_RAM);
+        device_hpet_set_rtc(hpet, rtc);
     return ret;
 }
 
@@ -250,6 +257,7 @@ static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)
         .high_last = high + HIGH_WINDOW - 1,
         .io_apic = IO_APIC,
         .local_apic = LOCAL_APIC,
+        .hpet = HPET,
         .pm_base = PM_PORT,
         .sci = SCI,
         .serial_port = SERIAL_PORT,

@@ -96,6 +96,20 @@ static void send_msi(void *opaque, u64 address, u32 data)
         machine->ops->signal_msi(machine->vm, &msi);
 }
 
+static void pit_connect(void *opaque, bool connected)
+{
+    struct machine *machine = opaque;
+    struct kvm_pit_state2 pit;
+
+    /* While the board is built or reset there is no VM; its PIT is then connected. */
+    if (!machine->vm || !machine->ops->get_pit || machine->ops->get_pit(machine->vm, &pit))
+        return;
+    pit.flags &= ~(u32)KVM_PIT_FLAGS_HPET_LEGACY;
+    if (!connected)
+        pit.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
+    machine->ops->set_pit(machine->vm, &pit);
+}
+
 static void exit_run(void *opaque, int status)
 {
     struct machine *machine = opaque;
@@ -503,6 +517,7 @@ int machine_create(struct machine **out, const struct machine_config *config, st
                                        .timer_set = timer_set,
                                        .request = request,
                                        .msi = send_msi,
+                                       .pit_connect = pit_connect,
                                        .exit = exit_run,
                                        .drop_page = drop_page};
     if (!ret)

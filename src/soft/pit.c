@@ -108,6 +108,12 @@ static u64 next_rise(const struct pit_channel *c, u64 ticks)
     }
 }
 
+static void drive(struct pit *pit, bool level)
+{
+    if (!pit->cut)
+        pit->set_line(pit, level);
+}
+
 static void arm_line(struct pit *pit)
 {
     struct pit_channel *c = &pit->channel[0];
@@ -127,8 +133,8 @@ static void fire(struct soft_timer *timer)
 
     mutex_lock(&pit->lock);
     if (pit->channel[0].loaded && now_ns(pit) >= timer->deadline) {
-        pit->set_line(pit, false);
-        pit->set_line(pit, true);
+        drive(pit, false);
+        drive(pit, true);
         arm_line(pit);
     }
     mutex_unlock(&pit->lock);
@@ -168,7 +174,7 @@ static void load(struct pit *pit, unsigned index, u32 value)
     if (!triggered_by_gate(c))
         c->s.count_load_time = (s64)now_ns(pit);
     if (index == 0) {
-        pit->set_line(pit, output(pit, c));
+        drive(pit, output(pit, c));
         arm_line(pit);
     }
 }
@@ -221,7 +227,7 @@ static void write_control(struct pit *pit, u8 value)
     c->loaded = c->armed = false;
     c->held = 0;
     if (index == 0) {
-        pit->set_line(pit, output(pit, c));
+        drive(pit, output(pit, c));
         arm_line(pit);
     }
 }
@@ -355,6 +361,8 @@ void pit_get_state(struct pit *pit, struct kvm_pit_state2 *state)
     }
     if (pit->speaker)
         state->flags = KVM_PIT_FLAGS_SPEAKER_DATA_ON;
+    if (pit->cut)
+        state->flags |= KVM_PIT_FLAGS_HPET_LEGACY;
     mutex_unlock(&pit->lock);
 }
 
@@ -377,6 +385,9 @@ void pit_set_state(struct pit *pit, const struct kvm_pit_state2 *state)
         c->held = now_ns(pit) - (u64)c->s.count_load_time;
     }
     pit->speaker = state->flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON;
+    if ((state->flags & KVM_PIT_FLAGS_HPET_LEGACY) && !pit->cut)
+        pit->set_line(pit, false);
+    pit->cut = state->flags & KVM_PIT_FLAGS_HPET_LEGACY;
     arm_line(pit);
     mutex_unlock(&pit->lock);
 }

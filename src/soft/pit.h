@@ -22,6 +22,7 @@ struct pit {
     pthread_mutex_t lock;
     struct pit_channel channel[3];
     bool speaker;                                  /* port 61h bit 1 */
+    bool cut;                                      /* the HPET has line 0 */
     struct soft_timer timer;                       /* channel 0's next rising edge */
     void (*set_line)(struct pit *pit, bool level); /* called with the lock held */
 };

@@ -68,6 +68,7 @@ struct rtc {
     struct rtc_state state;
     struct device_timer second, periodic;
     u64 below_4g, above_4g;
+    bool cut; /* line 8 is the HPET's */
 };
 
 static struct rtc *to_rtc(struct device *dev)
@@ -198,7 +199,8 @@ static void update_irq(struct rtc *rtc)
     bool high = s->nvram[REG_C] & s->nvram[REG_B] & (C_PF | C_AF | C_UF);
 
     s->nvram[REG_C] = (s->nvram[REG_C] & ~C_IRQF) | (high ? C_IRQF : 0);
-    rtc->dev.env->irq_set(rtc->dev.env->opaque, RTC_IRQ, high);
+    if (!rtc->cut)
+        rtc->dev.env->irq_set(rtc->dev.env->opaque, RTC_IRQ, high);
 }
 
 /* Timers run only while the guest wants interrupts. */
@@ -373,6 +375,18 @@ void device_rtc_set_memory(struct device *dev, u64 below_4g, u64 above_4g)
     rtc->below_4g = below_4g;
     rtc->above_4g = above_4g;
     show_memory(rtc);
+    mutex_unlock(&dev->lock);
+}
+
+void device_rtc_connect(struct device *dev, bool connected)
+{
+    struct rtc *rtc = to_rtc(dev);
+
+    mutex_lock(&dev->lock);
+    if (rtc->cut == connected)
+        dev->env->irq_set(dev->env->opaque, RTC_IRQ, 0);
+    rtc->cut = !connected;
+    update_irq(rtc);
     mutex_unlock(&dev->lock);
 }
 

@@ -85,6 +85,9 @@ void pci_host_detach(struct device *host, unsigned devfn);
  * says only what changes. Any thread. */
 void pci_host_intx(struct device *host, unsigned devfn, bool level);
 
+/* The same for a device that is no PCI function but shares @line, 16 to 23. */
+void pci_host_line(struct device *host, unsigned line, bool level);
+
 /* Line of pin INTA of @devfn, as the board's _PRT has it. */
 static inline unsigned pci_intx_line(unsigned devfn)
 {

@@ -61,15 +61,20 @@ void pci_host_detach(struct device *dev, unsigned devfn)
     to_host(dev)->functions[devfn] = (struct pci_function){0};
 }
 
-void pci_host_intx(struct device *dev, unsigned devfn, bool level)
+void pci_host_line(struct device *dev, unsigned line, bool level)
 {
     struct pci_host *host = to_host(dev);
-    unsigned line = pci_intx_line(devfn), *high = &host->high[line - FIRST_LINE];
+    unsigned *high = &host->high[line - FIRST_LINE];
 
     mutex_lock(&host->lines_lock);
     *high += level ? 1 : -1u;
     dev->env->irq_set(dev->env->opaque, line, *high != 0);
     mutex_unlock(&host->lines_lock);
+}
+
+void pci_host_intx(struct device *dev, unsigned devfn, bool level)
+{
+    pci_host_line(dev, pci_intx_line(devfn), level);
 }
 
 static struct pci_function *find(struct pci_host *host, unsigned bus, unsigned devfn)

@@ -31,6 +31,7 @@ static u64 put(const char *smp)
         .high_last = 0x81ffffffff,
         .io_apic = 0xfec00000,
         .local_apic = 0xfee00000,
+        .hpet = 0xfed00000,
         .pm_base = 0x600,
         .sci = 9,
         .serial_port = 0x3f8,
@@ -108,7 +109,7 @@ static void sums_are_zero(void **state)
     (void)state;
     visited = 0;
     walk(put("2"), check_sum);
-    assert_int_equal(visited, 5);
+    assert_int_equal(visited, 6);
 }
 
 static unsigned apics;
@@ -174,11 +175,13 @@ static void reference_compiler_agrees(void **state)
     assert_non_null(mkdtemp(folder));
     for (size_t i = 0; i < ARRAY_SIZE(smp); i++) {
         walk(put(smp[i]), write_table);
-        run_iasl("-d FACP.dat APIC.dat MCFG.dat XSDT.dat DSDT.dat", "ASL Output:    DSDT.dsl");
+        run_iasl("-d FACP.dat APIC.dat MCFG.dat HPET.dat XSDT.dat DSDT.dat",
+                 "ASL Output:    DSDT.dsl");
         /* What it made of our byte code must be a program without a complaint. */
         run_iasl("-we -p again DSDT.dsl", "0 Errors, 0 Warnings");
         run_iasl("-p again FACP.dsl", "FACP");
         run_iasl("-p again APIC.dsl", "APIC");
+        run_iasl("-p again HPET.dsl", "HPET");
     }
     snprintf(command, sizeof(command), "rm -r %s", folder);
     assert_int_equal(system(command), 0);

@@ -213,6 +213,28 @@ static void test_state_round_trip(void **state)
     assert_int_equal(f->rises, 1);
 }
 
+/* The HPET has line 0; the channel counts on. */
+static void test_cut_off_its_line(void **state)
+{
+    struct fixture *f = *state;
+    struct kvm_pit_state2 image;
+
+    program(f, 0, 2, 1000);
+    pit_get_state(&f->pit, &image);
+    image.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
+    pit_set_state(&f->pit, &image);
+    pit_get_state(&f->pit, &image);
+    assert_int_equal(image.flags, KVM_PIT_FLAGS_HPET_LEGACY);
+    f->rises = 0;
+    advance_ticks(f, 3500);
+    assert_int_equal(f->rises, 0);
+    assert_in_range(latched(f, 0), 1, 500);
+    image.flags = 0;
+    pit_set_state(&f->pit, &image);
+    advance_ticks(f, 1000);
+    assert_int_equal(f->rises, 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, setup)
 
 int main(void)
@@ -227,6 +249,7 @@ int main(void)
         TEST(test_one_shot_by_gate),
         TEST(test_bcd),
         TEST(test_state_round_trip),
+        TEST(test_cut_off_its_line),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
