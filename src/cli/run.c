@@ -233,6 +233,16 @@ static int choose_entry(struct run *run, struct err *err)
     return text ? err_set(err, -EINVAL, "--entry takes auto, 64, 32 or 16, not \"%s\"", text) : 0;
 }
 
+static int choose_triple_fault(struct run *run, struct err *err)
+{
+    const char *text = option(run, CLI_OPTION_TRIPLE_FAULT);
+
+    run->config.reset_on_triple_fault = text && !strcmp(text, "reset");
+    return !text || run->config.reset_on_triple_fault || !strcmp(text, "end")
+               ? 0
+               : err_set(err, -EINVAL, "--triple-fault takes end or reset, not \"%s\"", text);
+}
+
 static int configure(struct run *run, struct err *err)
 {
     struct machine_config *config = &run->config;
@@ -263,6 +273,8 @@ static int configure(struct run *run, struct err *err)
     if (!ret)
         ret = cli_parse_switch("reboot", option(run, CLI_OPTION_REBOOT), &reboot, err);
     config->end_on_reset = !reboot;
+    if (!ret)
+        ret = choose_triple_fault(run, err);
     text = option(run, CLI_OPTION_DUMP);
     if (!ret && text)
         ret = cli_parse_dump(text, &config->dump_stages, &config->dump_first, &config->dump_last,

@@ -22,7 +22,8 @@
 #define EBDA 0x9fc00ull /* top KiB of conventional memory, which PC firmware keeps for itself */
 #define VGA 0xa0000ull  /* no RAM: a window of a card that is not there */
 #define OPTION_ROMS 0xc0000ull
-#define TABLES 0xe0000ull /* ACPI tables, to 1 MiB */
+#define TABLES 0xe0000ull       /* ACPI tables, to 1 MiB */
+#define RESET_VECTOR 0xffff0ull /* of real mode */
 #define LOW_RAM_END 0xc0000000ull
 #define MMIO_FIRST 0xc0000000ull
 #define ECAM 0xe0000000ull
@@ -267,7 +268,7 @@ static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)
     if (machine->config.firmware)
         return acpi_put_tables(machine->mem, &config, low_end(machine) - FIRMWARE_TABLES,
                                FIRMWARE_TABLES, rsdp, err);
-    return acpi_put_tables(machine->mem, &config, TABLES, MiB - TABLES, rsdp, err);
+    return acpi_put_tables(machine->mem, &config, TABLES, RESET_VECTOR - TABLES, rsdp, err);
 }
 
 /*
@@ -344,6 +345,19 @@ static int boot_firmware(struct machine *machine, u64 rsdp, struct err *err)
     return ret ? err_set(err, ret, "cannot put the firmware into memory: %s", strerror(-ret)) : 0;
 }
 
+/* Systems also reset a PC by a jump in real mode to where its firmware starts. */
+static int put_reset_vector(struct machine *machine)
+{
+    static const u8 code[] = {
+        0xba, 0xf9, 0x0c, /* mov $0xcf9, %dx */
+        0xb0, 0x02, 0xee, /* mov $2, %al; out %al, %dx */
+        0xb0, 0x06, 0xee, /* mov $6, %al; out %al, %dx */
+        0xf4, 0xeb, 0xfd, /* 1: hlt; jmp 1b */
+    };
+
+    return mem_write(machine->mem, RESET_VECTOR, code, sizeof(code));
+}
+
 static int boot(struct machine *machine, struct err *err)
 {
     struct vcpu *first = machine->vcpus[0].vcpu;
@@ -371,7 +385,9 @@ static int boot(struct machine *machine, struct err *err)
     ret = boot_kernel(&ctx, machine->config.kernel, err);
     if (ret)
         return ret;
-    ret = machine->ops->set_sregs(first, &ctx.sregs);
+    ret = put_reset_vector(machine);
+    if (!ret)
+        ret = machine->ops->set_sregs(first, &ctx.sregs);
     if (!ret)
         ret = machine->ops->set_regs(first, &ctx.regs);
     return ret ? err_set(err, ret, "the engine does not take the boot state: %s", strerror(-ret))

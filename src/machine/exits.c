@@ -86,6 +86,10 @@ HANDLER(shutdown)
     (void)run;
     if (machine->gdb)
         gdb_shutdown(vcpu);
+    if (machine->config.reset_on_triple_fault) {
+        machine->env.request(machine->env.opaque, DEVICE_REQUEST_RESET);
+        return MACHINE_RESUME;
+    }
     return stop_with_report(vcpu, MACHINE_TRIPLE_FAULT,
                             "the guest's CPU shut down after a triple fault");
 }

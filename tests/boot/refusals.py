@@ -102,6 +102,7 @@ def options(triode):
     refused(triode, [*guest, "--serial", "file:/nonexistent/dir/file"], "/nonexistent/dir/file")
     refused(triode, [*guest, "--serial", "carrier-pigeon"], "carrier-pigeon")
     refused(triode, [*guest, "--entry", "8"], "--entry", "8")
+    refused(triode, [*guest, "--triple-fault", "panic"], "--triple-fault", "panic")
     refused(triode, [*guest, "--frobnicate"], "--frobnicate")
     refused(triode, [*guest, "--kernel"], "--kernel")
     refused(triode, [*guest, "stray"], "stray")

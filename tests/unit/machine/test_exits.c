@@ -136,6 +136,23 @@ static void triple_fault_reports_registers(void **state)
     machine_destroy(m);
 }
 
+/* Or it resets, as a PC does. */
+static void triple_fault_resets(void **state)
+{
+    struct machine *m = machine_new();
+
+    (void)state;
+    m->config.reset_on_triple_fault = true;
+    m->vcpus[0].vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+    assert_int_equal(handle(m), MACHINE_RESUME);
+    assert_int_equal(m->end, MACHINE_RUNNING);
+    assert_true(m->reset_wanted);
+    m->config.end_on_reset = true;
+    assert_int_equal(handle(m), MACHINE_RESUME);
+    assert_int_equal(m->end, MACHINE_RESET);
+    machine_destroy(m);
+}
+
 static void system_events(void **state)
 {
     static const struct {
@@ -216,6 +233,7 @@ int main(void)
         cmocka_unit_test(mmio_goes_to_the_memory_bus),
         cmocka_unit_test(harmless_exits_resume),
         cmocka_unit_test(triple_fault_reports_registers),
+        cmocka_unit_test(triple_fault_resets),
         cmocka_unit_test(system_events),
         cmocka_unit_test(engine_errors_are_errors),
         cmocka_unit_test(exits_nobody_asked_for_are_loud),
