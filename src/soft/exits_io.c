@@ -88,22 +88,26 @@ static void advance_string(struct soft_vcpu *vcpu)
     cpu->gpr[index] = masked_add(cpu->gpr[index], bytes, mask);
     if (pio->qualification & QUAL_REP) {
         cpu->gpr[X86_RCX] = masked_add(cpu->gpr[X86_RCX], -(s64)pio->count, mask);
-        if (cpu->gpr[X86_RCX] & mask)
+        if (cpu->gpr[X86_RCX] & mask) {
+            x86_debug_trap(cpu, true);
             return;
+        }
     }
     soft_skip(vcpu, pio->insn_len);
 }
 
 /* --- string instructions --- */
 
-/* How many elements go at once: to the end of the page, so that a page fault comes between. */
+/* How many elements go at once: to the end of the page, so that a page fault comes between. With
+ * breakpoints or TF each has debug traps of its own. */
 static u32 piece(const struct soft_vcpu *vcpu, u64 linear)
 {
     const struct soft_pio *pio = &vcpu->priv.pio;
     u64 left = vcpu->cpu.gpr[X86_RCX] & address_mask(pio->insn_info);
     u64 in_page = (MEM_PAGE_SIZE - (linear & (MEM_PAGE_SIZE - 1))) / QUAL_SIZE(pio->qualification);
 
-    if (!(pio->qualification & QUAL_REP) || (s64)vcpu->cpu.df < 0 || in_page == 0)
+    if (!(pio->qualification & QUAL_REP) || (s64)vcpu->cpu.df < 0 || in_page == 0 ||
+        vcpu->cpu.common.mode & X86_MODE_STEPPING || vcpu->cpu.debug_hits)
         return 1;
     return (u32)(left < in_page ? left : in_page);
 }
@@ -189,6 +193,7 @@ int soft_exit_io(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     pio->insn_len = exit->insn_len;
     pio->linear = exit->linear;
     pio->count = 1;
+    x86_debug_io(&vcpu->cpu, port, size);
     if (exit->qualification & QUAL_STRING)
         return string_io(vcpu);
     if (!(exit->qualification & QUAL_IN)) {

@@ -38,16 +38,7 @@ void soft_skip(struct soft_vcpu *vcpu, u32 insn_len)
     }
     x86_set_rip(cpu, rip);
     x86_clear_shadow(cpu);
-    cpu->eflags &= ~X86_FLAG_RF;
-    if (cpu->eflags & X86_FLAG_TF) {
-        cpu->pending = (struct x86_event){
-            .valid = true,
-            .vector = X86_DB,
-            .type = 3,
-            .payload = BIT(14), /* DR6.BS */
-            .has_payload = true,
-        };
-    }
+    x86_debug_trap(cpu, false);
 }
 
 void soft_raise(struct soft_vcpu *vcpu, u8 vector, u32 error)

@@ -77,7 +77,7 @@ static void load_rest(struct x86_cpu *cpu, const struct vmcs *v)
                    ? v->guest_rip
                    : (u32)(v->guest_rip + cpu->seg[X86_CS].base);
     cpu->interruptibility = state & (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI);
-    cpu->shadow_lip = cpu->lip;
+    cpu->shadow_lip = cpu->rf_lip = cpu->lip;
     cpu->activity = v->guest_activity_state;
     cpu->monitor_armed = false;
 }

@@ -320,10 +320,11 @@ u64 x86_helper_write_dr(struct x86_cpu *cpu, u64 regs, u64 value, u64 length)
 
     if (n >= 6 && value >> 32)
         x86_raise_error(cpu, X86_GP, 0);
+    /* Without RTM and bus-lock detection their bits are fixed too. */
     if (n == 6)
-        value = (value & 0x1e00f) | 0xfffe0ff0;
+        value = (value & 0xe00f) | 0xffff0ff0;
     else if (n == 7)
-        value = (value & 0xffff2bff) | 0x400;
+        value = (value & 0xffff23ff) | 0x400;
     cpu->dr[n] = value;
     x86_update_mode(cpu);
     return 0;

@@ -10,6 +10,11 @@ int x86_lift(struct guest_lift *lift);
 /* The RIP cut to the operand size; #GP(0) if it lies beyond the limit of CS. */
 ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip);
 
+/* Ends the block of a stepping mode, lip being the next instruction's: with the debug traps that are
+ * due. @tf (i64): not 0 if TF traps; @keep_rf: a string instruction that may have work left, or an
+ * IRET: RF, if set for that instruction, stays. */
+void lift_end_step(struct x86_lift *l, ir_ref tf, bool keep_rf);
+
 /* Executes this instruction again (a string instruction with work left) if @cond; otherwise the
  * unit goes on, or with TF set is left. */
 void lift_again_if(struct x86_lift *l, ir_ref cond);

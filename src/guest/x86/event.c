@@ -289,14 +289,16 @@ static void deliver_redirected(struct delivery *d)
     cpu->eflags &= ~(X86_FLAG_VIF | X86_FLAG_TF);
 }
 
-/* RF in the pushed image (SDM vol. 3 17.3.1.1): set for faults, so that an instruction breakpoint
- * does not hit again. */
+/* RF in the pushed image (SDM vol. 3 18.3.1.1): set for faults, so that an instruction breakpoint
+ * does not hit again; but those breakpoints themselves leave it to their handler. */
 static u64 flags_to_push(const struct x86_cpu *cpu, const struct x86_event *event)
 {
     u64 flags = x86_rflags(cpu);
+    bool fault = event->vector != X86_DF && event->vector != X86_MC;
 
-    if (event->type == X86_EVENT_HARDWARE && event->vector != X86_DB && event->vector != X86_DF &&
-        event->vector != X86_MC)
+    if (event->vector == X86_DB)
+        fault = event->has_payload && event->payload & X86_DR6_BD;
+    if (event->type == X86_EVENT_HARDWARE && fault)
         flags |= X86_FLAG_RF;
     else if (software(event) || event->type == X86_EVENT_ICEBP)
         flags &= ~X86_FLAG_RF;
@@ -327,6 +329,8 @@ static bool deliver(struct x86_cpu *cpu, const struct x86_event *event)
 /* Effects outside the stack frame: CR2, DR6, NMI blocking. */
 static void note_payload(struct x86_cpu *cpu, const struct x86_event *event)
 {
+    if (event->type == X86_EVENT_ICEBP)
+        cpu->dr[7] &= ~BIT(13); /* GD */
     if (!event->has_payload || event->type != X86_EVENT_HARDWARE)
         return;
     if (event->vector == X86_PF) {
@@ -378,9 +382,12 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
 {
     const struct x86_event event = *wanted; /* it may be cpu->pending, which a fault overwrites */
     jmp_buf *outer = cpu->common.leave;
+    /* What a load of SS has held back comes behind a software interrupt. */
+    volatile u32 held = software(&event) || event.type == X86_EVENT_ICEBP ? cpu->debug_hits : 0;
     bool task_trap;
     jmp_buf here;
 
+    cpu->debug_hits = 0;
     cpu->common.leave = &here;
     if (setjmp(here)) {
         cpu->common.leave = outer;
@@ -391,8 +398,9 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
     note_payload(cpu, &event);
     task_trap = deliver(cpu, &event);
     cpu->common.leave = outer;
-    cpu->pending = debug_event(X86_DR6_BT);
-    cpu->pending.valid = task_trap;
+    cpu->pending = debug_event(held | (task_trap ? X86_DR6_BT : 0));
+    cpu->pending.valid = held || task_trap;
+    cpu->debug_hits = 0;
     x86_clear_shadow(cpu);
     if (event.type == X86_EVENT_NMI)
         cpu->interruptibility |= X86_BLOCKED_BY_NMI;
@@ -412,22 +420,27 @@ u64 x86_helper_soft_interrupt(struct x86_cpu *cpu, u64 vector, u64 type, u64 len
     guest_leave(&cpu->common, X86_EXIT_EVENT);
 }
 
-u64 x86_helper_debug_begin(struct x86_cpu *cpu)
+static bool resumes(const struct x86_cpu *cpu)
+{
+    return cpu->eflags & X86_FLAG_RF && cpu->lip == cpu->rf_lip;
+}
+
+void x86_code_breakpoint(struct x86_cpu *cpu)
 {
     u64 hits = 0;
 
-    cpu->debug_hits = 0;
-    if (cpu->eflags & X86_FLAG_RF) {
-        cpu->eflags &= ~X86_FLAG_RF;
-        return 0;
-    }
-    if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
-        return 0;
+    if (resumes(cpu) || x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
+        return;
     for (unsigned i = 0; i < 4; i++)
         if (cpu->dr[7] >> 2 * i & 3 && !(cpu->dr[7] >> (16 + 4 * i) & 15) && cpu->dr[i] == cpu->lip)
             hits |= BIT(i);
     if (hits)
         x86_raise_debug(cpu, hits);
+}
+
+u64 x86_helper_debug_begin(struct x86_cpu *cpu)
+{
+    x86_code_breakpoint(cpu);
     return 0;
 }
 
@@ -444,14 +457,55 @@ u64 x86_helper_debugger_break(struct x86_cpu *cpu)
     return 0;
 }
 
-u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf)
+/* What of debug traps is due behind the instruction before lip, which began with @tf. */
+static u64 traps_due(struct x86_cpu *cpu, bool tf)
 {
-    u64 hits = cpu->debug_hits | (tf ? BIT(14) : 0);
+    u64 due = cpu->debug_hits | (tf ? X86_DR6_BS : 0);
 
-    /* A load of SS holds the trap back until the next instruction is done (SDM vol. 3 6.8.3). */
-    if (hits && !(x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)) {
-        cpu->debug_hits = 0;
-        x86_raise_debug(cpu, hits);
-    }
+    /* A load of SS holds breakpoints back until the next instruction is done (SDM vol. 3 7.8.3). */
+    if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
+        return 0;
+    cpu->debug_hits = 0;
+    return due;
+}
+
+u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf, u64 keep_rf)
+{
+    u64 due;
+
+    if (!keep_rf || cpu->lip != cpu->rf_lip)
+        cpu->eflags &= ~X86_FLAG_RF;
+    due = traps_due(cpu, tf);
+    if (due)
+        x86_raise_debug(cpu, due);
     return 0;
+}
+
+void x86_debug_trap(struct x86_cpu *cpu, bool again)
+{
+    u64 due;
+
+    if (again)
+        x86_between_iterations(cpu);
+    else
+        cpu->eflags &= ~X86_FLAG_RF;
+    due = traps_due(cpu, cpu->eflags & X86_FLAG_TF);
+    if (due)
+        cpu->pending = debug_event(due);
+}
+
+void x86_debug_io(struct x86_cpu *cpu, u16 port, unsigned bytes)
+{
+    static const u8 lengths[] = {1, 2, 8, 4};
+
+    if (!(cpu->cr4 & X86_CR4_DE))
+        return;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned control = cpu->dr[7] >> (16 + 4 * i) & 15;
+        u64 length = lengths[control >> 2], first = cpu->dr[i] & ~(length - 1);
+
+        if (cpu->dr[7] >> 2 * i & 3 && (control & 3) == 2 && port < first + length &&
+            first < (u64)port + bytes)
+            cpu->debug_hits |= 1u << i;
+    }
 }

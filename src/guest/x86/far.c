@@ -364,7 +364,7 @@ static void pop_flags(struct x86_cpu *cpu, u64 flags, u64 writable)
 
 static void iret_real(struct x86_cpu *cpu, u64 bytes)
 {
-    u64 writable = x86_flags_writable(cpu, (unsigned)bytes);
+    u64 writable = x86_flags_writable(cpu, (unsigned)bytes) | (bytes > 2 ? X86_FLAG_RF : 0);
     struct x86_stack s;
     u64 rip, flags;
     u16 selector;
@@ -447,8 +447,7 @@ static void iret_protected(struct x86_cpu *cpu, u64 bytes, u64 length)
     }
     check_rip(cpu, &cs, rip);
     writable = x86_flags_writable(cpu, (unsigned)bytes);
-    /* Without breakpoints RF means nothing, and nobody would clear it one instruction later. */
-    if (bytes > 2 && cpu->dr[7] & 0xff)
+    if (bytes > 2)
         writable |= X86_FLAG_RF;
     if (cpu->cpl == 0 && bytes > 2)
         writable |= X86_FLAG_VIF | X86_FLAG_VIP;
@@ -464,7 +463,7 @@ static void iret_protected(struct x86_cpu *cpu, u64 bytes, u64 length)
 
 u64 x86_helper_iret(struct x86_cpu *cpu, u64 bytes, u64 length)
 {
-    bool closed = !(cpu->eflags & X86_FLAG_IF);
+    bool stepping = cpu->common.mode & X86_MODE_STEPPING, closed = !(cpu->eflags & X86_FLAG_IF);
     bool nmi = cpu->interruptibility & X86_BLOCKED_BY_NMI && !cpu->iret_keeps_nmi;
 
     /* Unblocked before anything can fault (SDM vol. 3 6.7.1). */
@@ -476,7 +475,8 @@ u64 x86_helper_iret(struct x86_cpu *cpu, u64 bytes, u64 length)
     else
         iret_protected(cpu, bytes, length);
     cpu->nmi_unblocked = false;
-    if (nmi || (closed && cpu->eflags & X86_FLAG_IF))
+    cpu->rf_lip = cpu->lip;
+    if (!stepping && (nmi || (closed && cpu->eflags & X86_FLAG_IF)))
         x86_check_events(cpu);
     return cpu->lip;
 }

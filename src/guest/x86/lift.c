@@ -52,14 +52,19 @@ ir_ref lift_next_rip(struct x86_lift *l)
     return ir_sub(l->u, pc, cs_base(l));
 }
 
+void lift_end_step(struct x86_lift *l, ir_ref tf, bool keep_rf)
+{
+    LIFT_CALL(l, IR_VOID, single_step, tf, ir_const(l->u, IR_I64, keep_rf), IR_NONE, IR_NONE);
+    ir_exit(l->u, X86_EXIT_HALT_CHECK);
+    l->ended = true;
+}
+
 /* Leaves for the linear address @pc by lookup. */
 static void leave_for(struct x86_lift *l, ir_ref pc)
 {
     if (l->mode & X86_MODE_STEPPING) {
         ir_put(l->u, X86_SLOT(lip), pc);
-        LIFT_CALL(l, IR_VOID, single_step, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), IR_NONE,
-                  IR_NONE, IR_NONE);
-        ir_exit(l->u, X86_EXIT_HALT_CHECK);
+        lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), false);
     } else {
         ir_goto_ind(l->u, pc);
     }
@@ -152,9 +157,10 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
 
 void lift_again_if(struct x86_lift *l, ir_ref cond)
 {
-    if (l->mode & X86_MODE_STEPPING)
-        leave_for(l, ir_sel(l->u, cond, at_offset(l, l->offset), lift_next_pc(l)));
-    else
+    if (l->mode & X86_MODE_STEPPING) {
+        ir_put(l->u, X86_SLOT(lip), ir_sel(l->u, cond, at_offset(l, l->offset), lift_next_pc(l)));
+        lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), true);
+    } else
         ir_goto_if(l->u, cond, l->offset);
 }
 

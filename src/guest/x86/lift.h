@@ -27,9 +27,6 @@ struct x86_lift {
     } cc;
 };
 
-/* Modes in which every instruction is a block of its own, with debug checks around it. */
-#define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR)
-
 #define X86_SLOT(field) ((u32)offsetof(struct x86_cpu, field))
 
 static inline bool lift_is64(const struct x86_lift *l)

@@ -2,16 +2,22 @@
  * the calls of the helpers that do the work on the state. */
 #include "guest/x86/lift_sys.h"
 
-/* Ends the block at the linear address that a far transfer's helper answered. */
-static void go_to(struct x86_lift *l, ir_ref lip)
+/* Ends the block at the linear address that a far transfer's helper answered. @flags (i64): those in
+ * which TF has to be set for a trap, besides the mode's. @resumes: it may have set RF. */
+static void go_to_with(struct x86_lift *l, ir_ref lip, ir_ref flags, bool resumes)
 {
     if (l->mode & X86_MODE_STEPPING) {
-        CALL1(l, single_step, imm(l, l->mode & X86_MODE_TF));
-        ir_exit(l->u, X86_EXIT_HALT_CHECK);
-    } else {
-        ir_goto_ind(l->u, lip);
+        lift_end_step(l, ir_and(l->u, flags, imm(l, l->mode & X86_MODE_TF ? X86_FLAG_TF : 0)),
+                      resumes);
+        return;
     }
+    ir_goto_ind(l->u, lip);
     l->ended = true;
+}
+
+static void go_to(struct x86_lift *l, ir_ref lip)
+{
+    go_to_with(l, lip, imm(l, X86_FLAG_TF), false);
 }
 
 /* --- Segment registers --- */
@@ -170,12 +176,17 @@ void lift_retf(struct x86_lift *l)
 
 void lift_iret(struct x86_lift *l)
 {
-    go_to(l, VALUE2(l, iret, imm(l, l->in->operand_size), imm(l, length(l))));
+    ir_ref lip = VALUE2(l, iret, imm(l, l->in->operand_size), imm(l, length(l)));
+
+    go_to_with(l, lip, imm(l, X86_FLAG_TF), true);
 }
 
 void lift_syscall(struct x86_lift *l)
 {
-    go_to(l, VALUE1(l, syscall, imm(l, length(l))));
+    ir_ref lip = VALUE1(l, syscall, imm(l, length(l)));
+
+    /* Where it masks TF it is not stepped. */
+    go_to_with(l, lip, ir_get(l->u, IR_I64, X86_SLOT(eflags)), false);
 }
 
 void lift_sysret(struct x86_lift *l)

@@ -100,8 +100,13 @@ void x86_update_mode(struct x86_cpu *cpu)
     if (unlikely(cpu->debugger.dr7))
         mode |= debugger_mode(&cpu->debugger);
     /* While breakpoints are on, walks see every access: no soft TLB entry may answer instead. */
-    if (mode & ~cpu->common.mode & X86_MODE_DR && cpu->common.memory)
-        cpu->common.memory->flush_all(&cpu->common);
+    if (mode & ~cpu->common.mode & X86_MODE_DR) {
+        if (cpu->common.memory)
+            cpu->common.memory->flush_all(&cpu->common);
+        if (cpu->lip != cpu->rf_lip)
+            cpu->eflags &= ~X86_FLAG_RF;
+        cpu->debug_hits = 0;
+    }
     cpu->common.mode = mode;
 }
 

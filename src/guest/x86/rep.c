@@ -126,6 +126,15 @@ static bool wanted(const struct rep *r)
     return __atomic_load_n(&r->cpu->common.request, __ATOMIC_RELAXED);
 }
 
+/* After a break between elements: is there work left? */
+static bool left(const struct rep *r)
+{
+    if (!reg(r, X86_RCX))
+        return false;
+    x86_between_iterations(r->cpu);
+    return true;
+}
+
 /* Copies as if element by element: where the ranges overlap in the direction of the copy, what was
  * written is read again. */
 static void copy(const struct rep *r, u8 *to, const u8 *from, u64 n)
@@ -170,7 +179,7 @@ u64 x86_helper_rep_movs(struct x86_cpu *cpu, u64 how)
         if (r.once || wanted(&r))
             break;
     }
-    return reg(&r, X86_RCX) != 0;
+    return left(&r);
 }
 
 static void fill(const struct rep *r, u8 *at, u64 n, u64 value)
@@ -207,7 +216,7 @@ u64 x86_helper_rep_stos(struct x86_cpu *cpu, u64 how)
         if (r.once || wanted(&r))
             break;
     }
-    return reg(&r, X86_RCX) != 0;
+    return left(&r);
 }
 
 u64 x86_helper_rep_lods(struct x86_cpu *cpu, u64 how)
@@ -225,7 +234,7 @@ u64 x86_helper_rep_lods(struct x86_cpu *cpu, u64 how)
         if (r.once || wanted(&r))
             break;
     }
-    return reg(&r, X86_RCX) != 0;
+    return left(&r);
 }
 
 static void set_compared(struct rep *r, u64 a, u64 b)
@@ -282,7 +291,7 @@ static u64 rep_compare(struct rep *r, bool cmps)
         }
         if (r->once || wanted(r)) {
             set_compared(r, x, y);
-            return 1;
+            return left(r);
         }
     }
     return 0;

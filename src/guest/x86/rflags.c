@@ -8,7 +8,11 @@
 
 u64 x86_rflags(const struct x86_cpu *cpu)
 {
-    return cpu->eflags | x86_arith_flags(cpu) | (cpu->df == 1 ? 0 : X86_FLAG_DF) | 2;
+    u64 eflags = cpu->eflags;
+
+    if (cpu->lip != cpu->rf_lip)
+        eflags &= ~X86_FLAG_RF;
+    return eflags | x86_arith_flags(cpu) | (cpu->df == 1 ? 0 : X86_FLAG_DF) | 2;
 }
 
 void x86_set_rflags(struct x86_cpu *cpu, u64 rflags)
@@ -16,6 +20,7 @@ void x86_set_rflags(struct x86_cpu *cpu, u64 rflags)
     x86_set_arith_flags(cpu, rflags);
     cpu->df = rflags & X86_FLAG_DF ? ~0ull : 1;
     cpu->eflags = (rflags & FLAGS_KNOWN & ~(X86_FLAGS_ARITH | X86_FLAG_DF)) | 2;
+    cpu->rf_lip = cpu->lip;
 }
 
 u64 x86_flags_writable(const struct x86_cpu *cpu, unsigned width)
@@ -33,12 +38,13 @@ u64 x86_flags_writable(const struct x86_cpu *cpu, unsigned width)
 
 u64 x86_helper_popf(struct x86_cpu *cpu, u64 value, u64 bytes)
 {
+    bool stepping = cpu->common.mode & X86_MODE_STEPPING;
     u64 old = cpu->eflags, writable = x86_flags_writable(cpu, (unsigned)bytes);
 
     x86_set_rflags(cpu, (x86_rflags(cpu) & ~(writable | X86_FLAG_RF)) | (value & writable));
     if ((old ^ cpu->eflags) & (X86_FLAG_TF | X86_FLAG_AC | X86_FLAG_IOPL))
         x86_update(cpu);
-    if (!(old & X86_FLAG_IF) && cpu->eflags & X86_FLAG_IF)
+    if (!stepping && !(old & X86_FLAG_IF) && cpu->eflags & X86_FLAG_IF)
         x86_check_events(cpu);
     return 0;
 }

@@ -93,8 +93,13 @@ struct x86_cpu {
     struct x86_seg seg[X86_SEGS];
     struct x86_table gdtr, idtr;
     u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
-    u64 dr[8];      /* 0..3, 6, 7 used */
-    u32 debug_hits; /* data breakpoints (DR6 bits) that this instruction met */
+    u64 dr[8]; /* 0..3, 6, 7 used */
+    /* Data and I/O breakpoints (DR6 bits) that this instruction met: #DB at its end, or behind the next
+     * one if this loads SS (SDM vol. 3 7.8.3). */
+    u32 debug_hits;
+    /* EFLAGS.RF holds only while lip is rf_lip: nothing has to clear it when the instruction is done.
+     * x86_rflags knows. */
+    u64 rf_lip;
     struct x86_debugger debugger;
     u32 pkru;
     u8 cpl;
@@ -193,6 +198,9 @@ enum {
         20, /* bit x86_break_hash(address) for each instruction breakpoint of the */
     X86_MODE_BREAK_MASK = 0xff << 20, /* debugger's: code at such addresses has a check */
 };
+
+/* Modes in which every instruction is a block of its own, with debug checks around it. */
+#define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR)
 
 /* Of the offset in the page only: blocks are shared between mappings. */
 static inline u32 x86_break_hash(u64 address)

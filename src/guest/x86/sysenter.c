@@ -44,6 +44,7 @@ u64 x86_helper_sysret(struct x86_cpu *cpu, u64 bytes)
 {
     u16 selector = (u16)(cpu->msr_star >> 48);
     bool code64 = bytes == 8, closed = !(cpu->eflags & X86_FLAG_IF);
+    bool stepping = cpu->common.mode & X86_MODE_STEPPING;
     u64 rip = cpu->gpr[X86_RCX];
 
     if (!(cpu->efer & X86_EFER_SCE) || !x86_code64(cpu))
@@ -55,7 +56,7 @@ u64 x86_helper_sysret(struct x86_cpu *cpu, u64 bytes)
     set_flat(cpu, (u16)((selector + (code64 ? 16 : 0)) | 3), (u16)((selector + 8) | 3), 3, code64);
     cpu->lip = code64 ? rip : (u32)rip;
     x86_update(cpu);
-    if (closed && cpu->eflags & X86_FLAG_IF)
+    if (!stepping && closed && cpu->eflags & X86_FLAG_IF)
         x86_check_events(cpu);
     return cpu->lip;
 }

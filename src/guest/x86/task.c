@@ -286,6 +286,7 @@ static void load_segments(const struct task_switch *t, const struct task_state *
             load_data(t, data[i], s->selectors[data[i]]);
     }
     x86_set_rip(cpu, s->eip);
+    cpu->rf_lip = cpu->lip;
     x86_update(cpu);
 }
 

@@ -57,7 +57,8 @@ void x86_update_mmu(struct x86_cpu *cpu);
 u64 x86_rip(const struct x86_cpu *cpu);
 void x86_set_rip(struct x86_cpu *cpu, u64 rip);
 
-/* All of RFLAGS with lazy flags computed, and the way back. Mode is not updated. */
+/* All of RFLAGS with lazy flags computed, and the way back. Mode is not updated. RF is that of the
+ * instruction at lip: who sets lip afterwards sets rf_lip too. */
 u64 x86_rflags(const struct x86_cpu *cpu);
 void x86_set_rflags(struct x86_cpu *cpu, u64 rflags);
 
@@ -76,6 +77,13 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *event);
 /* May an external interrupt / NMI be taken now? (IF, shadows, activity) */
 bool x86_interrupt_allowed(const struct x86_cpu *cpu);
 bool x86_nmi_allowed(const struct x86_cpu *cpu);
+
+/* An instruction that the engine has carried out is done, or with @again an iteration of it: its debug
+ * traps, if there are, become cpu->pending. */
+void x86_debug_trap(struct x86_cpu *cpu, bool again);
+
+/* Does an access of @bytes at @port meet I/O breakpoints (SDM vol. 3 18.2.4)? x86_debug_trap raises. */
+void x86_debug_io(struct x86_cpu *cpu, u16 port, unsigned bytes);
 
 /* Interruptibility state with the STI and MOV SS bits true to the current instruction. Whoever finds
  * them set with an event waiting runs one instruction (insn_limit 1) and then calls

@@ -179,7 +179,8 @@ static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *
 }
 
 /* At the end of an instruction that may have let interrupts or NMIs in, state complete: leaves for
- * the run loop to look, unless the engine says that nothing waits. */
+ * the run loop to look, unless the engine says that nothing waits. Not for blocks of stepping modes,
+ * whose ends have debug traps to raise and leave anyway. */
 static inline void x86_check_events(struct x86_cpu *cpu)
 {
     if (!cpu->quiet)
@@ -200,6 +201,17 @@ static inline void x86_update(struct x86_cpu *cpu)
 
 /* event.c: #DB with these bits for DR6. */
 void x86_raise_debug(struct x86_cpu *cpu, u64 dr6_bits) NORETURN;
+
+/* Raises #DB if the instruction at lip, not yet fetched, has a breakpoint. */
+void x86_code_breakpoint(struct x86_cpu *cpu);
+
+/* The repeated string instruction at lip has iterations left: what interrupts it here sees RF set
+ * (SDM vol. 3 18.3.1.1). */
+static inline void x86_between_iterations(struct x86_cpu *cpu)
+{
+    cpu->eflags |= X86_FLAG_RF;
+    cpu->rf_lip = cpu->lip;
+}
 
 /* stack.c: pushes and pops whose effect on RSP and SS is the caller's to commit, so that a fault in
  * the middle leaves the state as it was. */

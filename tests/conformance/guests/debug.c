@@ -1,0 +1,445 @@
+/* Debug exceptions: single steps over every kind of instruction, breakpoints on code, data and ports,
+ * RF, the shadows of MOV SS and STI, general detect, INT1 (SDM volume 3 chapter 18). */
+#include "rt.h"
+
+#define NONE ((int)NO_FAULT)
+#define DR6_CLEAR 0xffff0ff0u
+#define BD (1u << 13)
+#define BS (1u << 14)
+#define RF 0x10000u
+
+#ifdef __x86_64__
+#define SP "%%rsp"
+#define AX "%%rax"
+#else
+#define SP "%%esp"
+#define AX "%%eax"
+#endif
+
+#define DR(n)                                                                                      \
+    static inline word read_dr##n(void)                                                            \
+    {                                                                                              \
+        word value;                                                                                \
+                                                                                                   \
+        asm volatile("mov %%dr" #n ", %0" : "=r"(value));                                          \
+        return value;                                                                              \
+    }                                                                                              \
+    static inline void write_dr##n(word value)                                                     \
+    {                                                                                              \
+        asm volatile("mov %0, %%dr" #n : : "r"(value) : "memory");                                 \
+    }
+DR(0)
+DR(1)
+DR(6)
+DR(7)
+
+/* What the handler of #DB saw, in order. It ends stepping at the address `last`. */
+#define SEEN 16
+static volatile struct {
+    word ip, dr6, flags, dr7;
+} seen[SEEN];
+static volatile u32 count_seen;
+static volatile word last;
+static volatile bool resume; /* sets RF where it returns to */
+
+static void debug_handler(struct frame *frame)
+{
+    if (count_seen < SEEN) {
+        seen[count_seen].ip = frame->ip;
+        seen[count_seen].dr6 = read_dr6();
+        seen[count_seen].flags = frame->flags;
+        seen[count_seen].dr7 = read_dr7();
+    }
+    count_seen++;
+    write_dr6(DR6_CLEAR);
+    if (resume)
+        frame->flags |= RF;
+    if (frame->ip == last)
+        frame->flags &= ~0x100ul;
+}
+
+static void begin(word until)
+{
+    memset((void *)seen, 0, sizeof seen);
+    count_seen = 0;
+    last = until;
+    resume = false;
+    handlers[1] = debug_handler;
+    write_dr6(DR6_CLEAR);
+}
+
+static u32 end(void)
+{
+    handlers[1] = NULL;
+    write_dr7(0x400);
+    return count_seen;
+}
+
+#define STEP_ON "pushf; or" W " $0x100, (" SP "); popf\n"
+/* The lengths of instructions give the addresses; labels mark where they begin and end. */
+#define LABEL(name) "\n" #name ":\n"
+extern char s_io[], s_io_end[], s_cpuid[], s_cpuid_end[], s_msr[], s_msr_end[], s_rep[],
+    s_rep_end[], s_sti[], s_sti_end[], s_ss[], s_ss_end[], s_iret[], s_iret_end[], s_int[],
+    s_int_end[], s_popf[], s_popf_end[], s_icebp[], s_icebp_end[], s_jump[], s_jump_end[];
+
+static void step_instructions(void)
+{
+    begin((word)s_io_end);
+    asm volatile(STEP_ON LABEL(s_io) "inb $0x80, %%al\n"
+                                     "outb %%al, $0x80\n" LABEL(s_io_end)
+                 :
+                 :
+                 : "eax", "memory", "cc");
+    EXPECT(end(), 2);
+    EXPECT(seen[0].ip, (word)s_io + 2);
+    EXPECT(seen[0].dr6, DR6_CLEAR | BS);
+    EXPECT(seen[0].flags & RF, 0);
+    EXPECT(seen[1].ip, (word)s_io + 4);
+    begin((word)s_cpuid_end);
+    asm volatile(STEP_ON LABEL(s_cpuid) "cpuid\n" LABEL(s_cpuid_end)
+                 :
+                 : "a"(0), "c"(0)
+                 : "ebx", "edx", "memory", "cc");
+    EXPECT(end(), 1);
+    EXPECT(seen[0].ip, (word)s_cpuid_end);
+    EXPECT(seen[0].dr6, DR6_CLEAR | BS);
+    begin((word)s_msr_end);
+    asm volatile(STEP_ON LABEL(s_msr) "rdmsr\n"
+                                      "wrmsr\n" LABEL(s_msr_end)
+                 :
+                 : "c"(0x277)
+                 : "eax", "edx", "memory", "cc");
+    EXPECT(end(), 2);
+    EXPECT(seen[1].ip, (word)s_msr_end);
+}
+
+static void step_string(void)
+{
+    static u8 buffer[8];
+    word count = 3;
+    void *to = buffer;
+
+    begin((word)s_rep_end);
+    asm volatile(STEP_ON LABEL(s_rep) "rep stosb\n" LABEL(s_rep_end)
+                 : "+c"(count), "+D"(to)
+                 : "a"(0x55)
+                 : "memory", "cc");
+    EXPECT(end(), 3);
+    EXPECT(seen[0].ip, (word)s_rep);
+    EXPECT(seen[0].flags & RF, RF); /* between iterations */
+    EXPECT(seen[1].ip, (word)s_rep);
+    EXPECT(seen[2].ip, (word)s_rep_end);
+    EXPECT(seen[2].flags & RF, 0);
+    EXPECT(buffer[2], 0x55);
+    EXPECT(buffer[3], 0);
+}
+
+static void step_shadows(void)
+{
+    word ss;
+
+    asm volatile("mov %%ss, %0" : "=r"(ss));
+    begin((word)s_sti_end);
+    asm volatile(STEP_ON LABEL(s_sti) "sti\n"
+                                      "cli\n" LABEL(s_sti_end)
+                 :
+                 :
+                 : "memory", "cc");
+    EXPECT(end(), 2); /* STI holds interrupts back, no debug traps */
+    EXPECT(seen[0].ip, (word)s_sti + 1);
+    begin((word)s_ss_end);
+    asm volatile(STEP_ON LABEL(s_ss) "mov %w0, %%ss\n"
+                                     "nop\n" LABEL(s_ss_end)
+                 :
+                 : "r"(ss)
+                 : "memory", "cc");
+    EXPECT(end(), 1); /* none between the load and the next instruction */
+    EXPECT(seen[0].ip, (word)s_ss_end);
+}
+
+static void step_transfers(void)
+{
+    begin((word)s_iret_end);
+#ifdef __x86_64__
+    asm volatile("mov %%rsp, %%rdx; mov %%ss, %%eax; push %%rax; push %%rdx\n"
+                 "pushf; orq $0x100, (%%rsp); mov %%cs, %%eax; push %%rax\n"
+                 "push $s_iret; iretq\n" LABEL(s_iret) "nop\nnop\n" LABEL(s_iret_end)
+                 :
+                 :
+                 : "rax", "rdx", "memory", "cc");
+#else
+    asm volatile("pushf; orl $0x100, (%%esp); push %%cs; push $s_iret; iretl\n" LABEL(
+                     s_iret) "nop\nnop\n" LABEL(s_iret_end)
+                 :
+                 :
+                 : "memory", "cc");
+#endif
+    EXPECT(end(), 2); /* IRET that sets TF traps behind the next instruction */
+    EXPECT(seen[0].ip, (word)s_iret + 1);
+    /* POPF that opens interrupts while stepping. */
+    begin((word)s_popf_end);
+    asm volatile("pushf; pushf; or" W " $0x300, (" SP
+                 ")\n" STEP_ON LABEL(s_popf) "popf\npopf\n" LABEL(s_popf_end)
+                 :
+                 :
+                 : "memory", "cc");
+    EXPECT(end(), 2);
+    EXPECT(seen[0].ip, (word)s_popf + 1);
+    EXPECT(seen[1].ip, (word)s_popf + 2); /* it cleared TF, but had begun with it */
+    /* A software interrupt clears TF; the trap comes behind the instruction after its IRET. */
+    begin((word)s_int_end);
+    handlers[0x44] = counting_handler;
+    asm volatile(STEP_ON LABEL(s_int) "int $0x44\nnop\n" LABEL(s_int_end) : : : "memory", "cc");
+    handlers[0x44] = NULL;
+    EXPECT(end(), 1);
+    EXPECT(seen[0].ip, (word)s_int_end);
+    begin((word)s_jump_end);
+    asm volatile(STEP_ON LABEL(s_jump) "jmp 1f\nnop\n1: call 2f\n2: pop " AX "\n" LABEL(s_jump_end)
+                 :
+                 :
+                 : "eax", "memory", "cc");
+    EXPECT(end(), 3);
+    EXPECT(seen[0].ip, (word)s_jump + 3);
+    EXPECT(seen[1].ip, (word)s_jump + 8);
+}
+
+/* INT1 is #DB without DR6 and without a trap of its own. */
+static void icebp(void)
+{
+    word ip, ss;
+
+    begin(0);
+    asm volatile("mov" W " $8f, %0; .byte 0xf1; 8:" : "=r"(ip));
+    EXPECT(end(), 1);
+    EXPECT(seen[0].ip, ip);
+    EXPECT(seen[0].dr6, DR6_CLEAR);
+    asm volatile("mov %%ss, %0" : "=r"(ss));
+    begin((word)s_icebp_end);
+    asm volatile(STEP_ON LABEL(s_icebp) "mov %w0, %%ss\n"
+                                        ".byte 0xf1\n"
+                                        "nop\n" LABEL(s_icebp_end)
+                 :
+                 : "r"(ss)
+                 : "memory", "cc");
+    EXPECT(end(), 2);
+    EXPECT(seen[0].ip, (word)s_icebp_end - 1);
+    EXPECT(seen[0].dr6, DR6_CLEAR);
+    EXPECT(seen[1].ip, (word)s_icebp_end);
+    EXPECT(seen[1].dr6, DR6_CLEAR | BS);
+}
+
+extern char c_here[], c_rep[], c_rep_end[];
+
+static void code_breakpoints(void)
+{
+    static u8 buffer[8];
+    word count = 3;
+    void *to = buffer;
+
+    begin(0);
+    resume = true;
+    write_dr0((word)c_here);
+    write_dr6(DR6_CLEAR | BS); /* sticky */
+    write_dr7(0x402);
+    asm volatile("mov $3, %%ecx; 1: nop\n" LABEL(c_here) "nop; dec %%ecx; jnz 1b"
+                 :
+                 :
+                 : "ecx", "memory", "cc");
+    EXPECT(end(), 3); /* RF counts for one instruction */
+    EXPECT(seen[0].ip, (word)c_here);
+    EXPECT(seen[0].dr6, DR6_CLEAR | BS | 1);
+    EXPECT(seen[0].flags & RF, 0); /* the handler has to set it */
+    EXPECT(seen[1].dr6, DR6_CLEAR | 1);
+    /* A repeated string instruction meets it once. */
+    begin(0);
+    resume = true;
+    write_dr0((word)c_rep);
+    write_dr7(0x402);
+    asm volatile(LABEL(c_rep) "rep stosb\n" LABEL(c_rep_end)
+                 : "+c"(count), "+D"(to)
+                 : "a"(0x55)
+                 : "memory", "cc");
+    EXPECT(end(), 1);
+    EXPECT(buffer[2], 0x55);
+}
+
+/* RF goes with an IRET to one instruction, breakpoints enabled or not. */
+extern char r_here[], r_again[];
+static void resume_flag(void)
+{
+    begin(0);
+    write_dr0((word)r_here);
+    write_dr7(0x402);
+#ifdef __x86_64__
+    asm volatile("mov %%rsp, %%rdx; mov %%ss, %%eax; push %%rax; push %%rdx\n"
+                 "pushf; orq $0x10000, (%%rsp); mov %%cs, %%eax; push %%rax\n"
+                 "push $r_here; iretq\n" LABEL(r_here) "nop\n"
+                 :
+                 :
+                 : "rax", "rdx", "memory", "cc");
+#else
+    asm volatile(
+        "pushf; orl $0x10000, (%%esp); push %%cs; push $r_here; iretl\n" LABEL(r_here) "nop\n"
+        :
+        :
+        : "memory", "cc");
+#endif
+    EXPECT(end(), 0);
+    /* POPF does not set it, and PUSHF does not show it. */
+    begin(0);
+    resume = true;
+    write_dr0((word)r_again);
+    write_dr7(0x402);
+    asm volatile("pushf; or" W " $0x10000, (" SP "); popf\n" LABEL(r_again) "nop\n"
+                 :
+                 :
+                 : "memory", "cc");
+    EXPECT(end(), 1);
+    /* Faults push it, traps do not. */
+    TRAPS("ud2", :);
+    EXPECT(fault.flags & RF, RF);
+    TRAPS("int3", :);
+    EXPECT(fault.flags & RF, 0);
+}
+
+static void data_breakpoints(void)
+{
+    static u8 buffer[16] __attribute__((aligned(8)));
+    word count = 6, ip, ss;
+    void *to = buffer;
+
+    begin(0);
+    write_dr0((word)buffer + 2);
+    write_dr7(0x10402 | 1u << 18); /* two bytes, writes */
+    asm volatile("mov" W " $8f, %2; 8: rep stosb"
+                 : "+c"(count), "+D"(to), "=&r"(ip)
+                 : "a"(0x33)
+                 : "memory", "cc");
+    EXPECT(end(), 2); /* behind the iterations that met it */
+    EXPECT(seen[0].ip, ip);
+    EXPECT(seen[0].flags & RF, RF);
+    EXPECT(seen[0].dr6, DR6_CLEAR | 1);
+    EXPECT(buffer[5], 0x33);
+    /* A load of SS that reads watched memory: behind the next instruction, even if that is an
+     * interrupt. */
+    asm volatile("mov %%ss, %0" : "=r"(ss));
+    *(volatile u16 *)(buffer + 8) = ss;
+    begin(0);
+    write_dr0((word)buffer + 8);
+    write_dr7(0x70402);
+    asm volatile("mov %1, %%ss; nop; 8: nop; mov" W " $8b, %0"
+                 : "=&r"(ip)
+                 : "m"(*(u16 *)(buffer + 8))
+                 : "memory");
+    EXPECT(end(), 1);
+    EXPECT(seen[0].ip, ip);
+    EXPECT(seen[0].dr6, DR6_CLEAR | 1);
+    /* With a step at once both bits are set. */
+    begin(0);
+    last = (word)-1;
+    write_dr0((word)buffer);
+    write_dr7(0x10402);
+    asm volatile(STEP_ON "movb $1, %0\n"
+                         "pushf; and" W " $~0x100, (" SP "); popf"
+                 : "=m"(buffer[0])
+                 :
+                 : "memory", "cc");
+    EXPECT(end() >= 1, 1);
+    EXPECT(seen[0].dr6, DR6_CLEAR | BS | 1);
+}
+
+static void io_breakpoints(void)
+{
+    word ip;
+
+    begin(0);
+    write_dr0(0x80);
+    write_dr1(PORT_REGS);
+    write_dr7(0x040a | 2u << 16 | 0xeu << 20); /* one byte; four bytes */
+    asm volatile("outb %%al, $0x80" : : "a"(0));
+    EXPECT(end(), 0); /* not without CR4.DE */
+    write_cr4(read_cr4() | 8);
+    begin(0);
+    write_dr7(0x040a | 2u << 16 | 0xeu << 20);
+    asm volatile("outb %%al, $0x80; 8: nop; mov" W " $8b, %0" : "=&r"(ip) : "a"(0));
+    EXPECT(count_seen, 1);
+    EXPECT(seen[0].ip, ip); /* a trap */
+    EXPECT(seen[0].dr6, DR6_CLEAR | 1);
+    inb(0x80);
+    EXPECT(count_seen, 2);
+    inb(PORT_REGS + 3);
+    EXPECT(count_seen, 3);
+    EXPECT(seen[2].dr6, DR6_CLEAR | 2);
+    inb(PORT_REGS + 4);
+    EXPECT(count_seen, 3);
+    outw(PORT_REGS + 2, 0x1234);
+    EXPECT(end(), 4);
+    /* String instructions: behind each element. */
+    static u8 bytes[4] = {1, 2, 3, 4};
+    const void *from = bytes;
+    word count = 3;
+
+    begin(0);
+    write_dr7(0x040a | 2u << 16 | 0xeu << 20);
+    asm volatile("mov" W " $8f, %2; 8: rep outsb"
+                 : "+c"(count), "+S"(from), "=&r"(ip)
+                 : "d"(PORT_REGS)
+                 : "memory", "cc");
+    EXPECT(end(), 3);
+    EXPECT(seen[0].ip, ip);
+    EXPECT(seen[0].flags & RF, RF);
+    EXPECT(seen[2].ip > ip, 1);
+    EXPECT(seen[2].flags & RF, 0);
+    EXPECT(count, 0);
+    EXPECT(inb(PORT_REGS), 3);
+    write_cr4(read_cr4() & ~8ul);
+}
+
+/* DR7.GD, DR4 and DR5, and bits that are fixed. */
+static void registers(void)
+{
+    word value;
+
+    begin(0);
+    write_dr7(0x2400);
+    resume = true;
+    EXPECT(TRAPS("mov" W " $8f, %0; 8: mov %%dr0, %0", : "=&r"(value)), NONE);
+    EXPECT(count_seen, 1);
+    EXPECT(seen[0].dr6, DR6_CLEAR | BD);
+    EXPECT(seen[0].dr7, 0x400);     /* or the handler could not work */
+    EXPECT(seen[0].flags & RF, RF); /* a fault that is no breakpoint */
+    EXPECT(end(), 1);
+    write_dr6(0);
+    EXPECT(read_dr6(), DR6_CLEAR);
+    write_dr6(0xffffffff);
+    EXPECT(read_dr6(), 0xffffefff);
+    write_dr6(DR6_CLEAR);
+    write_dr7(0);
+    EXPECT(read_dr7(), 0x400);
+    asm volatile("mov %%dr5, %0" : "=r"(value));
+    EXPECT(value, 0x400);
+    write_cr4(read_cr4() | 8);
+    EXPECT(TRAPS("mov %%dr4, %0", : "=r"(value)), 6);
+    EXPECT(TRAPS("mov %0, %%dr5", : : "r"(0x400ul)), 6);
+    write_cr4(read_cr4() & ~8ul);
+#ifdef __x86_64__
+    EXPECT(TRAPS("mov %0, %%dr6", : : "r"(1ull << 32)), 13);
+    EXPECT(TRAPS("mov %0, %%dr7", : : "r"(1ull << 32)), 13);
+    write_dr0(0x8000000000000000); /* any address */
+    EXPECT(read_dr0(), 0x8000000000000000);
+#endif
+}
+
+void guest_main(void)
+{
+    step_instructions();
+    step_string();
+    step_shadows();
+    step_transfers();
+    icebp();
+    code_breakpoints();
+    resume_flag();
+    data_breakpoints();
+    io_breakpoints();
+    registers();
+}
