@@ -81,22 +81,24 @@ static bool own_call(struct user_thread *t, const struct user_call *call, s64 *r
 }
 
 /* asm-generic/stat.h */
+struct stat_riscv {
+    u64 dev, ino;
+    u32 mode, nlink, uid, gid;
+    u64 rdev, pad1;
+    s64 size;
+    s32 blksize, pad2;
+    s64 blocks, atime;
+    u64 atime_nsec;
+    s64 mtime;
+    u64 mtime_nsec;
+    s64 ctime;
+    u64 ctime_nsec;
+    u32 unused[2];
+};
+
 static void put_stat(void *guest, const struct stat *st)
 {
-    struct {
-        u64 dev, ino;
-        u32 mode, nlink, uid, gid;
-        u64 rdev, pad1;
-        s64 size;
-        s32 blksize, pad2;
-        s64 blocks, atime;
-        u64 atime_nsec;
-        s64 mtime;
-        u64 mtime_nsec;
-        s64 ctime;
-        u64 ctime_nsec;
-        u32 unused[2];
-    } to = {
+    struct stat_riscv to = {
         .dev = st->st_dev,
         .ino = st->st_ino,
         .mode = st->st_mode,
@@ -222,16 +224,17 @@ static int push_frame(struct user_thread *t, int sig, const siginfo_t *info,
 static int pop_frame(struct user_thread *t, u64 *mask, stack_t *altstack)
 {
     struct riscv_cpu *cpu = riscv_cpu(t->cpu);
-    const struct frame *frame = user_ptr(cpu->x[SP]);
+    struct frame frame;
 
-    if (!mm_allows(&t->user->mm, cpu->x[SP], sizeof(*frame), PROT_READ))
+    if (!mm_allows(&t->user->mm, cpu->x[SP], sizeof(frame), PROT_READ))
         return -EFAULT;
-    cpu->pc = frame->uc.pc & ~1ull;
-    memcpy(cpu->f, frame->uc.f, sizeof(cpu->f));
-    riscv_set_fcsr(cpu, frame->uc.fcsr);
-    *mask = frame->uc.sigmask;
-    *altstack = frame->uc.stack;
-    memcpy(&cpu->x[1], frame->uc.x, sizeof(frame->uc.x));
+    memcpy(&frame, user_ptr(cpu->x[SP]), sizeof(frame));
+    cpu->pc = frame.uc.pc & ~1ull;
+    memcpy(cpu->f, frame.uc.f, sizeof(cpu->f));
+    riscv_set_fcsr(cpu, frame.uc.fcsr);
+    *mask = frame.uc.sigmask;
+    *altstack = frame.uc.stack;
+    memcpy(&cpu->x[1], frame.uc.x, sizeof(frame.uc.x));
     cpu->reserved_address = RISCV_NO_RESERVATION;
     return 0;
 }
@@ -254,6 +257,7 @@ const struct user_guest user_guest_riscv = {
     .fetch_fault = fetch_fault,
     .push_frame = push_frame,
     .pop_frame = pop_frame,
+    .stat_bytes = sizeof(struct stat_riscv),
     .put_stat = put_stat,
     .own_call = own_call,
 };

@@ -401,6 +401,7 @@ const struct user_guest user_guest_x86 = {
     .trap = trap,
     .push_frame = push_frame,
     .pop_frame = pop_frame,
+    .stat_bytes = sizeof(struct stat),
     .put_stat = put_stat,
     .own_call = own_call,
 };

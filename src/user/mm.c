@@ -54,9 +54,12 @@ static int insert(struct user_mm *mm, size_t at, struct mapping map)
 static int carve(struct user_mm *mm, u64 start, u64 end)
 {
     size_t i = index_of(mm, start), n = 0;
-    struct mapping *map = &mm->maps[i];
+    struct mapping *map;
 
-    if (i < mm->count && map->start < start) {
+    if (i == mm->count)
+        return 0;
+    map = &mm->maps[i];
+    if (map->start < start) {
         struct mapping rest = {end, map->end, map->prot};
 
         map->end = start;

@@ -95,6 +95,7 @@ struct user_guest {
                       const struct user_action *action, u64 sp);
     /* rt_sigreturn: puts everything back, with the mask and alternate stack; -EFAULT. */
     int (*pop_frame)(struct user_thread *t, u64 *mask, stack_t *altstack);
+    u32 stat_bytes; /* of its struct stat, which put_stat fills in */
     void (*put_stat)(void *guest, const struct stat *st);
     /* Calls that this guest alone has; false: unknown. */
     bool (*own_call)(struct user_thread *t, const struct user_call *call, s64 *result);

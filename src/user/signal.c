@@ -254,21 +254,26 @@ void signal_deliver(struct user_thread *t)
 /* --- system calls ------------------------------------------------------------------------- */
 
 /* struct sigaction in guest memory: handler, flags, restorer where there is one, mask. */
-static void read_action(const struct user_guest *guest, const u64 *from, struct user_action *to)
+static void read_action(const struct user_guest *guest, const void *guest_action,
+                        struct user_action *to)
 {
+    u64 from[4] = {0};
+
+    memcpy(from, guest_action, guest->has_restorer ? 32 : 24);
     to->handler = from[0];
     to->flags = from[1];
     to->restorer = guest->has_restorer ? from[2] : 0;
     to->mask = from[guest->has_restorer ? 3 : 2];
 }
 
-static void write_action(const struct user_guest *guest, u64 *to, const struct user_action *from)
+static void write_action(const struct user_guest *guest, void *guest_action,
+                         const struct user_action *from)
 {
-    to[0] = from->handler;
-    to[1] = from->flags;
-    if (guest->has_restorer)
-        to[2] = from->restorer;
-    to[guest->has_restorer ? 3 : 2] = from->mask;
+    u64 to[4] = {from->handler, from->flags, from->restorer, from->mask};
+
+    if (!guest->has_restorer)
+        to[2] = from->mask;
+    memcpy(guest_action, to, guest->has_restorer ? 32 : 24);
 }
 
 s64 sys_rt_sigaction(struct user_thread *t, const u64 a[6])

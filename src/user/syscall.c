@@ -248,7 +248,7 @@ static s64 put_stat(struct user_thread *t, u64 to, s64 result, const struct stat
 {
     if (result)
         return result;
-    if (!mm_allows(&t->user->mm, to, 128, PROT_WRITE))
+    if (!mm_allows(&t->user->mm, to, t->user->guest->stat_bytes, PROT_WRITE))
         return -EFAULT;
     t->user->guest->put_stat(user_ptr(to), st);
     return 0;
@@ -334,21 +334,21 @@ static bool packed_epoll(const struct user_thread *t)
 
 s64 sys_epoll_ctl(struct user_thread *t, const u64 a[6])
 {
-    const struct generic_epoll_event *from = user_ptr(a[3]);
+    struct generic_epoll_event from;
     struct epoll_event event = {0};
 
     if (packed_epoll(t) || !a[3])
         return syscall_host(t, SYS_epoll_ctl, a);
-    if (!mm_allows(&t->user->mm, a[3], sizeof(*from), PROT_READ))
+    if (!mm_allows(&t->user->mm, a[3], sizeof(from), PROT_READ))
         return -EFAULT;
-    event.events = from->events;
-    event.data.u64 = from->data;
+    memcpy(&from, user_ptr(a[3]), sizeof(from));
+    event.events = from.events;
+    event.data.u64 = from.data;
     return syscall_host(t, SYS_epoll_ctl, (u64[6]){a[0], a[1], a[2], (u64)&event});
 }
 
 static s64 wait_for_events(struct user_thread *t, const u64 a[6], u64 *mask)
 {
-    struct generic_epoll_event *to = user_ptr(a[1]);
     int most = (int)a[2] > 1024 ? 1024 : (int)a[2];
     struct epoll_event *events;
     s64 n;
@@ -357,16 +357,18 @@ static s64 wait_for_events(struct user_thread *t, const u64 a[6], u64 *mask)
         return syscall_host(t, SYS_epoll_pwait, (u64[6]){a[0], a[1], a[2], a[3], (u64)mask, 8});
     if (most <= 0)
         return -EINVAL;
-    if (!mm_allows(&t->user->mm, a[1], (u64)most * sizeof(*to), PROT_WRITE))
+    if (!mm_allows(&t->user->mm, a[1], (u64)most * sizeof(struct generic_epoll_event), PROT_WRITE))
         return -EFAULT;
     events = calloc((size_t)most, sizeof(*events));
     if (!events)
         return -ENOMEM;
     n = syscall_host(t, SYS_epoll_pwait,
                      (u64[6]){a[0], (u64)events, (u64)most, a[3], (u64)mask, 8});
-    for (s64 i = 0; i < n; i++)
-        to[i] =
-            (struct generic_epoll_event){.events = events[i].events, .data = events[i].data.u64};
+    for (s64 i = 0; i < n; i++) {
+        struct generic_epoll_event event = {.events = events[i].events, .data = events[i].data.u64};
+
+        memcpy(user_ptr(a[1] + (u64)i * sizeof(event)), &event, sizeof(event));
+    }
     free(events);
     return n;
 }
