@@ -1,11 +1,19 @@
 /*
- * Every row of devices.def on one board: any sequence of port and memory accesses, input on the streams,
- * timers, resets, states saved and loaded. Input: records of an operation byte and its operands.
+ * Every row of devices.def on one board, with disks where they take some: any sequence of port and
+ * memory accesses, input on the streams, timers, resets, states saved and loaded. Input: records of an
+ * operation byte and its operands.
  */
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "device/device.h"
+#include "device/fw_cfg.h"
+#include "device/hpet.h"
+#include "device/ide.h"
 #include "fuzz.h"
 
 #define RAM (1 * MiB)
+#define DISK (256 * KiB)
 #define DEVICES 32
 #define TIMERS 64
 
@@ -18,6 +26,7 @@ static struct board {
     unsigned count;
     struct device_timer *timers[TIMERS];
     unsigned timer_count;
+    struct disk_image disk, read_only_disk;
 } b;
 
 static void irq(void *opaque, unsigned line, int level)
@@ -59,6 +68,11 @@ static void drop_page(void *opaque, u64 gpa)
     (void)opaque, (void)gpa;
 }
 
+static void pit_connect(void *opaque, bool connected)
+{
+    (void)opaque, (void)connected;
+}
+
 static size_t send(void *backend, const u8 *data, size_t len)
 {
     (void)backend, (void)data;
@@ -88,16 +102,48 @@ static struct device *find(const char *name)
     return NULL;
 }
 
+static void make_disk(struct disk_image *disk, bool read_only)
+{
+    *disk = (struct disk_image){memfd_create("disk", MFD_CLOEXEC), read_only, DISK};
+    MUST(disk->fd >= 0 && !ftruncate(disk->fd, DISK));
+}
+
+/* What a board tells its devices. */
+static void furnish(void)
+{
+    struct device *ide = find("ide"), *fw_cfg = find("fw-cfg"), *hpet = find("hpet");
+    u64 memory = RAM;
+
+    MUST(ide && fw_cfg && hpet && find("virtio-blk"));
+    device_ide_set_disk(ide, 0, &b.disk);
+    device_ide_set_disk(ide, 1, &b.read_only_disk);
+    MUST(!device_fw_cfg_add(fw_cfg, DEVICE_FW_CFG_RAM_SIZE, &memory, sizeof memory));
+    MUST(!device_fw_cfg_add_file(fw_cfg, "etc/one", "first", 5));
+    MUST(!device_fw_cfg_add_file(fw_cfg, "etc/empty", "", 0));
+    device_hpet_set_rtc(hpet, find("rtc"));
+}
+
 /* What cannot be made without options that only a board knows is left out. */
 static void make_board(void)
 {
     static struct mem_ram ram;
     const struct device_info *info;
     struct err err;
+    char slot[16];
 
     b.mem = mem_create();
     MUST(b.mem && !mem_ram_alloc(&ram, RAM, &err) && !mem_set_slot(b.mem, 0, 0, 0, RAM, ram.hva));
-    b.env = (struct device_env){b.mem, &b, irq, set_timer, request, msi, exit_with, drop_page};
+    b.env = (struct device_env){.mem = b.mem,
+                                .opaque = &b,
+                                .irq_set = irq,
+                                .timer_set = set_timer,
+                                .request = request,
+                                .msi = msi,
+                                .pit_connect = pit_connect,
+                                .exit = exit_with,
+                                .drop_page = drop_page};
+    make_disk(&b.disk, false);
+    make_disk(&b.read_only_disk, true);
     device_bus_init(&b.ports);
     device_bus_init(&b.memory);
     for (unsigned pass = 0; pass < 2; pass++) {
@@ -107,18 +153,21 @@ static void make_board(void)
                                          .ports = &b.ports,
                                          .memory = &b.memory,
                                          .stream = stream,
-                                         .parent = find("pci-host")};
+                                         .parent = find("pci-host"),
+                                         .image = &b.disk};
 
             if (find(info->name))
                 continue;
+            snprintf(slot, sizeof slot, "slot=%zu", i + 1);
             *stream = (struct stream){.backend = &b, .send = send, .room = room};
-            if (!device_create(&b.devices[b.count], info->name, NULL, &place, &err))
+            if (!device_create(&b.devices[b.count], info->name,
+                               strstr(info->options, "slot=") ? slot : NULL, &place, &err))
                 b.count++;
             else
                 *stream = (struct stream){0};
         }
     }
-    MUST(b.count >= 6);
+    furnish();
 }
 
 static u64 choose(struct fuzz_input *in, const struct device_bus *bus)

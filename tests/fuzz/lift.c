@@ -1,130 +1,27 @@
-/*
- * Guest code in any mode through decoder, lifter, verifier, optimiser, verifier, host back end.
- * Input: u32 mode, u16 offset in the page, u8 choices, then the code.
- */
-#include <errno.h>
-
-#include "base/arena.h"
+/* x86 code in any mode. Input: u32 mode, u16 offset in the page, u8 choices, then the code. */
+#include "lift.h"
 #include "fuzz.h"
 #include "guest/x86/x86.h"
-#include "host/host.h"
-#include "opt/opt.h"
 
 #define MODES ((X86_MODE_DR << 1) - 1)
-#define CODE_BYTES (256 * KiB)
-
-static u8 host_code[CODE_BYTES];
-
-static u64 site(void *state, struct host_frame *frame, const struct host_site *site)
-{
-    (void)state, (void)frame, (void)site;
-    return 0;
-}
-
-static void *missed(void *state, u64 link)
-{
-    (void)state, (void)link;
-    return NULL;
-}
-
-static void make_abi(struct host_abi *abi, bool direct)
-{
-    static const struct host_callbacks callbacks = {site, missed};
-    static u8 thunks[65536];
-    u64 (*enter)(void *state, void *code, u64 base);
-
-    *abi = (struct host_abi){
-        .memory = direct ? HOST_MEMORY_DIRECT : HOST_MEMORY_TLB,
-        .request = offsetof(struct guest_cpu, request),
-        .tlb = offsetof(struct guest_cpu, tlb),
-        .jump_cache = offsetof(struct guest_cpu, jump_cache),
-        .space = offsetof(struct guest_cpu, space),
-        .mode = offsetof(struct guest_cpu, mode),
-        .pc_slot = offsetof(struct x86_cpu, lip),
-        .insns = offsetof(struct guest_cpu, insns),
-        .exit_code = offsetof(struct guest_cpu, exit_code),
-        .tlb_bits = TLB_BITS,
-        .tlb_entry_bytes = sizeof(struct tlb_entry),
-        .tlb_read_tag = offsetof(struct tlb_entry, read_tag),
-        .tlb_write_tag = offsetof(struct tlb_entry, write_tag),
-        .tlb_addend = offsetof(struct tlb_entry, addend),
-        .jump_cache_bits = 12,
-        .jump_entry_bytes = 32,
-        .direct_base = direct ? 0x100000000 : 0,
-        .direct_pages = direct,
-        .count_insns = !direct,
-    };
-    MUST(host_make_thunks(thunks, (u64)thunks, sizeof thunks, abi, &callbacks, &enter) > 0);
-}
-
-static void verify(const struct ir_unit *unit, const char *when)
-{
-    struct err err;
-
-    if (!ir_verify(unit, &err))
-        return;
-    fprintf(stderr, "%s: %s\n", when, err.text);
-    ir_print(unit, stderr);
-    abort();
-}
-
-static void compile(struct ir_unit *unit, u8 choices)
-{
-    static const enum opt_level levels[] = {OPT_NONE, OPT_QUICK, OPT_FULL, OPT_QUICK};
-    static struct host_abi abi[2];
-    struct host_code code = {0};
-    int ret;
-
-    if (!abi[0].tlb_bits) {
-        make_abi(&abi[0], false);
-        make_abi(&abi[1], true);
-    }
-    verify(unit, "lifted");
-    MUST(!opt_run(unit, levels[choices & 3]));
-    verify(unit, "optimised");
-    ret = host_compile(unit, &abi[choices >> 2 & 1], host_code, (u64)host_code,
-                       choices & 8 ? 512 : CODE_BYTES, &code);
-    MUST(!ret || ret == -ENOSPC || ret == -E2BIG);
-    MUST(ret || (code.code_bytes <= code.total_bytes && code.total_bytes <= CODE_BYTES &&
-                 code.nlinks <= HOST_MAX_LINKS));
-}
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
     struct fuzz_input in = {data, size};
-    struct arena arena = {0};
-    u32 mode = fuzz_take(&in, 4) & MODES;
-    u32 offset = fuzz_take(&in, 2) & 4095;
-    u8 choices = (u8)fuzz_take(&in, 1);
-    u8 bytes[2 * 64];
-    u32 avail = 4096 - offset < 64 ? 4096 - offset : 64;
-    char text[128];
-    struct ir_unit unit;
-    struct guest_lift lift = {.unit = &unit,
-                              .pc = 0x401000 + offset,
-                              .code = bytes,
-                              .avail = avail,
-                              .mode = mode,
-                              .max_insns = choices & 16 ? 1 : 32};
-    int ret;
+    u8 bytes[2 * FUZZ_LIFT_BYTES];
+    struct guest_lift lift = {.code = bytes};
+    u32 offset;
+    u8 choices;
 
-    if ((mode & X86_MODE_CODE_MASK) == 3)
+    lift.mode = fuzz_take(&in, 4) & MODES;
+    offset = fuzz_take(&in, 2) & 4095;
+    choices = (u8)fuzz_take(&in, 1);
+    lift.pc = 0x401000 + offset;
+    lift.avail = 4096 - offset < FUZZ_LIFT_BYTES ? 4096 - offset : FUZZ_LIFT_BYTES;
+    lift.max_insns = choices & 16 ? 1 : 32;
+    if ((lift.mode & X86_MODE_CODE_MASK) == 3)
         lift.mode ^= 1;
     fuzz_bytes(&in, bytes, sizeof bytes);
-    ir_init(&unit, &arena, x86_guest_ops.helpers, x86_guest_ops.nhelpers, x86_guest_ops.pc_slot);
-    ret = x86_guest_ops.lift(&lift);
-    if (ret == -ERANGE) {
-        MUST(avail < 15);
-        ir_init(&unit, &arena, x86_guest_ops.helpers, x86_guest_ops.nhelpers,
-                x86_guest_ops.pc_slot);
-        lift.two_pages = true;
-        lift.avail = avail + 15;
-        ret = x86_guest_ops.lift(&lift);
-    }
-    MUST(!ret && lift.length && lift.length <= lift.avail);
-    compile(&unit, choices);
-    ret = x86_guest_ops.disassemble(lift.mode, lift.pc, bytes, avail, text, sizeof text);
-    MUST(ret >= 1);
-    arena_free(&arena);
+    fuzz_lift(&x86_guest_ops, &lift, 15, choices);
     return 0;
 }

@@ -1,0 +1,111 @@
+/* Lifted code through verifier, optimiser, verifier, host back end, and the disassembler over it. */
+#include <errno.h>
+
+#include "base/arena.h"
+#include "fuzz.h"
+#include "host/host.h"
+#include "lift.h"
+#include "opt/opt.h"
+
+#define CODE_BYTES (256 * KiB)
+
+static u8 host_code[CODE_BYTES];
+
+static u64 site(void *state, struct host_frame *frame, const struct host_site *site)
+{
+    (void)state, (void)frame, (void)site;
+    return 0;
+}
+
+static void *missed(void *state, u64 link)
+{
+    (void)state, (void)link;
+    return NULL;
+}
+
+static void make_abi(struct host_abi *abi, const struct guest_ops *guest, bool direct)
+{
+    static const struct host_callbacks callbacks = {site, missed};
+    static u8 thunks[65536];
+    u64 (*enter)(void *state, void *code, u64 base);
+
+    *abi = (struct host_abi){
+        .memory = direct ? HOST_MEMORY_DIRECT : HOST_MEMORY_TLB,
+        .request = offsetof(struct guest_cpu, request),
+        .tlb = offsetof(struct guest_cpu, tlb),
+        .jump_cache = offsetof(struct guest_cpu, jump_cache),
+        .space = offsetof(struct guest_cpu, space),
+        .mode = offsetof(struct guest_cpu, mode),
+        .pc_slot = guest->pc_slot,
+        .insns = offsetof(struct guest_cpu, insns),
+        .exit_code = offsetof(struct guest_cpu, exit_code),
+        .tlb_bits = TLB_BITS,
+        .tlb_entry_bytes = sizeof(struct tlb_entry),
+        .tlb_read_tag = offsetof(struct tlb_entry, read_tag),
+        .tlb_write_tag = offsetof(struct tlb_entry, write_tag),
+        .tlb_addend = offsetof(struct tlb_entry, addend),
+        .jump_cache_bits = 12,
+        .jump_entry_bytes = 32,
+        .direct_base = direct ? 0x100000000 : 0,
+        .direct_pages = direct,
+        .count_insns = !direct,
+    };
+    MUST(host_make_thunks(thunks, (u64)thunks, sizeof thunks, abi, &callbacks, &enter) > 0);
+}
+
+static void verify(const struct ir_unit *unit, const char *when)
+{
+    struct err err;
+
+    if (!ir_verify(unit, &err))
+        return;
+    fprintf(stderr, "%s: %s\n", when, err.text);
+    ir_print(unit, stderr);
+    abort();
+}
+
+static void compile(const struct guest_ops *guest, struct ir_unit *unit, u8 choices)
+{
+    static const enum opt_level levels[] = {OPT_NONE, OPT_QUICK, OPT_FULL, OPT_QUICK};
+    static struct host_abi abi[2];
+    struct host_code code = {0};
+    int ret;
+
+    if (!abi[0].tlb_bits) {
+        make_abi(&abi[0], guest, false);
+        make_abi(&abi[1], guest, true);
+    }
+    verify(unit, "lifted");
+    MUST(!opt_run(unit, levels[choices & 3]));
+    verify(unit, "optimised");
+    ret = host_compile(unit, &abi[choices >> 2 & 1], host_code, (u64)host_code,
+                       choices & 8 ? 512 : CODE_BYTES, &code);
+    MUST(!ret || ret == -ENOSPC || ret == -E2BIG);
+    MUST(ret || (code.code_bytes <= code.total_bytes && code.total_bytes <= CODE_BYTES &&
+                 code.nlinks <= HOST_MAX_LINKS));
+}
+
+void fuzz_lift(const struct guest_ops *guest, struct guest_lift *lift, unsigned longest, u8 choices)
+{
+    struct arena arena = {0};
+    struct ir_unit unit;
+    char text[128];
+    u32 avail = lift->avail;
+    int ret;
+
+    lift->unit = &unit;
+    ir_init(&unit, &arena, guest->helpers, guest->nhelpers, guest->pc_slot);
+    ret = guest->lift(lift);
+    if (ret == -ERANGE) {
+        MUST(avail < longest);
+        ir_init(&unit, &arena, guest->helpers, guest->nhelpers, guest->pc_slot);
+        lift->two_pages = true;
+        lift->avail = avail + longest;
+        ret = guest->lift(lift);
+    }
+    MUST(!ret && lift->length && lift->length <= lift->avail);
+    compile(guest, &unit, choices);
+    ret = guest->disassemble(lift->mode, lift->pc, lift->code, avail, text, sizeof text);
+    MUST(ret >= 1);
+    arena_free(&arena);
+}
