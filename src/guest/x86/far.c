@@ -378,13 +378,7 @@ static void iret_real(struct x86_cpu *cpu, u64 bytes)
     flags = x86_pop(&s);
     check_rip(cpu, &cpu->seg[X86_CS], rip);
     if (vme) {
-        /* SDM vol. 3 20.3.3.4: IF is VIF; #GP if that would let a pending interrupt in. */
-        if (flags & X86_FLAG_TF || (flags & X86_FLAG_IF && cpu->eflags & X86_FLAG_VIP))
-            x86_raise_error(cpu, X86_GP, 0);
-        if (flags & X86_FLAG_IF)
-            flags |= X86_FLAG_VIF;
-        else
-            flags &= ~X86_FLAG_VIF;
+        flags = x86_vme_flags(cpu, flags);
         writable |= X86_FLAG_VIF;
     }
     x86_stack_commit(&s);

@@ -273,20 +273,37 @@ void lift_popa(struct x86_lift *l)
     lift_add_sp(l, 8 * (s64)size);
 }
 
-/* PUSHF and POPF in virtual-8086 mode need IOPL 3. */
-static bool vm86_without_iopl(const struct x86_lift *l)
+/* PUSHF and POPF in virtual-8086 mode need IOPL 3; those of words do with VME, which shows VIF as IF
+ * (SDM vol. 3 21.3.3.4). False: raised. */
+static bool vm86_allowed(struct x86_lift *l, bool *vme)
 {
-    return l->mode & X86_MODE_VM86 && !(l->mode & X86_MODE_IOPL_OK);
+    *vme = l->mode & X86_MODE_VM86 && !(l->mode & X86_MODE_IOPL_OK);
+    if (*vme && l->in->operand_size != 2) {
+        lift_raise(l, X86_GP);
+        return false;
+    }
+    if (*vme)
+        LIFT_CALL(l, IR_VOID, check_vme, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
+    return true;
+}
+
+/* VIF in the place of IF, and IOPL 3. */
+static ir_ref vme_image(struct x86_lift *l, ir_ref image)
+{
+    ir_ref vif = ir_and(l->u, image, ir_const(l->u, IR_I64, X86_FLAG_VIF));
+
+    image = ir_and(l->u, image, ir_const(l->u, IR_I64, ~X86_FLAG_IF));
+    image = ir_or(l->u, image, ir_shr(l->u, vif, ir_const(l->u, IR_I8, 19 - 9)));
+    return ir_or(l->u, image, ir_const(l->u, IR_I64, X86_FLAG_IOPL));
 }
 
 void lift_pushf(struct x86_lift *l)
 {
     ir_ref df, image;
+    bool vme;
 
-    if (vm86_without_iopl(l)) {
-        lift_raise(l, X86_GP);
+    if (!vm86_allowed(l, &vme))
         return;
-    }
     /* DF is kept as 1 or -1. */
     df = ir_get(l->u, IR_I64, X86_SLOT(df));
     df = ir_and(l->u, df, ir_const(l->u, IR_I64, X86_FLAG_DF));
@@ -294,6 +311,8 @@ void lift_pushf(struct x86_lift *l)
     image = ir_and(l->u, image, ir_const(l->u, IR_I64, ~(X86_FLAG_RF | X86_FLAG_VM)));
     image = ir_or(l->u, image, ir_const(l->u, IR_I64, 2));
     image = ir_or(l->u, image, ir_or(l->u, lift_eflags_arith(l), df));
+    if (vme)
+        image = vme_image(l, image);
     if (l->in->operand_size != 8)
         image = ir_trunc(l->u, lift_int_type(l->in->operand_size), image);
     lift_stack_push(l, image);
@@ -303,17 +322,21 @@ void lift_popf(struct x86_lift *l)
 {
     unsigned size = l->in->operand_size;
     ir_ref image;
+    bool vme;
 
-    if (vm86_without_iopl(l)) {
-        lift_raise(l, X86_GP);
+    if (!vm86_allowed(l, &vme))
         return;
-    }
     image = lift_stack_pop(l, lift_int_type(size));
     if (size != 8)
         image = ir_zext(l->u, IR_I64, image);
-    lift_add_sp(l, size);
-    ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
-    LIFT_CALL(l, IR_VOID, popf, image, ir_const(l->u, IR_I64, size), IR_NONE, IR_NONE);
+    if (vme) {
+        LIFT_CALL(l, IR_VOID, popf_vme, image, IR_NONE, IR_NONE, IR_NONE);
+        lift_add_sp(l, size);
+    } else {
+        lift_add_sp(l, size);
+        ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
+        LIFT_CALL(l, IR_VOID, popf, image, ir_const(l->u, IR_I64, size), IR_NONE, IR_NONE);
+    }
     lift_flags_changed(l);
     lift_end_state(l);
 }

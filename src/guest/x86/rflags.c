@@ -49,6 +49,31 @@ u64 x86_helper_popf(struct x86_cpu *cpu, u64 value, u64 bytes)
     return 0;
 }
 
+u64 x86_helper_check_vme(struct x86_cpu *cpu)
+{
+    if (!(cpu->cr4 & X86_CR4_VME))
+        x86_raise_error(cpu, X86_GP, 0);
+    return 0;
+}
+
+u64 x86_vme_flags(struct x86_cpu *cpu, u64 image)
+{
+    if (image & X86_FLAG_TF || (image & X86_FLAG_IF && cpu->eflags & X86_FLAG_VIP))
+        x86_raise_error(cpu, X86_GP, 0);
+    image &= ~X86_FLAG_VIF;
+    return image & X86_FLAG_IF ? image | X86_FLAG_VIF : image;
+}
+
+u64 x86_helper_popf_vme(struct x86_cpu *cpu, u64 value)
+{
+    u64 writable = x86_flags_writable(cpu, 2) | X86_FLAG_VIF;
+
+    value = x86_vme_flags(cpu, value);
+    x86_set_rflags(cpu, (x86_rflags(cpu) & ~(writable | X86_FLAG_RF)) | (value & writable));
+    x86_update(cpu);
+    return 0;
+}
+
 /* CLI and STI below IOPL: VIF under VME and PVI (SDM vol. 3 20.3.3, 20.4), else #GP(0). */
 static void virtual_if(struct x86_cpu *cpu)
 {

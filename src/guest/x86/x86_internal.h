@@ -317,4 +317,8 @@ u64 x86_tsc(struct x86_cpu *cpu);
  * (VM, VIF and VIP aside). */
 u64 x86_flags_writable(const struct x86_cpu *cpu, unsigned width);
 
+/* What POPF and IRET popped in virtual-8086 mode below IOPL 3, with VIF as IF says; #GP(0) for TF, and
+ * for IF while VIP is set (SDM vol. 3 21.3.3.4). */
+u64 x86_vme_flags(struct x86_cpu *cpu, u64 image);
+
 #endif
