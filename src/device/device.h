@@ -207,6 +207,12 @@ void device_rtc_set_memory(struct device *rtc, u64 below_4g, u64 above_4g);
 /* Whether the clock drives line 8, or the HPET does. Takes the clock's lock. */
 void device_rtc_connect(struct device *rtc, bool connected);
 
+/* The ACPI hardware that the clock's alarm shall tell; it outlives the clock's use. */
+void device_rtc_set_pm(struct device *rtc, struct device *acpi_pm);
+
+/* The alarm came: RTC_STS rises (ACPI 6.4, 4.8.3.1.1). Takes the device's lock. */
+void device_acpi_pm_alarm(struct device *acpi_pm);
+
 /* SLP_TYP values the board's \_S5 names (ACPI 6.4, 16.1.6), fixed in the acpi-pm device. */
 #define DEVICE_ACPI_SLP_TYP_S5 5
 

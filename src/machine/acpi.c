@@ -2,6 +2,7 @@
 #include "machine/acpi.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -239,6 +240,21 @@ static void put_legacy_devices(struct aml *aml, const struct acpi_config *c)
     aml_end(aml);
 }
 
+/* The CPUs of the MADT by their unique IDs, as devices that they are. */
+static void put_cpus(struct aml *aml, const struct acpi_config *c)
+{
+    for (unsigned i = 0; i < c->topology->cpus; i++) {
+        char name[8];
+
+        snprintf(name, sizeof(name), "C%03X", i & 0xfff);
+        aml_begin_device(aml, name);
+        aml_name(aml, "_HID");
+        aml_string(aml, "ACPI0007");
+        name_integer(aml, "_UID", i);
+        aml_end(aml);
+    }
+}
+
 static u64 put_dsdt(struct builder *b, const struct acpi_config *c)
 {
     struct aml aml = {0};
@@ -254,6 +270,7 @@ static u64 put_dsdt(struct builder *b, const struct acpi_config *c)
     aml_integer(&aml, 0);
     aml_end(&aml);
     aml_begin_scope(&aml, "\\_SB_");
+    put_cpus(&aml, c);
     put_host_bridge(&aml, c);
     put_legacy_devices(&aml, c);
     aml_end(&aml);

@@ -13,6 +13,7 @@ enum {
     OP_BYTE = 0x0a,
     OP_WORD = 0x0b,
     OP_DWORD = 0x0c,
+    OP_STRING = 0x0d,
     OP_QWORD = 0x0e,
     OP_SCOPE = 0x10,
     OP_BUFFER = 0x11,
@@ -133,6 +134,12 @@ void aml_integer(struct aml *aml, u64 value)
         byte(aml, OP_QWORD);
         qword(aml, value);
     }
+}
+
+void aml_string(struct aml *aml, const char *text)
+{
+    byte(aml, OP_STRING);
+    aml_bytes(aml, text, strlen(text) + 1);
 }
 
 /* Three letters of five bits, four hexadecimal digits, big-endian (ACPI 6.4, 19.3.4). */

@@ -25,6 +25,7 @@ void aml_end(struct aml *aml);
 
 void aml_name(struct aml *aml, const char *name); /* Name (name, ...): its value follows */
 void aml_integer(struct aml *aml, u64 value);
+void aml_string(struct aml *aml, const char *text);
 void aml_eisa_id(struct aml *aml, const char *id); /* "PNP0A03" */
 void aml_bytes(struct aml *aml, const void *data, size_t len);
 

@@ -10,6 +10,7 @@
 #include "machine/acpi.h"
 #include "machine/boot.h"
 #include "machine/private.h"
+#include "machine/smbios.h"
 
 /*
  * Memory map. The hole below 4 GiB holds PCI's windows, the configuration space (ECAM) and the
@@ -23,6 +24,7 @@
 #define VGA 0xa0000ull  /* no RAM: a window of a card that is not there */
 #define OPTION_ROMS 0xc0000ull
 #define TABLES 0xe0000ull       /* ACPI tables, to 1 MiB */
+#define SMBIOS 0xf0000ull       /* here systems look for it */
 #define RESET_VECTOR 0xffff0ull /* of real mode */
 #define LOW_RAM_END 0xc0000000ull
 #define MMIO_FIRST 0xc0000000ull
@@ -141,6 +143,26 @@ static int create_pci_devices(struct machine *machine, struct device *host, stru
     return ret;
 }
 
+/* The clock with those that it has to do with. */
+static int create_timers(struct machine *machine, struct device *host, struct err *err)
+{
+    struct device *pm, *rtc, *hpet;
+    char options[64];
+    int ret = machine_add_device(machine, "acpi-pm", "port=0x600,irq=9", NULL, &pm, err);
+
+    if (!ret)
+        ret = machine_add_device(machine, "rtc", NULL, NULL, &rtc, err);
+    if (ret)
+        return ret;
+    device_rtc_set_pm(rtc, pm);
+    device_rtc_set_memory(rtc, low_end(machine), high_end(machine) - HIGH_RAM);
+    snprintf(options, sizeof(options), "address=%#x", HPET);
+    ret = machine_add_pci(machine, "hpet", options, host, NULL, &hpet, err);
+    if (!ret)
+        device_hpet_set_rtc(hpet, rtc);
+    return ret;
+}
+
 static int create_devices(struct machine *machine, struct err *err)
 {
     struct stream *serial = machine->serial ? &machine->serial->stream : NULL;
@@ -150,14 +172,13 @@ static int create_devices(struct machine *machine, struct err *err)
         const char *name, *options;
         struct stream *stream;
     } simple[] = {
-        {"acpi-pm", "port=0x600,irq=9", NULL},
         {"i8042", NULL, NULL},
         {"post", NULL, NULL},
         {"serial", "port=0x3f8,irq=4", serial},
         {"debugcon", "port=0x402", debug},
         {"debugcon", "port=0xe9", debug},
     };
-    struct device *rtc, *host, *hpet;
+    struct device *host;
     int ret;
 
     for (size_t i = 0; i < ARRAY_SIZE(simple); i++) {
@@ -170,16 +191,7 @@ static int create_devices(struct machine *machine, struct err *err)
     ret = machine_add_device(machine, "pci-host", options, NULL, &host, err);
     if (!ret)
         ret = create_pci_devices(machine, host, err);
-    if (!ret)
-        ret = machine_add_device(machine, "rtc", NULL, NULL, &rtc, err);
-    if (ret)
-        return ret;
-    device_rtc_set_memory(rtc, low_end(machine), high_end(machine) - HIGH_RAM);
-    snprintf(options, sizeof(options), "address=%#x", HPET);
-    ret = machine_add_pci(machine, "hpet", options, host, NULL, &hpet, err);
-    if (!ret)
-        device_hpet_set_rtc(hpet, rtc);
-    return ret;
+    return ret ? ret : create_timers(machine, host, err);
 }
 
 /* What the board tells firmware and test kernels about itself. */
@@ -268,7 +280,36 @@ static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)
     if (machine->config.firmware)
         return acpi_put_tables(machine->mem, &config, low_end(machine) - FIRMWARE_TABLES,
                                FIRMWARE_TABLES, rsdp, err);
-    return acpi_put_tables(machine->mem, &config, TABLES, RESET_VECTOR - TABLES, rsdp, err);
+    return acpi_put_tables(machine->mem, &config, TABLES, SMBIOS - TABLES, rsdp, err);
+}
+
+/* Firmware gets the inventory by fw_cfg and puts it where it likes. */
+static int put_smbios(struct machine *machine)
+{
+    u8 entry[SMBIOS_ENTRY_BYTES];
+    struct strbuf tables = {0};
+    int ret;
+
+    smbios_build(&tables, &machine->config.topology, machine->ram.size);
+    if (tables.failed) {
+        ret = -ENOMEM;
+    } else if (machine->config.firmware) {
+        smbios_entry(entry, 0, (u32)tables.len);
+        ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/smbios/smbios-anchor", entry,
+                                     sizeof(entry));
+        if (!ret)
+            ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/smbios/smbios-tables", tables.text,
+                                         tables.len);
+    } else if (SMBIOS + sizeof(entry) + tables.len > RESET_VECTOR) {
+        ret = -ENOSPC;
+    } else {
+        smbios_entry(entry, SMBIOS + sizeof(entry), (u32)tables.len);
+        ret = mem_write(machine->mem, SMBIOS, entry, sizeof(entry));
+        if (!ret)
+            ret = mem_write(machine->mem, SMBIOS + sizeof(entry), tables.text, tables.len);
+    }
+    strbuf_free(&tables);
+    return ret;
 }
 
 /*
@@ -374,6 +415,9 @@ static int boot(struct machine *machine, struct err *err)
 
     if (ret)
         return ret;
+    ret = put_smbios(machine);
+    if (ret)
+        return err_set(err, ret, "cannot put the SMBIOS tables into memory: %s", strerror(-ret));
     if (machine->config.firmware)
         return boot_firmware(machine, ctx.rsdp, err);
     for (unsigned i = 0; i < machine->config.topology.cpus; i++)

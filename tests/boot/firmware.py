@@ -92,7 +92,7 @@ def main():
             debug = file.read()
     for text, where in (("SeaBIOS (version", debug), ("BOOT_IMAGE=/vmlinuz", result.stdout),
                         ("exit status 0", result.stdout), ("RSDP", result.stdout),
-                        ("BIOS-e820", result.stdout)):
+                        ("BIOS-e820", result.stdout), ("SMBIOS 3.4", result.stdout)):
         if text not in where:
             sys.exit(f"FAILED: no {text!r}\n--- debug console:\n{debug[-3000:]}\n--- serial:\n"
                      f"{result.stdout[-3000:]}\n{result.stderr[-2000:]}")

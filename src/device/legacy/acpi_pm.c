@@ -22,6 +22,7 @@ enum {
     BLOCK_BYTES = 12,
 
     TMR_STS = 0x0001,
+    RTC_STS = 0x0400,
     PM1_STATUSES = 0xc731, /* WAK, PCIEXP_WAKE, RTC, SLPBTN, PWRBTN, GBL, BM, TMR */
     PM1_ENABLES = 0x0721,  /* RTC, SLPBTN, PWRBTN, GBL, TMR */
 
@@ -167,6 +168,16 @@ static void write_gpe(struct device *dev, u64 offset, unsigned size, u64 value)
     else
         pm->state.gpe[offset] = (u8)value;
     update(pm);
+}
+
+void device_acpi_pm_alarm(struct device *dev)
+{
+    struct acpi_pm *pm = to_pm(dev);
+
+    mutex_lock(&dev->lock);
+    pm->state.status |= RTC_STS;
+    update(pm);
+    mutex_unlock(&dev->lock);
 }
 
 static void reset(struct device *dev)

@@ -68,7 +68,9 @@ struct rtc {
     struct rtc_state state;
     struct device_timer second, periodic;
     u64 below_4g, above_4g;
-    bool cut; /* line 8 is the HPET's */
+    bool cut;          /* line 8 is the HPET's */
+    bool alarmed;      /* the alarm's interrupt is up */
+    struct device *pm; /* told of alarms, NULL for none */
 };
 
 static struct rtc *to_rtc(struct device *dev)
@@ -196,11 +198,15 @@ static void update_flags(struct rtc *rtc)
 static void update_irq(struct rtc *rtc)
 {
     struct rtc_state *s = &rtc->state;
-    bool high = s->nvram[REG_C] & s->nvram[REG_B] & (C_PF | C_AF | C_UF);
+    u8 pending = s->nvram[REG_C] & s->nvram[REG_B] & (C_PF | C_AF | C_UF);
+    bool high = pending != 0, alarm = pending & C_AF;
 
     s->nvram[REG_C] = (s->nvram[REG_C] & ~C_IRQF) | (high ? C_IRQF : 0);
     if (!rtc->cut)
         rtc->dev.env->irq_set(rtc->dev.env->opaque, RTC_IRQ, high);
+    if (alarm && !rtc->alarmed && rtc->pm)
+        device_acpi_pm_alarm(rtc->pm);
+    rtc->alarmed = alarm;
 }
 
 /* Timers run only while the guest wants interrupts. */
@@ -390,6 +396,11 @@ void device_rtc_connect(struct device *dev, bool connected)
     mutex_unlock(&dev->lock);
 }
 
+void device_rtc_set_pm(struct device *dev, struct device *pm)
+{
+    to_rtc(dev)->pm = pm;
+}
+
 /* The battery keeps time and memory; a reset clears the interrupt enables (data sheet, RESET). */
 static void reset(struct device *dev)
 {
@@ -411,6 +422,7 @@ static void reset(struct device *dev)
 
 static void loaded(struct device *dev)
 {
+    to_rtc(dev)->alarmed = true; /* ACPI's state has it already, if there was one */
     update_irq(to_rtc(dev));
     arm_timers(to_rtc(dev));
 }

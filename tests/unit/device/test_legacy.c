@@ -346,9 +346,39 @@ static void debug_console(void **state)
     board_free(b);
 }
 
+/* The alarm is an event of ACPI too, whoever has line 8. */
+static void rtc_alarm_tells_acpi(void **state)
+{
+    struct board *clock = board_new("rtc", NULL), *pm = board_new("acpi-pm", "port=0x600,irq=9");
+
+    (void)state;
+    device_rtc_set_pm(clock->dev, pm->dev);
+    out(pm, 0x602, 2, 0x400);
+    for (unsigned i = 1; i < 6; i += 2)
+        cmos_set(clock, (u8)i, 0xc0); /* every second */
+    cmos_set(clock, 0x0b, 0x22);
+    assert_int_equal(pm->line[9], 0);
+    while (!clock->line[8])
+        board_fire(clock);
+    assert_int_equal(pm->line[9], 1);
+    assert_int_equal(in(pm, 0x600, 2), 0x400);
+    out(pm, 0x600, 2, 0x400);
+    assert_int_equal(pm->line[9], 0);
+    board_fire(clock); /* still the same alarm */
+    assert_int_equal(pm->line[9], 0);
+    cmos(clock, 0x0c);
+    device_rtc_connect(clock->dev, false);
+    while (!pm->line[9])
+        board_fire(clock);
+    assert_int_equal(clock->line[8], 0);
+    board_free(clock);
+    board_free(pm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rtc_alarm_tells_acpi),
         cmocka_unit_test(rtc_shows_the_hosts_time),
         cmocka_unit_test(rtc_formats),
         cmocka_unit_test(rtc_interrupts),
