@@ -169,7 +169,7 @@ int soft_exit_wrmsr(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     u32 msr = (u32)cpu->gpr[X86_RCX];
     u64 value = (u32)cpu->gpr[X86_RAX] | cpu->gpr[X86_RDX] << 32;
     u64 offset = cpu->tsc_offset;
-    bool ok = x86_msr_write(cpu, msr, value);
+    bool ok = vmx_wrmsr(cpu, msr, value);
 
     trace_emit(MSR, msr, (int)vcpu->id.vcpu.index, .op = ok ? "wrmsr" : "wrmsr #GP", .msr = msr,
                .value = value);

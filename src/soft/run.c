@@ -38,6 +38,7 @@ void soft_skip(struct soft_vcpu *vcpu, u32 insn_len)
     }
     x86_set_rip(cpu, rip);
     x86_clear_shadow(cpu);
+    vmx_carried_out(cpu);
     x86_debug_trap(cpu, false);
 }
 
@@ -252,7 +253,8 @@ static void look_for_events(struct soft_vcpu *vcpu)
     }
     nmi = nmi_waits(vcpu);
     interrupt = interrupt_waits(vcpu);
-    if (unlikely(vmx_window_exit(cpu))) {
+    if (unlikely(vmx_window_exit(
+            cpu, nmi && (vmx_exits_on_interrupt(cpu, true) || x86_nmi_allowed(cpu))))) {
         vcpu->priv.events_due = true;
         return;
     }
@@ -384,8 +386,9 @@ static u32 deliver_events(struct soft_vcpu *vcpu)
         if (vmx_enter(cpu) == VMX_EXITED)
             return X86_EXIT_VMEXIT;
     }
-    /* The debug trap of a task that an event has switched to: before its first instruction. */
-    return cpu->pending.valid ? X86_EXIT_STATE : 0;
+    /* Before the next instruction come the monitor trap flag's exit behind what was delivered, and the
+     * debug trap of a task that an event has switched to. */
+    return vmx_trap_exit(cpu) || cpu->pending.valid ? X86_EXIT_STATE : 0;
 }
 
 static u64 count_ticks(struct soft_vcpu *vcpu, u64 *counter)

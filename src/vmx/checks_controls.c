@@ -17,6 +17,13 @@ bool vmx_canonical(const struct x86_cpu *cpu, u64 address)
     return (u64)sign_extend(address, width) == address;
 }
 
+bool vmx_bits_above_width(const struct x86_cpu *cpu, u64 address)
+{
+    u64 above = address >> (cpu->cr4 & X86_CR4_LA57 ? 57 : 48);
+
+    return !above || above == ~0ull >> (cpu->cr4 & X86_CR4_LA57 ? 57 : 48);
+}
+
 bool vmx_page_address(const struct x86_cpu *cpu, u64 address)
 {
     return !(address & 0xfff) && !(address & ~cpu->phys_mask);

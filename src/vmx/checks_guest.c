@@ -43,7 +43,7 @@ static bool check_registers(const struct x86_cpu *cpu, const struct vmcs *v)
     CHECK(!paging || v->guest_cr0 & X86_CR0_PE);
     CHECK(!(~v->guest_cr4 & VMX_CR4_FIXED0) && !(v->guest_cr4 & ~vmx_cr4_fixed1(cpu)));
     CHECK(!vmx_entry_control(v, VMX_C_entry_load_debug_controls) ||
-          !(v->guest_ia32_debugctl & ~0x3ull));
+          !(v->guest_ia32_debugctl & ~X86_DEBUGCTL_VALID));
     CHECK(!ia32e(v) || (paging && v->guest_cr4 & X86_CR4_PAE));
     CHECK(ia32e(v) || !(v->guest_cr4 & X86_CR4_PCIDE));
     CHECK(!(v->guest_cr3 & ~cpu->phys_mask));
@@ -175,7 +175,7 @@ static bool check_tables_and_flags(const struct x86_cpu *cpu, const struct vmcs 
     CHECK(!(v->guest_gdtr_limit >> 16));
     CHECK(!(v->guest_idtr_limit >> 16));
     CHECK(code64 || !(v->guest_rip >> 32));
-    CHECK(!code64 || vmx_canonical(cpu, v->guest_rip));
+    CHECK(!code64 || vmx_bits_above_width(cpu, v->guest_rip));
     CHECK(!(v->guest_rflags & ~0x3f7fd7ull) && v->guest_rflags & 2);
     CHECK(!vm86(v) || (!ia32e(v) && v->guest_cr0 & X86_CR0_PE));
     CHECK(!external || v->guest_rflags & X86_FLAG_IF);
@@ -220,7 +220,8 @@ static bool check_pending_debug(const struct x86_cpu *cpu, const struct vmcs *v)
 {
     u64 pending = v->guest_pending_debug_exceptions;
     bool shadow = v->guest_interruptibility_state & 3 || v->guest_activity_state == 1;
-    bool single_step = v->guest_rflags & X86_FLAG_TF && !(v->guest_ia32_debugctl & 2);
+    bool single_step =
+        v->guest_rflags & X86_FLAG_TF && !(v->guest_ia32_debugctl & X86_DEBUGCTL_BTF);
 
     CHECK(!(pending & ~0x1500full));
     CHECK(!shadow || !single_step || pending & BIT(14));

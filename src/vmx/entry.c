@@ -20,8 +20,10 @@ static void load_control_registers(struct x86_cpu *cpu, const struct vmcs *v)
     cpu->cr0 = (v->guest_cr0 & ~kept) | (cpu->cr0 & kept);
     cpu->cr4 = v->guest_cr4;
     cpu->cr3 = v->guest_cr3;
-    if (vmx_entry_control(v, VMX_C_entry_load_debug_controls))
-        cpu->dr[7] = (v->guest_dr7 & 0xffff2bff) | 0x400;
+    if (vmx_entry_control(v, VMX_C_entry_load_debug_controls)) {
+        cpu->dr[7] = (v->guest_dr7 & 0xffff23ff) | 0x400;
+        cpu->msr_debugctl = v->guest_ia32_debugctl;
+    }
     if (vmx_entry_control(v, VMX_C_entry_load_efer)) {
         cpu->efer = v->guest_ia32_efer;
     } else {
@@ -72,10 +74,10 @@ static void load_rest(struct x86_cpu *cpu, const struct vmcs *v)
     u32 state = v->guest_interruptibility_state;
 
     cpu->gpr[X86_RSP] = v->guest_rsp;
-    x86_set_rflags(cpu, v->guest_rflags);
     cpu->lip = cpu->efer & X86_EFER_LMA && cpu->seg[X86_CS].access & X86_SEG_L
                    ? v->guest_rip
                    : (u32)(v->guest_rip + cpu->seg[X86_CS].base);
+    x86_set_rflags(cpu, v->guest_rflags);
     cpu->interruptibility = state & (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI);
     cpu->shadow_lip = cpu->rf_lip = cpu->lip;
     cpu->activity = v->guest_activity_state;
@@ -105,6 +107,26 @@ static void enter_non_root(struct x86_cpu *cpu)
     vmx_update_second_level(cpu);
 }
 
+/* SDM 27.7.3: which of the pending debug exceptions there are after the entry. Blocking by MOV SS holds
+ * them back for an instruction. */
+static void pend_debug(struct x86_cpu *cpu, const struct vmcs *v)
+{
+    u32 info = v->vm_entry_interruption_information;
+    u64 bits = v->guest_pending_debug_exceptions;
+    bool mov_ss = v->guest_interruptibility_state & X86_SHADOW_MOV_SS, software;
+
+    cpu->debug_hits = 0;
+    if (!(bits & (BIT(12) | BIT(14))))
+        return;
+    bits &= 0x400f;
+    software = VMX_INTR_TYPE(info) == 4 || VMX_INTR_TYPE(info) == 6;
+    if (info & VMX_INTR_VALID ? software && mov_ss : mov_ss)
+        cpu->debug_hits = (u32)bits;
+    else if (!(info & VMX_INTR_VALID) && v->guest_activity_state <= 1)
+        cpu->pending = (struct x86_event){
+            .valid = true, .vector = X86_DB, .type = 3, .payload = bits, .has_payload = true};
+}
+
 /* SDM 27.6: becomes the root's event to be injected, which the engine's entry path delivers. */
 static void inject(struct x86_cpu *cpu, struct vmcs *v)
 {
@@ -120,13 +142,6 @@ static void inject(struct x86_cpu *cpu, struct vmcs *v)
             return;
         }
         vmx_inject(vmx, &event);
-    } else if (v->guest_pending_debug_exceptions & 0x5000 &&
-               !(v->guest_interruptibility_state & 3)) {
-        cpu->pending = (struct x86_event){.valid = true,
-                                          .vector = X86_DB,
-                                          .type = 3,
-                                          .payload = v->guest_pending_debug_exceptions & 0x400f,
-                                          .has_payload = true};
     }
 }
 
@@ -179,6 +194,7 @@ u32 vmx_nested_entry(struct x86_cpu *cpu)
     cpu->common.tlb = NULL;
     x86_update_mmu(cpu);
     vmx_trace_entry(cpu, v);
+    pend_debug(cpu, v);
     inject(cpu, v);
     cpu->iret_keeps_nmi = vmx_pin(v, VMX_C_nmi_exiting) && !vmx_pin(v, VMX_C_virtual_nmis);
     start_preemption_timer(cpu, v);

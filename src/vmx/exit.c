@@ -19,8 +19,10 @@ static void save_registers(struct x86_cpu *cpu, struct vmcs *v)
     v->guest_ia32_sysenter_cs = (u32)cpu->msr_sysenter_cs;
     v->guest_ia32_sysenter_esp = cpu->msr_sysenter_esp;
     v->guest_ia32_sysenter_eip = cpu->msr_sysenter_eip;
-    if (vmx_exit_control(v, VMX_C_exit_save_debug_controls))
+    if (vmx_exit_control(v, VMX_C_exit_save_debug_controls)) {
         v->guest_dr7 = cpu->dr[7];
+        v->guest_ia32_debugctl = cpu->msr_debugctl;
+    }
     if (vmx_exit_control(v, VMX_C_exit_save_pat))
         v->guest_ia32_pat = cpu->msr_pat;
     if (vmx_exit_control(v, VMX_C_exit_save_efer))
@@ -66,19 +68,55 @@ static u32 preemption_left(struct x86_cpu *cpu)
     return end > now ? (u32)(end - now) : 0;
 }
 
+/* SDM 28.3.3: RF as an event's delivery would push it for an event that exits, 0 for an instruction, 1
+ * where the access of an instruction did. */
+static u64 saved_rflags(const struct x86_cpu *cpu, const struct vmcs *v, u32 reason)
+{
+    const struct vmx_reason_info *info = vmx_reason(reason);
+    u64 flags = x86_rflags(cpu);
+    struct x86_event event;
+
+    if (reason == VMX_REASON_exception_or_nmi) {
+        event = vmx_info_event(v->vm_exit_interruption_information, 0, 0);
+    } else if (reason == VMX_REASON_ept_violation || reason == VMX_REASON_ept_misconfiguration ||
+               reason == VMX_REASON_page_modification_log_full ||
+               reason == VMX_REASON_apic_access) {
+        event = vmx_info_event(v->idt_vectoring_information, 0, 0);
+        if (!event.valid)
+            return flags | X86_FLAG_RF;
+    } else {
+        bool instruction = info && info->when != VMX_EVENT && info->when != VMX_NEVER;
+
+        return instruction ? flags & ~X86_FLAG_RF : flags;
+    }
+    event.has_payload = event.vector == X86_DB;
+    event.payload = v->exit_qualification;
+    return x86_flags_to_push(cpu, &event);
+}
+
+/* SDM 28.3.4: debug traps of the instruction just done that the exit came before, and what a load of
+ * SS holds back. */
+static u64 pending_debug(const struct x86_cpu *cpu)
+{
+    u64 bits = cpu->debug_hits;
+
+    if (cpu->pending.valid && cpu->pending.vector == X86_DB && cpu->pending.has_payload)
+        bits |= cpu->pending.payload;
+    if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS && cpu->eflags & X86_FLAG_TF &&
+        !(cpu->msr_debugctl & X86_DEBUGCTL_BTF))
+        bits |= BIT(14);
+    return (bits & 0x400f) | (bits & 15 ? BIT(12) : 0);
+}
+
 /* SDM 28.3.3, 28.3.4. */
-static void save_rest(struct x86_cpu *cpu, struct vmcs *v)
+static void save_rest(struct x86_cpu *cpu, struct vmcs *v, u32 reason)
 {
     v->guest_rsp = cpu->gpr[X86_RSP];
     v->guest_rip = x86_rip(cpu);
-    v->guest_rflags = x86_rflags(cpu);
+    v->guest_rflags = saved_rflags(cpu, v, reason);
     v->guest_interruptibility_state = x86_interruptibility(cpu);
     v->guest_activity_state = cpu->activity;
-    v->guest_pending_debug_exceptions = 0;
-    /* A debug trap of the instruction just done that the exit came before. */
-    if (cpu->pending.valid && cpu->pending.vector == X86_DB && cpu->pending.has_payload)
-        v->guest_pending_debug_exceptions =
-            (cpu->pending.payload & 0x400f) | (cpu->pending.payload & 15 ? BIT(12) : 0);
+    v->guest_pending_debug_exceptions = pending_debug(cpu);
     if (vmx_exit_control(v, VMX_C_exit_save_preemption_timer))
         v->vmx_preemption_timer_value = preemption_left(cpu);
 }
@@ -124,6 +162,7 @@ static void load_host_registers(struct x86_cpu *cpu, const struct vmcs *v)
     cpu->cr3 = v->host_cr3;
     cpu->cr4 = host64 ? v->host_cr4 | X86_CR4_PAE : v->host_cr4 & ~X86_CR4_PCIDE;
     cpu->dr[7] = 0x400;
+    cpu->msr_debugctl = 0;
     cpu->msr_sysenter_cs = v->host_ia32_sysenter_cs;
     cpu->msr_sysenter_esp = v->host_ia32_sysenter_esp;
     cpu->msr_sysenter_eip = v->host_ia32_sysenter_eip;
@@ -147,14 +186,15 @@ void vmx_load_host_state(struct x86_cpu *cpu)
     vmx_update_second_level(cpu);
     load_host_registers(cpu, v);
     load_host_segments(cpu, v);
-    x86_set_rflags(cpu, 2);
     cpu->gpr[X86_RSP] = v->host_rsp;
     cpu->lip = v->host_rip;
+    x86_set_rflags(cpu, 2);
     /* Virtual-NMI blocking ends with non-root operation, blocking of NMIs does not (SDM 28.5.5). */
     cpu->interruptibility &= vmx_pin(v, VMX_C_virtual_nmis) && nonroot ? 0 : X86_BLOCKED_BY_NMI;
     cpu->iret_keeps_nmi = false;
     cpu->activity = 0;
     cpu->pending.valid = false;
+    cpu->debug_hits = 0;
     cpu->monitor_armed = false;
     cpu->quiet = false;
     vmx->mtf_pending = vmx->alone = vmx->stepping = vmx->preemption = false;
@@ -184,7 +224,7 @@ void vmx_nested_exit(struct x86_cpu *cpu, u32 reason)
     if (!failed_entry) {
         save_registers(cpu, v);
         save_segments(cpu, v);
-        save_rest(cpu, v);
+        save_rest(cpu, v, reason);
         if (vmx_store_msrs(cpu, v->vm_exit_msr_store_address, v->vm_exit_msr_store_count))
             vmx_abort(cpu, VMX_ABORT_STORE_MSRS);
     }

@@ -7,6 +7,10 @@
 #define MSR_SMM_MONITOR_CTL 0x9bu
 #define MSR_SMBASE 0x9eu
 
+/* What IA32_VMX_MISC[27:25] recommends (SDM A.6). Longer lists have no defined behaviour, and would let
+ * a guest keep the CPU from everything else. */
+#define MAX_ENTRIES 512u
+
 struct msr_entry {
     u32 index, reserved;
     u64 value;
@@ -28,8 +32,9 @@ u32 vmx_load_msrs(struct x86_cpu *cpu, u64 address, u32 count)
     for (u32 i = 0; i < count; i++) {
         struct msr_entry e;
 
-        if (mem_read(cpu->common.mem, address + (u64)i * sizeof(e), &e, sizeof(e)) ||
-            !may_load(&e) || !x86_msr_write(cpu, e.index, e.value))
+        if (i == MAX_ENTRIES ||
+            mem_read(cpu->common.mem, address + (u64)i * sizeof(e), &e, sizeof(e)) ||
+            !may_load(&e) || !vmx_wrmsr(cpu, e.index, e.value))
             return i + 1;
     }
     return 0;
@@ -41,8 +46,9 @@ u32 vmx_store_msrs(struct x86_cpu *cpu, u64 address, u32 count)
         u64 at = address + (u64)i * sizeof(struct msr_entry);
         struct msr_entry e;
 
-        if (mem_read(cpu->common.mem, at, &e, sizeof(e)) || e.reserved || e.index == MSR_SMBASE ||
-            x2apic_range(e.index) || !x86_msr_read(cpu, e.index, &e.value) ||
+        if (i == MAX_ENTRIES || mem_read(cpu->common.mem, at, &e, sizeof(e)) || e.reserved ||
+            e.index == MSR_SMBASE || x2apic_range(e.index) ||
+            !x86_msr_read(cpu, e.index, &e.value) ||
             mem_write(cpu->common.mem, at + offsetof(struct msr_entry, value), &e.value, 8))
             return i + 1;
     }

@@ -100,6 +100,8 @@ bool vmx_check_guest(struct x86_cpu *cpu, const struct vmcs *v, u64 *qualificati
 
 /* What several checks ask. */
 bool vmx_canonical(const struct x86_cpu *cpu, u64 address);
+/* Are the bits above the linear-address width all the same? (The top one below it need not be.) */
+bool vmx_bits_above_width(const struct x86_cpu *cpu, u64 address);
 bool vmx_page_address(const struct x86_cpu *cpu, u64 address);
 bool vmx_valid_pat(u64 pat);
 u64 vmx_cr0_fixed0(const struct vmcs *v); /* bits that must be 1; @v NULL: no VMCS relaxes them */

@@ -42,6 +42,17 @@ u64 vmx_outer_tsc(struct x86_cpu *cpu)
     return tsc;
 }
 
+bool vmx_wrmsr(struct x86_cpu *cpu, u32 msr, u64 value)
+{
+    const u32 msr_tsc = 0x10;
+
+    if (msr == msr_tsc && vmx_inner(cpu)) {
+        cpu->tsc_offset += value - vmx_outer_tsc(cpu);
+        return true;
+    }
+    return x86_msr_write(cpu, msr, value);
+}
+
 bool vmx_exits_on_interrupt(const struct x86_cpu *cpu, bool nmi)
 {
     const struct vmcs *v = vmx_inner(cpu);
@@ -84,10 +95,11 @@ void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector)
 {
     struct vmcs *v = vmx_inner(cpu);
 
+    if (nmi)
+        cpu->pending = (struct x86_event){.valid = true, .vector = X86_NMI, .type = 2};
     exit_without_qualification(cpu,
                                nmi ? VMX_REASON_exception_or_nmi : VMX_REASON_external_interrupt);
     if (nmi) {
-        v->vm_exit_interruption_information = (u32)VMX_INTR_VALID | 2u << 8 | X86_NMI;
         cpu->interruptibility |= X86_BLOCKED_BY_NMI; /* SDM 28.5.5 */
     } else {
         v->vm_exit_interruption_information = vector >= 0 ? (u32)VMX_INTR_VALID | (u32)vector : 0;
@@ -117,16 +129,40 @@ bool vmx_steps(struct x86_cpu *cpu)
     if (likely(!v))
         return false;
     vmx->stepping = vmx_proc(v, VMX_C_monitor_trap_flag);
-    return vmx->stepping || vmx->alone;
+    return vmx->stepping || vmx->alone || cpu->debug_hits;
+}
+
+/* Debug exceptions that were pending at VM entry, held back by MOV SS for one instruction. */
+static void raise_held(struct x86_cpu *cpu)
+{
+    if (likely(!cpu->debug_hits) || cpu->pending.valid ||
+        x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
+        return;
+    cpu->pending = (struct x86_event){.valid = true,
+                                      .vector = X86_DB,
+                                      .type = 3,
+                                      .payload = cpu->debug_hits,
+                                      .has_payload = true};
+    cpu->debug_hits = 0;
 }
 
 void vmx_stepped(struct x86_cpu *cpu, bool done)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
 
-    if (vmx->stepping && done && vmx_inner(cpu))
-        vmx->mtf_pending = true;
+    if (done && vmx_inner(cpu)) {
+        vmx->mtf_pending |= vmx->stepping;
+        raise_held(cpu);
+    }
     vmx->stepping = false;
+}
+
+void vmx_carried_out(struct x86_cpu *cpu)
+{
+    const struct vmcs *v = vmx_inner(cpu);
+
+    if (unlikely(v))
+        vmx_of(cpu)->mtf_pending |= vmx_proc(v, VMX_C_monitor_trap_flag);
 }
 
 bool vmx_trap_exit(struct x86_cpu *cpu)
@@ -189,11 +225,11 @@ bool vmx_window_due(struct x86_cpu *cpu)
     return window_reason(cpu);
 }
 
-bool vmx_window_exit(struct x86_cpu *cpu)
+bool vmx_window_exit(struct x86_cpu *cpu, bool nmi)
 {
     u32 reason = window_reason(cpu);
 
-    if (likely(!reason))
+    if (likely(!reason) || (nmi && reason == VMX_REASON_interrupt_window))
         return false;
     exit_without_qualification(cpu, reason);
     return true;

@@ -230,7 +230,7 @@ bool vmx_injecting(const struct vmx_cpu *vmx)
     return vmx->root.vmcs.vm_entry_interruption_information & VMX_INTR_VALID;
 }
 
-/* x86_deliver may leave for memory outside all slots; that comes back here. */
+/* x86_deliver_once may leave for memory outside all slots; that comes back here. */
 static int deliver_once(struct x86_cpu *cpu, const struct x86_event *event)
 {
     jmp_buf leave, *outer = cpu->common.leave;
@@ -238,7 +238,7 @@ static int deliver_once(struct x86_cpu *cpu, const struct x86_event *event)
 
     cpu->common.leave = &leave;
     if (!setjmp(leave))
-        ret = x86_deliver(cpu, event);
+        ret = x86_deliver_once(cpu, event);
     else
         ret = cpu->common.exit_code == X86_EXIT_EVENT ? -EAGAIN : VMX_EXITED;
     cpu->common.leave = outer;
@@ -266,40 +266,65 @@ static bool is_exception(const struct x86_event *event)
     return event->type == 3 || event->type == 5 || event->type == 6;
 }
 
-/* Delivers @event and whatever faults its delivery raises. */
+/* @event exits, if the exception bitmap of a VMCS says so. */
+static bool exception_exits(struct x86_cpu *cpu, const struct x86_event *event)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+    struct vmx_level *level = is_exception(event) ? exception_interceptor(vmx, event) : NULL;
+
+    if (likely(!level))
+        return false;
+    /* SDM 28.2.4: a double fault that exits directly is not "during event delivery". */
+    if (event->vector == X86_DF)
+        vmx->delivering.valid = false;
+    cpu->pending = *event;
+    vmx_event_exit(cpu, VMX_REASON_exception_or_nmi, event->has_payload ? event->payload : 0);
+    vmx->exit_to = level;
+    cpu->vmexit.insn_len = event->insn_len;
+    return true;
+}
+
+static void delivered(struct x86_cpu *cpu)
+{
+    struct vmx_cpu *vmx = vmx_of(cpu);
+
+    vmx->delivering.valid = false;
+    cpu->nmi_unblocked = false;
+    /* SDM 26.5.2: the trap flag's exit comes before the handler's first instruction. */
+    if (vmx->current->outer && vmx_proc(&vmx->current->vmcs, VMX_C_monitor_trap_flag))
+        vmx->mtf_pending = true;
+}
+
+/* Delivers @event and whatever faults its delivery raises. A fault asks the exception bitmap before it
+ * becomes a double fault (SDM 26.2, 28.2.4). */
 static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
 
-    for (;; injected = false) {
-        struct vmx_level *level = NULL;
+    /* Injected events do not ask the bitmap (SDM 27.6.1.2); what their delivery raises does. */
+    if (!injected && exception_exits(cpu, &event))
+        return VMX_EXITED;
+    for (;;) {
         int ret;
 
-        /* Injected events do not ask the bitmap (SDM 27.6.1.2); what their delivery raises does. */
-        if (!injected && is_exception(&event))
-            level = exception_interceptor(vmx, &event);
-        if (level) {
-            /* SDM 28.2.4: a double fault that exits directly is not "during event delivery". */
-            if (event.vector == X86_DF)
-                vmx->delivering.valid = false;
-            cpu->pending = event;
-            vmx_event_exit(cpu, VMX_REASON_exception_or_nmi, event.has_payload ? event.payload : 0);
-            vmx->exit_to = level;
-            cpu->vmexit.insn_len = event.insn_len;
-            return VMX_EXITED;
-        }
         vmx->delivering = event;
+        /* Blocked from the start, whatever comes of the delivery. */
+        if (event.type == 2)
+            cpu->interruptibility |= X86_BLOCKED_BY_NMI;
         ret = deliver_once(cpu, &event);
         if (ret == 0) {
-            vmx->delivering.valid = false;
-            cpu->nmi_unblocked = false;
-            /* SDM 26.5.2: the trap flag's exit comes before the handler's first instruction. */
-            if (vmx->current->outer && vmx_proc(&vmx->current->vmcs, VMX_C_monitor_trap_flag))
-                vmx->mtf_pending = true;
+            delivered(cpu);
             return VMX_GO;
         }
         if (ret == VMX_EXITED)
             return VMX_EXITED;
+        if (ret == -EAGAIN) {
+            struct x86_event fault = cpu->pending;
+
+            if (exception_exits(cpu, &fault))
+                return VMX_EXITED;
+            ret = x86_combine(cpu, &event);
+        }
         if (ret != -EAGAIN) {
             vmx->delivering.valid = false; /* nor is a triple fault */
             vmx_event_exit(cpu, VMX_REASON_triple_fault, 0);
@@ -308,6 +333,8 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
         }
         event = cpu->pending;
         cpu->pending.valid = false;
+        if (event.vector == X86_DF && exception_exits(cpu, &event))
+            return VMX_EXITED;
     }
 }
 

@@ -171,6 +171,9 @@ struct x86_cr_view vmx_cr_view(struct x86_cpu *cpu, unsigned cr);
 bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,
                       bool walk_entry, bool probe, struct guest_page *page);
 
+/* x86_msr_write, of the TSC without regard to non-root operation's offset (SDM 26.3). */
+bool vmx_wrmsr(struct x86_cpu *cpu, u32 msr, u64 value);
+
 /* IA32_FEATURE_CONTROL and the capability MSRs; false: #GP. */
 bool vmx_msr_read(const struct x86_cpu *cpu, u32 msr, u64 *value);
 bool vmx_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
@@ -200,6 +203,8 @@ void vmx_deliver_virtual_interrupt(struct x86_cpu *cpu);
 /* Must the next instruction run alone? What came of it, by dbt_run's answer. */
 bool vmx_steps(struct x86_cpu *cpu);
 void vmx_stepped(struct x86_cpu *cpu, bool done);
+/* The engine has carried out an instruction of the guest's that exited to it. */
+void vmx_carried_out(struct x86_cpu *cpu);
 /* An exit due behind the instruction just done: made, true. Comes before debug traps. */
 bool vmx_trap_exit(struct x86_cpu *cpu);
 
@@ -214,8 +219,9 @@ bool vmx_exits_on_interrupt(const struct x86_cpu *cpu, bool nmi);
 void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector);
 /* Should the interrupt be acknowledged first? */
 bool vmx_acknowledges(const struct x86_cpu *cpu);
-/* An exit due before the next instruction (interrupt window, monitor trap flag): made, true. */
-bool vmx_window_exit(struct x86_cpu *cpu);
+/* An exit due before the next instruction (a window, the timer): made, true. @nmi: an NMI comes in
+ * otherwise, and that before an interrupt window. */
+bool vmx_window_exit(struct x86_cpu *cpu, bool nmi);
 /* Is one due now? For a CPU that sleeps. */
 bool vmx_window_due(struct x86_cpu *cpu);
 /* Does such an exit wait for the guest's state to change? */

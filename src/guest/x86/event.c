@@ -291,7 +291,7 @@ static void deliver_redirected(struct delivery *d)
 
 /* RF in the pushed image (SDM vol. 3 18.3.1.1): set for faults, so that an instruction breakpoint
  * does not hit again; but those breakpoints themselves leave it to their handler. */
-static u64 flags_to_push(const struct x86_cpu *cpu, const struct x86_event *event)
+u64 x86_flags_to_push(const struct x86_cpu *cpu, const struct x86_event *event)
 {
     u64 flags = x86_rflags(cpu);
     bool fault = event->vector != X86_DF && event->vector != X86_MC;
@@ -314,7 +314,7 @@ static bool deliver(struct x86_cpu *cpu, const struct x86_event *event)
         d.rip += event->insn_len;
     if (!x86_code64(cpu))
         d.rip = (u32)d.rip;
-    d.flags = flags_to_push(cpu, event);
+    d.flags = x86_flags_to_push(cpu, event);
     if (!x86_protected(cpu))
         deliver_real(&d, cpu->idtr.base, cpu->idtr.limit, d.flags & ~X86_FLAG_RF);
     else if (redirected(&d))
@@ -362,7 +362,7 @@ static enum { BENIGN, CONTRIBUTORY, PAGE_FAULT } class_of(const struct x86_event
 }
 
 /* Delivery of @first faulted with cpu->pending (SDM vol. 3 table 6-5). */
-static int combine(struct x86_cpu *cpu, const struct x86_event *first)
+int x86_combine(struct x86_cpu *cpu, const struct x86_event *first)
 {
     unsigned was = class_of(first), is = class_of(&cpu->pending);
 
@@ -378,7 +378,7 @@ static int combine(struct x86_cpu *cpu, const struct x86_event *first)
     return -EAGAIN;
 }
 
-int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
+int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *wanted)
 {
     const struct x86_event event = *wanted; /* it may be cpu->pending, which a fault overwrites */
     jmp_buf *outer = cpu->common.leave;
@@ -393,7 +393,7 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
         cpu->common.leave = outer;
         if (cpu->common.exit_code != X86_EXIT_EVENT)
             guest_leave(&cpu->common, cpu->common.exit_code);
-        return combine(cpu, &event);
+        return -EAGAIN;
     }
     note_payload(cpu, &event);
     task_trap = deliver(cpu, &event);
@@ -407,6 +407,14 @@ int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
     cpu->activity = 0;
     x86_update(cpu);
     return 0;
+}
+
+int x86_deliver(struct x86_cpu *cpu, const struct x86_event *wanted)
+{
+    const struct x86_event event = *wanted;
+    int ret = x86_deliver_once(cpu, &event);
+
+    return ret == -EAGAIN ? x86_combine(cpu, &event) : ret;
 }
 
 u64 x86_helper_soft_interrupt(struct x86_cpu *cpu, u64 vector, u64 type, u64 length)

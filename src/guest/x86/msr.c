@@ -6,6 +6,7 @@ enum {
     MSR_SYSENTER_CS = 0x174,
     MSR_SYSENTER_ESP = 0x175,
     MSR_SYSENTER_EIP = 0x176,
+    MSR_DEBUGCTL = 0x1d9,
     MSR_PAT = 0x277,
     MSR_XSS = 0xda0,
     MSR_EFER = 0xc0000080,
@@ -43,6 +44,9 @@ bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
         return true;
     case MSR_SYSENTER_EIP:
         *value = cpu->msr_sysenter_eip;
+        return true;
+    case MSR_DEBUGCTL:
+        *value = cpu->msr_debugctl;
         return true;
     case MSR_PAT:
         *value = cpu->msr_pat;
@@ -111,6 +115,11 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
         return write_address(cpu, &cpu->msr_sysenter_esp, value);
     case MSR_SYSENTER_EIP:
         return write_address(cpu, &cpu->msr_sysenter_eip, value);
+    case MSR_DEBUGCTL:
+        if (value & ~X86_DEBUGCTL_VALID)
+            return false;
+        cpu->msr_debugctl = value;
+        return true;
     case MSR_PAT:
         if (!pat_valid(value))
             return false;

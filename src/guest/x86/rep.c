@@ -33,7 +33,7 @@ static struct rep unpack(struct x86_cpu *cpu, u64 how)
         .segment = how >> 16 & 255,
         .repne = how >> 24 & 1,
         /* Watched data: each element's own access is to be seen. */
-        .once = how >> 25 & 1 || cpu->debugger.dr7 >> 16 & 0x3333,
+        .once = how >> 25 & 1 || cpu->common.insn_limit || cpu->debugger.dr7 >> 16 & 0x3333,
     };
 
     r.mask = mask_low(r.width * 8);
@@ -280,8 +280,10 @@ static u64 rep_compare(struct rep *r, bool cmps)
 
         if (r->once)
             n = 1;
-        if (cmps)
+        if (cmps) {
             a = find(r, r->segment, X86_RSI, false, &n);
+            x = load(r, &a); /* faults before the other side does */
+        }
         b = find(r, X86_ES, X86_RDI, false, &n);
         n = compare(r, cmps ? &a : NULL, &b, n, &x, &y);
         advance(r, n, cmps ? X86_RSI : -1, X86_RDI);

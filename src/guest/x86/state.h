@@ -122,6 +122,7 @@ struct x86_cpu {
     u64 msr_star, msr_lstar, msr_cstar, msr_fmask, msr_kernel_gs_base;
     u64 msr_sysenter_cs, msr_sysenter_esp, msr_sysenter_eip;
     u64 msr_tsc_aux, msr_pat;
+    u64 msr_debugctl; /* IA32_DEBUGCTL */
 
     /* SDM vol. 3 24.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
      * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). Bits 0 and 1 hold only while lip is shadow_lip:
@@ -241,6 +242,9 @@ static inline u32 x86_break_hash(u64 address)
 #define X86_CR4_SMEP BIT(20)
 #define X86_CR4_SMAP BIT(21)
 #define X86_CR4_PKE BIT(22)
+#define X86_DEBUGCTL_LBR BIT(0)
+#define X86_DEBUGCTL_BTF BIT(1)
+#define X86_DEBUGCTL_VALID (X86_DEBUGCTL_LBR | X86_DEBUGCTL_BTF)
 #define X86_EFER_SCE BIT(0)
 #define X86_EFER_LME BIT(8)
 #define X86_EFER_LMA BIT(10)

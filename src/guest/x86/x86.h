@@ -73,6 +73,13 @@ void x86_raise_pf(struct x86_cpu *cpu, u64 address, u32 error) NORETURN;
  * may for MMIO or EPT exits. After 0 cpu->pending may hold a debug trap that comes before the first
  * instruction: that of a task (SDM vol. 3 8.2.1). */
 int x86_deliver(struct x86_cpu *cpu, const struct x86_event *event);
+/* The same in two steps, for who wants to see the fault itself: x86_deliver_once answers -EAGAIN for
+ * any fault and leaves it in cpu->pending; x86_combine then makes of it what follows when @first was
+ * being delivered. */
+int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *event);
+int x86_combine(struct x86_cpu *cpu, const struct x86_event *first);
+/* RFLAGS as the delivery of @event pushes them. */
+u64 x86_flags_to_push(const struct x86_cpu *cpu, const struct x86_event *event);
 
 /* May an external interrupt / NMI be taken now? (IF, shadows, activity) */
 bool x86_interrupt_allowed(const struct x86_cpu *cpu);

@@ -2,66 +2,7 @@
  * What makes VM exits, what they report, and what non-root operation does without one. Guest code is
  * a bare function; a test makes a VMCS, runs it, and looks at what came back.
  */
-#include "vmx_guest.h"
-
-#define GUEST(name, text)                                                                          \
-    void name(void);                                                                               \
-    __asm__(".pushsection .text\n" #name ":\n" text "\n.popsection\n")
-
-static const char *test;
-static unsigned failures;
-
-static void expect(const char *what, u64 got, u64 wanted)
-{
-    if (got == wanted)
-        return;
-    failures++;
-    print("FAILED: ");
-    print(test);
-    print(": ");
-    print(what);
-    print(" is ");
-    print_hex(got);
-    print(", wanted ");
-    print_hex(wanted);
-    print("\n");
-}
-#define EXPECT(expression, wanted) expect(#expression, expression, wanted)
-
-#define GET(name) vmread(FIELD_##name)
-#define PUT(name, value) vmwrite(FIELD_##name, value)
-#define ADD(word, bits) vmwrite(FIELD_##word, vmread(FIELD_##word) | (u32)(bits))
-#define PIN(bits) ADD(pin_based_controls, bits)
-#define PROC(bits) ADD(primary_processor_based_controls, bits)
-#define PROC2(bits) ADD(secondary_processor_based_controls, bits)
-
-static bool launched;
-
-static void begin(const char *name, void (*code)(void))
-{
-    test = name;
-    launched = false;
-    vmcs_make(code);
-}
-
-/* Runs the guest to its next exit; its basic reason, or ~0 if the entry failed. */
-static u64 run(void)
-{
-    u64 result = enter_guest(launched);
-
-    launched = true;
-    return result ? ~0ull : GET(exit_reason);
-}
-
-static void skip(void)
-{
-    PUT(guest_rip, GET(guest_rip) + GET(vm_exit_instruction_length));
-}
-
-static u64 guest_at(void (*code)(void))
-{
-    return GET(guest_rip) - (u64)code;
-}
+#include "harness.h"
 
 /* --- instructions (26.1) --- */
 
@@ -184,24 +125,6 @@ static void exceptions(void)
     EXPECT(GET(idt_vectoring_information) >> 31, 0);
 }
 
-static u64 idt[64][2] __attribute__((aligned(16)));
-
-static void gate(unsigned vector, void (*code)(void))
-{
-    u64 at = (u64)code;
-
-    idt[vector][0] = (at & 0xffff) | 8 << 16 | 0x8eull << 40 | (at >> 16 & 0xffff) << 48;
-    idt[vector][1] = at >> 32;
-}
-
-static void use_idt(void)
-{
-    PUT(guest_idtr_base, (u64)idt);
-    PUT(guest_idtr_limit, sizeof(idt) - 1);
-}
-
-GUEST(code_handler, "pop %rax; vmcall");
-GUEST(code_nops, "nop; nop; nop; nop; vmcall");
 static void injection(void)
 {
     begin("27.6 injection", code_nops);
@@ -309,34 +232,6 @@ static void timer(void)
 }
 
 /* --- EPT (29.3) --- */
-
-static u64 *const ept_2m = (u64 *)pages[8];
-static u64 *const ept_4k = (u64 *)pages[9];
-static u64 *const ept_pdpt = (u64 *)pages[10];
-static u64 *const ept_root = (u64 *)pages[11];
-#define ROOM 0x3000000ull /* nothing else is there */
-
-/* An EPT of its own, with 4-KiB pages from ROOM; with accessed and dirty flags on request. */
-static void own_ept(bool flags)
-{
-    memset(pages[8], 0, 4 * 4096);
-    ept_root[0] = (u64)ept_pdpt | 7;
-    ept_pdpt[0] = (u64)ept_2m | 7;
-    for (u64 i = 0; i < 512; i++)
-        ept_2m[i] = i << 21 | 0xb7;
-    ept_2m[ROOM >> 21] = (u64)ept_4k | 7;
-    for (u64 i = 0; i < 512; i++)
-        ept_4k[i] = (ROOM + (i << 12)) | 0x37;
-    PUT(ept_pointer, (u64)ept_root | 3 << 3 | 6 | (flags ? 1 << 6 : 0));
-    PROC2(C_enable_ept);
-}
-
-static void flush_ept(void)
-{
-    u64 descriptor[2] = {GET(ept_pointer), 0};
-
-    __asm__ volatile("invept %0, %1" : : "m"(descriptor), "r"(1ull) : "cc", "memory");
-}
 
 GUEST(code_access, "mov $0x3000000, %rax; mov (%rax), %edx; mov %edx, 8(%rax); call *%rax; vmcall");
 static void violations(void)
@@ -465,17 +360,6 @@ static void vm_functions(void)
 
 /* --- the virtual APIC (30) --- */
 
-#define VAPIC ((volatile u32 *)pages[1])
-#define ACCESS_PAGE 0x3010000ull
-
-static void virtual_apic(const char *name, void (*code)(void))
-{
-    begin(name, code);
-    memset(pages[1], 0, 4096);
-    PROC(C_use_tpr_shadow);
-    PUT(virtual_apic_address, (u64)pages[1]);
-}
-
 GUEST(code_cr8, "mov $5, %eax; mov %rax, %cr8; mov %cr8, %rax; mov %rax, %rdx; xor %eax, %eax;"
                 "mov %rax, %cr8; nop; vmcall");
 static void tpr_shadow(void)
@@ -577,8 +461,6 @@ static void x2apic(void)
     EXPECT(VAPIC[0x80 / 4], 0x50);
 }
 
-#define LAPIC ((volatile u32 *)0xfee00000)
-
 static void posted_interrupts(void)
 {
     u64 *descriptor = (u64 *)pages[2];
@@ -658,16 +540,6 @@ static void real_mode(void)
     EXPECT(guest_rax & 0xffff, 0x1234);
 }
 
-#define FAILS(instruction, ...)                                                                    \
-    ({                                                                                             \
-        u8 cf_, zf_;                                                                               \
-        __asm__ volatile(instruction "; setc %0; setz %1"                                          \
-                         : "=r"(cf_), "=r"(zf_)                                                    \
-                         : __VA_ARGS__                                                             \
-                         : "cc", "memory");                                                        \
-        cf_ ? 1000 : zf_ ? GET(vm_instruction_error) : 0;                                          \
-    })
-
 static void vmfail(void)
 {
     u64 odd = 8, far = 1ull << 51, wild = (u64)pages[0], ok[2] = {0, 0};
@@ -721,9 +593,5 @@ unsigned test_exits(void)
         vmfail,
     };
 
-    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
-        tests[i]();
-    print_hex(sizeof(tests) / sizeof(tests[0]));
-    print(" groups of exits\n");
-    return failures;
+    return run_groups("exits", tests, sizeof(tests) / sizeof(tests[0]));
 }

@@ -62,7 +62,7 @@ _start:
     jmp 4b
 
 /* Enters the guest: VMLAUNCH, or VMRESUME if edi is not 0. 0: it has come back by a VM exit;
- * 1: VMfailInvalid, 2: VMfailValid. The guest's rax and rbx are kept. */
+ * 1: VMfailInvalid, 2: VMfailValid. The guest's rax to rbp are kept. */
     .globl enter_guest
 enter_guest:
     push %rbx
@@ -78,12 +78,10 @@ enter_guest:
     vmwrite %rdx, %rax
     test %edi, %edi
     jnz 5f
-    mov guest_rbx(%rip), %rbx
-    mov guest_rax(%rip), %rax
+    call load_guest_registers
     vmlaunch
     jmp 7f
-5:  mov guest_rbx(%rip), %rbx
-    mov guest_rax(%rip), %rax
+5:  call load_guest_registers
     vmresume
 7:  mov $1, %eax
     jc 8f
@@ -91,6 +89,11 @@ enter_guest:
     jmp 8f
 6:  mov %rax, guest_rax(%rip)
     mov %rbx, guest_rbx(%rip)
+    mov %rcx, guest_rcx(%rip)
+    mov %rdx, guest_rdx(%rip)
+    mov %rsi, guest_rsi(%rip)
+    mov %rdi, guest_rdi(%rip)
+    mov %rbp, guest_rbp(%rip)
     xor %eax, %eax
 8:  pop %r15
     pop %r14
@@ -99,6 +102,29 @@ enter_guest:
     pop %rbp
     pop %rbx
     ret
+
+load_guest_registers:
+    mov guest_rax(%rip), %rax
+    mov guest_rbx(%rip), %rbx
+    mov guest_rcx(%rip), %rcx
+    mov guest_rdx(%rip), %rdx
+    mov guest_rsi(%rip), %rsi
+    mov guest_rdi(%rip), %rdi
+    mov guest_rbp(%rip), %rbp
+    ret
+
+/* Ends blocking by NMI. */
+    .globl unblock_nmis
+unblock_nmis:
+    mov %rsp, %rax
+    pushq $16
+    push %rax
+    pushf
+    pushq $8
+    lea 9f(%rip), %rax
+    push %rax
+    iretq
+9:  ret
 
     .data
     .balign 16
@@ -112,10 +138,20 @@ table:
     .balign 16
 tss:
     .fill 104
-    .globl guest_rax
+    .globl guest_rax, guest_rcx
 guest_rax:
     .quad 0
 guest_rbx:
+    .quad 0
+guest_rcx:
+    .quad 0
+guest_rdx:
+    .quad 0
+guest_rsi:
+    .quad 0
+guest_rdi:
+    .quad 0
+guest_rbp:
     .quad 0
 
     .bss

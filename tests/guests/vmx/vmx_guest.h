@@ -25,9 +25,10 @@ enum {
 #undef C
 };
 
-extern u64 guest_rax;
+extern u64 guest_rax, guest_rcx;
 extern u8 gdt[], tss[], root[];
 u64 enter_guest(int resume);
+void unblock_nmis(void);
 
 void *memset(void *to, int value, size_t size);
 void print(const char *text);
@@ -80,8 +81,11 @@ bool vmx_start(void);
 void vmcs_make(void (*code)(void));
 u32 may_be_one(u32 word_msr);
 
-/* checks.c, exits.c: run all tests; how many failed. */
+/* Run all tests of a file; how many failed. */
 unsigned test_checks(void);
 unsigned test_exits(void);
+unsigned test_events(void);
+unsigned test_information(void);
+unsigned test_memory(void);
 
 #endif
