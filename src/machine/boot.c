@@ -47,7 +47,7 @@ static int read_all(int fd, u8 *to, u64 size)
 
 int boot_read_file(const char *path, const char *what, struct boot_file *file, struct err *err)
 {
-    u64 size;
+    u64 size = 0;
     int fd, ret;
 
     ret = open_file(path, what, &fd, &size, err);
@@ -118,7 +118,7 @@ int boot_kernel(struct boot_context *ctx, const char *path, struct err *err)
         ret = err_set(err, -EINVAL, "--entry is for a Linux bzImage, which %s is not", path);
     else if (boot_linux_recognizes(&file))
         ret = boot_linux(ctx, &file, err);
-    else if (boot_multiboot_recognizes(&file) && !boot_pvh_recognizes(&file))
+    else if (boot_multiboot_recognizes(&file))
         ret = boot_multiboot(ctx, &file, err);
     else if (boot_elf_recognizes(&file))
         ret = boot_pvh(ctx, &file, err);

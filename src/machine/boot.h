@@ -34,6 +34,7 @@ struct boot_context {
 
 /* Low memory that the protocols use; all of it is RAM and free once the kernel has copied it. */
 enum {
+    BOOT_BASE_MEMORY = 0x413, /* of the BIOS data area */
     BOOT_GDT = 0x500,
     BOOT_SEED = 0x8000,        /* struct setup_data with random bytes */
     BOOT_PAGE_TABLES = 0x9000, /* 6 pages */

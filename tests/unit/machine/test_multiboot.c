@@ -133,6 +133,7 @@ static void elf32(void **state)
     info = t.ctx.regs.rbx;
     assert_int_equal(word(info) & 0x4d, 0x4d);
     assert_int_equal(word(info + 4), 639);
+    assert_int_equal(word(0x413) & 0xffff, 639); /* the BIOS data area says the same */
     assert_int_equal(word(info + 8), (RAM - MiB) / KiB);
     snprintf(expected, sizeof(expected), "%s one two", path);
     assert_string_equal(text(info + 16), expected);
