@@ -122,10 +122,23 @@ void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
     pthread_mutex_unlock(&dbt->lock);
 }
 
-void block_remember_jump(struct block *block, struct dbt_cpu *dc, u32 index)
+/* A jump cache entry of any vCPU as a number. */
+static u32 jump_name(const struct dbt_cpu *dc, unsigned table, u32 index)
+{
+    return (dc->cpu->index << 1 | table) << DBT_JUMP_BITS | index;
+}
+
+static struct jump_entry *jump_named(struct dbt *dbt, u32 name)
+{
+    struct dbt_cpu *dc = dbt->cpus[name >> (DBT_JUMP_BITS + 1)];
+
+    return dc ? &dc->jumps[name >> DBT_JUMP_BITS & 1][name & ((1u << DBT_JUMP_BITS) - 1)] : NULL;
+}
+
+void block_remember_jump(struct block *block, struct dbt_cpu *dc, unsigned table, u32 index)
 {
     u32 n = atomic_load(&block->njumps), known = n < DBT_BLOCK_JUMPS ? n : DBT_BLOCK_JUMPS;
-    u32 jump = dc->cpu->index << 16 | index;
+    u32 jump = jump_name(dc, table, index);
 
     for (u32 i = 0; i < known; i++)
         if (__atomic_load_n(&block->jumps[i], __ATOMIC_RELAXED) == jump)
@@ -142,9 +155,8 @@ static void forget_jumps(struct dbt *dbt, struct block *block)
     u32 n = atomic_load(&block->njumps);
 
     for (u32 i = 0; i < n && i < DBT_BLOCK_JUMPS; i++) {
-        u32 jump = __atomic_load_n(&block->jumps[i], __ATOMIC_SEQ_CST);
-        struct dbt_cpu *dc = dbt->cpus[jump >> 16];
-        struct jump_entry *entry = dc ? &dc->jumps[jump & 0xffff] : NULL;
+        struct jump_entry *entry =
+            jump_named(dbt, __atomic_load_n(&block->jumps[i], __ATOMIC_SEQ_CST));
 
         if (entry && __atomic_load_n(&entry->block, __ATOMIC_RELAXED) == block)
             __atomic_store_n(&entry->space, 0, __ATOMIC_SEQ_CST); /* no space has this tag */

@@ -22,7 +22,8 @@
 #define DBT_SPACES 12 /* address spaces a vCPU remembers */
 #define DBT_PRIVS 4
 #define DBT_PRIV_IMPLICIT 1 /* the class of supervisor accesses under the strictest rules */
-#define DBT_FETCH_ENTRIES 64
+#define DBT_PRIV_USER 0     /* the class that shares no code with other spaces */
+#define DBT_FETCH_ENTRIES 256
 #define DBT_NO_PAGE (~0ull)
 
 /* A direct jump out of @from that is patched to enter the block whose incoming list it is on. */
@@ -34,24 +35,25 @@ struct dbt_link {
 };
 
 struct block {
+    /* What block_find looks at comes first: mostly one cache line, and mostly not in the cache. */
     u64 gpa;
     u64 page2; /* second page's gpa, or DBT_NO_PAGE */
     u32 mode;
+    atomic_bool dead;
+    struct block *_Atomic hash_next;
+    u8 *code;   /* executable address */
     u32 length; /* guest bytes */
     u32 guest_insns;
-    atomic_bool dead;
     u32 code_bytes; /* with sites */
     u32 insn_bytes; /* without */
-    u8 *code;       /* executable address */
     u8 *code_rw;
     struct ir_unit *unit; /* without jit: what is interpreted */
     struct dbt_link *links;
     u32 nlinks;
     struct dbt_link *incoming;
-    struct block *_Atomic hash_next;
     struct block *page_next[2]; /* on the lists of its one or two code pages */
-    /* Jump cache entries that lead here: vCPU << 16 | index. More than fit: all caches are dropped
-     * when the block goes. */
+    /* Jump cache entries that lead here: as jump_name has them. More than fit: all caches are
+     * dropped when the block goes. */
     atomic_uint njumps;
     u32 jumps[DBT_BLOCK_JUMPS];
 };
@@ -101,7 +103,11 @@ struct dbt_cpu {
     unsigned priv;
     u32 next_space_id;
     u64 use_clock;
-    struct jump_entry jumps[1u << DBT_JUMP_BITS];
+    /* Supervisor code is the same in all spaces (of space_tag 0) as long as it runs from global
+     * pages: then it has one tag, whatever space is current, and the second jump cache alone. */
+    struct jump_entry jumps[2][1u << DBT_JUMP_BITS];
+    u32 shared_id;
+    bool private_code; /* it ran from another page since the last flush of all */
     struct jump_entry no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
     atomic_bool drop_jumps; /* some entry of jumps[] may lead to a dead block: nobody knows which */
     struct fetch_entry fetch[DBT_FETCH_ENTRIES];
@@ -175,8 +181,8 @@ struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode);
  * memory no longer holds these bytes: translate again. */
 struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code);
 void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to);
-/* Entry @index of the CPU's jump cache is about to lead to @block. */
-void block_remember_jump(struct block *block, struct dbt_cpu *dc, u32 index);
+/* Entry @index of dc->jumps[@table] is about to lead to @block. */
+void block_remember_jump(struct block *block, struct dbt_cpu *dc, unsigned table, u32 index);
 void block_invalidate(struct dbt *dbt, struct block *block); /* lock held */
 
 /* page.c */
@@ -201,6 +207,10 @@ void tlb_flush_all(struct guest_cpu *cpu);
 void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global);
 void tlb_flush_tags(struct guest_cpu *cpu);
 void tlb_drop_jumps(struct dbt_cpu *dc);
+/* Supervisor code runs from a page that is not global. */
+void tlb_private_code(struct dbt_cpu *dc);
+/* Which of dc->jumps the current space and privilege class use. */
+unsigned tlb_jumps(const struct dbt_cpu *dc);
 void tlb_note_code(struct dbt_cpu *dc, u64 gva);
 void tlb_revoke_write(struct dbt_cpu *dc, u64 gpa);
 void tlb_free(struct dbt_cpu *dc);

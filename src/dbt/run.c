@@ -70,7 +70,7 @@ static u32 run_step(struct guest_cpu *cpu)
     dc->stolen_requests = saved;
     cpu->jump_cache = dc->no_jumps;
     code = dc->dbt->config.jit ? enter(cpu, (void *)dc->step_exec) : interpret(cpu, &unit, NULL);
-    cpu->jump_cache = dc->jumps;
+    cpu->jump_cache = dc->jumps[tlb_jumps(dc)];
     dbt_request(cpu, dc->stolen_requests);
     dc->stolen_requests = 0;
     if (code)
@@ -100,7 +100,7 @@ static u32 landed(struct guest_cpu *cpu)
     dc->site = NULL;
     dc->running = NULL;
     atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
-    cpu->jump_cache = dc->jumps;
+    cpu->jump_cache = dc->jumps[tlb_jumps(dc)];
     if (dc->stolen_requests) {
         dbt_request(cpu, dc->stolen_requests);
         dc->stolen_requests = 0;
@@ -299,7 +299,8 @@ int dbt_attach(struct dbt *dbt, struct guest_cpu *cpu)
     make_step_area(dc);
     cpu->dbt = dc;
     cpu->memory = dbt->config.direct ? &direct_memory : &dbt_memory;
-    cpu->jump_cache = dc->jumps;
+    cpu->jump_cache = dc->jumps[0]; /* until a space is chosen */
+    dc->shared_id = ++dc->next_space_id;
     pthread_mutex_lock(&dbt->cpus_lock);
     dbt->cpus[cpu->index] = dc;
     pthread_mutex_unlock(&dbt->cpus_lock);

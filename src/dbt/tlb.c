@@ -42,18 +42,53 @@ struct tlb *tlb_of_priv(struct dbt_cpu *dc, unsigned priv)
     return *tlb;
 }
 
-/* Blocks and code translations that jumps[] and fetch[] hold for the current space are forgotten
- * by giving the space a new tag. */
-static void retag(struct dbt_cpu *dc, struct space *space)
+unsigned tlb_jumps(const struct dbt_cpu *dc)
 {
-    space->id = ++dc->next_space_id;
-    if (!space->id) { /* wrapped: old tags could come to life again */
+    return dc->priv != DBT_PRIV_USER && !dc->private_code && !dc->current->tag;
+}
+
+/* Makes the CPU use what belongs to its space and privilege class. */
+static void choose_jumps(struct dbt_cpu *dc)
+{
+    unsigned table = tlb_jumps(dc);
+
+    dc->cpu->space = table ? dc->shared_id : dc->current->id;
+    if (dc->cpu->jump_cache != dc->no_jumps)
+        dc->cpu->jump_cache = dc->jumps[table];
+}
+
+static u32 new_id(struct dbt_cpu *dc)
+{
+    if (!++dc->next_space_id) { /* wrapped: old tags could come to life again */
         memset(dc->jumps, 0, sizeof(dc->jumps));
         memset(dc->fetch, 0, sizeof(dc->fetch));
-        space->id = ++dc->next_space_id;
+        dc->next_space_id = 1;
     }
+    return dc->next_space_id;
+}
+
+/* Blocks and code translations that jumps[] and fetch[] hold for the space are forgotten by giving
+ * it a new tag. */
+static void retag(struct dbt_cpu *dc, struct space *space)
+{
+    space->id = new_id(dc);
     if (space == dc->current)
-        dc->cpu->space = space->id;
+        choose_jumps(dc);
+}
+
+static void retag_shared(struct dbt_cpu *dc)
+{
+    dc->shared_id = new_id(dc);
+    if (dc->current)
+        choose_jumps(dc);
+}
+
+void tlb_private_code(struct dbt_cpu *dc)
+{
+    if (tlb_jumps(dc)) {
+        dc->private_code = true;
+        choose_jumps(dc);
+    }
 }
 
 static void flush_space(struct dbt_cpu *dc, struct space *space)
@@ -90,10 +125,10 @@ void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv)
         }
         space->last_used = ++dc->use_clock;
         dc->current = space;
-        cpu->space = space->id;
     }
     dc->priv = priv;
     cpu->tlb = tlb_of_priv(dc, priv);
+    choose_jumps(dc);
 }
 
 void tlb_drop_jumps(struct dbt_cpu *dc)
@@ -101,6 +136,7 @@ void tlb_drop_jumps(struct dbt_cpu *dc)
     for (unsigned i = 0; i < DBT_SPACES; i++)
         if (dc->spaces[i].valid)
             retag(dc, &dc->spaces[i]);
+    retag_shared(dc);
     memset(dc->code_filter, 0, sizeof(dc->code_filter));
 }
 
@@ -159,6 +195,8 @@ void tlb_flush_all(struct guest_cpu *cpu)
     for (unsigned i = 0; i < DBT_SPACES; i++)
         if (dc->spaces[i].valid)
             flush_space(dc, &dc->spaces[i]);
+    dc->private_code = false;
+    retag_shared(dc);
     memset(dc->code_filter, 0, sizeof(dc->code_filter));
 }
 
@@ -194,6 +232,7 @@ void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
             continue;
         if (!keep_global) {
             flush_space(dc, space);
+            retag_shared(dc);
             continue;
         }
         for (unsigned p = 0; p < DBT_PRIVS; p++)

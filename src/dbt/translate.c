@@ -21,6 +21,8 @@ static u64 fetch_gpa(struct guest_cpu *cpu, u64 gva)
         struct guest_page page = {0};
 
         cpu->ops->walk(cpu, gva, GUEST_FETCH, false, false, &page);
+        if (!page.global)
+            tlb_private_code(dc);
         f->gva = at;
         f->gpa = align_down(page.gpa, MEM_PAGE_SIZE);
         f->space = cpu->space;
@@ -348,7 +350,9 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     u64 pc = cpu->ops->pc(cpu);
-    struct jump_entry *jump = &dc->jumps[host_jump_index(pc, DBT_JUMP_BITS)];
+    u32 index = host_jump_index(pc, DBT_JUMP_BITS);
+    unsigned table = tlb_jumps(dc);
+    struct jump_entry *jump = &dc->jumps[table][index];
     struct source src;
     struct block *block;
     int ret;
@@ -376,7 +380,9 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
         *exit_code = ret == -EFAULT ? DBT_EXIT_FETCH : DBT_EXIT_NOMEM;
         return NULL;
     }
-    block_remember_jump(block, dc, (u32)(jump - dc->jumps));
+    table = tlb_jumps(dc); /* the fetch may have found that code is not shared */
+    jump = &dc->jumps[table][index];
+    block_remember_jump(block, dc, table, index);
     *jump = (struct jump_entry){
         .gva = pc, .space = cpu->space, .mode = cpu->mode, .code = block->code, .block = block};
     if (unlikely(atomic_load(&block->dead))) /* gone meanwhile: who dropped it saw an older entry */
