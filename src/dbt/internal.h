@@ -24,6 +24,7 @@
 #define DBT_PRIV_IMPLICIT 1 /* the class of supervisor accesses under the strictest rules */
 #define DBT_PRIV_USER 0     /* the class that shares no code with other spaces */
 #define DBT_FETCH_ENTRIES 256
+#define DBT_FILTER_BITS (1u << 16)
 #define DBT_NO_PAGE (~0ull)
 
 /* A direct jump out of @from that is patched to enter the block whose incoming list it is on. */
@@ -111,7 +112,9 @@ struct dbt_cpu {
     struct jump_entry no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
     atomic_bool drop_jumps; /* some entry of jumps[] may lead to a dead block: nobody knows which */
     struct fetch_entry fetch[DBT_FETCH_ENTRIES];
-    u64 code_filter[64]; /* pages that jumps[] or fetch[] may speak of: 4096 bits by hash */
+    /* Pages that jumps[] or fetch[] may speak of: two bits for each, by hash. Large enough that the
+     * pages flushed one by one, of data mostly, are seldom taken for them. */
+    u64 code_filter[DBT_FILTER_BITS / 64];
     struct chunk *chunk;
     u32 chunk_index;
     struct arena arena; /* for one translation */

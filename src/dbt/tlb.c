@@ -140,14 +140,32 @@ void tlb_drop_jumps(struct dbt_cpu *dc)
     memset(dc->code_filter, 0, sizeof(dc->code_filter));
 }
 
-static unsigned filter_bit(u64 gva)
+struct filter_bits {
+    unsigned a, b;
+};
+
+static struct filter_bits filter_bits(u64 gva)
 {
-    return (unsigned)(((gva >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull) >> 52);
+    u64 hash = (gva >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull;
+
+    return (struct filter_bits){hash >> 48 & (DBT_FILTER_BITS - 1),
+                                hash >> 32 & (DBT_FILTER_BITS - 1)};
 }
 
 void tlb_note_code(struct dbt_cpu *dc, u64 gva)
 {
-    dc->code_filter[filter_bit(gva) / 64] |= BIT(filter_bit(gva) % 64);
+    struct filter_bits bits = filter_bits(gva);
+
+    dc->code_filter[bits.a / 64] |= BIT(bits.a % 64);
+    dc->code_filter[bits.b / 64] |= BIT(bits.b % 64);
+}
+
+static bool may_be_code(const struct dbt_cpu *dc, u64 gva)
+{
+    struct filter_bits bits = filter_bits(gva);
+
+    return dc->code_filter[bits.a / 64] >> bits.a % 64 &
+           dc->code_filter[bits.b / 64] >> bits.b % 64 & 1;
 }
 
 static void drop_entry(struct tlb_entry *e, u64 page)
@@ -184,7 +202,7 @@ void tlb_flush_page(struct guest_cpu *cpu, u64 gva)
             drop_entry(&tlb->victim[v], page);
     }
     /* A block's second page counts too: it was noted when the block was. */
-    if (dc->code_filter[filter_bit(page) / 64] & BIT(filter_bit(page) % 64))
+    if (may_be_code(dc, page))
         tlb_drop_jumps(dc);
 }
 
