@@ -8,6 +8,17 @@ enum {
     BAR_IO = 1,
     CAPABILITIES_FIRST = 0x40,
 
+    MSI_CONTROL = 2,
+    MSI_ADDRESS = 4,
+    MSI_DATA = 12,
+    MSI_MASK = 16,
+    MSI_PENDING = 20,
+    MSI_LEN = 24,
+    MSI_ENABLE = 0x0001,
+    MSI_COUNT = 0x0070, /* how many vectors the guest allots; there is one */
+    MSI_64_BITS = 0x0080,
+    MSI_MASKABLE = 0x0100,
+
     MSIX_CONTROL = 2,
     MSIX_TABLE = 4,
     MSIX_PBA = 8,
@@ -61,10 +72,40 @@ static void map(struct pci_unit *unit)
     }
 }
 
+static bool msi_enabled(const struct pci_unit *unit)
+{
+    return unit->msi_offset &&
+           (pci_get16(unit->config, unit->msi_offset + MSI_CONTROL) & MSI_ENABLE);
+}
+
+/* One message for each time the level is up, now or when it is unmasked. */
+static void send_msi(struct pci_unit *unit)
+{
+    struct pci_config *config = unit->config;
+    const struct device_env *env = unit->dev->env;
+    unsigned at = unit->msi_offset;
+    bool due;
+
+    if (!at)
+        return;
+    if (!unit->level)
+        unit->told = false;
+    due = unit->level && !unit->told && msi_enabled(unit);
+    config->bytes[at + MSI_PENDING] = due && (config->bytes[at + MSI_MASK] & 1);
+    if (!due || config->bytes[at + MSI_PENDING])
+        return;
+    unit->told = true;
+    if (env->msi && pci_is_master(unit))
+        env->msi(env->opaque,
+                 (u64)pci_get32(config, at + MSI_ADDRESS + 4) << 32 |
+                     pci_get32(config, at + MSI_ADDRESS),
+                 pci_get16(config, at + MSI_DATA));
+}
+
 static void drive_intx(struct pci_unit *unit)
 {
     u16 command = pci_get16(unit->config, PCI_COMMAND);
-    bool drive = unit->level && !(command & PCI_COMMAND_NO_INTX);
+    bool drive = unit->level && !(command & PCI_COMMAND_NO_INTX) && !msi_enabled(unit);
 
     if (unit->level)
         unit->config->bytes[PCI_STATUS] |= PCI_STATUS_INTX;
@@ -73,6 +114,7 @@ static void drive_intx(struct pci_unit *unit)
     if (drive != unit->driven && unit->dev->parent)
         pci_host_intx(unit->dev->parent, unit->devfn, drive);
     unit->driven = drive;
+    send_msi(unit);
 }
 
 void pci_unit_reset(struct pci_unit *unit, const struct pci_identity *identity)
@@ -82,7 +124,8 @@ void pci_unit_reset(struct pci_unit *unit, const struct pci_identity *identity)
     for (unsigned i = 0; i < PCI_BARS; i++)
         unmap(unit, i);
     memset(config, 0, sizeof(*config));
-    unit->msix_offset = 0;
+    unit->msix_offset = unit->msi_offset = 0;
+    unit->told = false;
     unit->capabilities_end = CAPABILITIES_FIRST;
     pci_put16(config, PCI_VENDOR_ID, identity->vendor);
     pci_put16(config, PCI_DEVICE_ID, identity->device);
@@ -124,10 +167,9 @@ unsigned pci_add_capability(struct pci_unit *unit, u8 id, unsigned len)
 void pci_unit_written(struct pci_unit *unit, unsigned offset, unsigned size)
 {
     (void)size;
-    if (offset < PCI_BAR0 + 4 * PCI_BARS) {
+    if (offset < PCI_BAR0 + 4 * PCI_BARS)
         map(unit);
-        drive_intx(unit);
-    }
+    drive_intx(unit);
     if (!unit->msix_offset || !pci_msix_enabled(unit))
         return;
     for (unsigned i = 0; i < unit->vectors; i++)
@@ -139,6 +181,9 @@ void pci_unit_loaded(struct pci_unit *unit)
 {
     unit->level = unit->config->bytes[PCI_STATUS] & PCI_STATUS_INTX;
     map(unit);
+    unit->told = unit->level; /* what was to send was sent, unless it is pending */
+    if (unit->msi_offset && unit->config->bytes[unit->msi_offset + MSI_PENDING])
+        unit->told = false;
     drive_intx(unit);
 }
 
@@ -153,6 +198,20 @@ void pci_intx(struct pci_unit *unit, bool level)
 {
     unit->level = level;
     drive_intx(unit);
+}
+
+void pci_add_msi(struct pci_unit *unit)
+{
+    struct pci_config *config = unit->config;
+    unsigned at = pci_add_capability(unit, PCI_CAP_MSI, MSI_LEN);
+
+    unit->msi_offset = at;
+    pci_put16(config, at + MSI_CONTROL, MSI_64_BITS | MSI_MASKABLE);
+    config->writable[at + MSI_CONTROL] = MSI_ENABLE | MSI_COUNT;
+    memset(config->writable + at + MSI_ADDRESS, 0xff, 8);
+    config->writable[at + MSI_ADDRESS] = 0xfc;
+    memset(config->writable + at + MSI_DATA, 0xff, 2);
+    config->writable[at + MSI_MASK] = 1;
 }
 
 void pci_add_msix(struct pci_unit *unit, struct pci_msix *msix, unsigned vectors, unsigned bar)

@@ -125,7 +125,9 @@ struct pci_unit {
     struct pci_msix *msix;
     unsigned vectors, msix_offset; /* of the capability, 0 without */
     unsigned capabilities_end;     /* where the next one goes */
+    unsigned msi_offset;           /* likewise of MSI */
     bool level, driven;            /* of INTA: what the device wants, what the line got */
+    bool told;                     /* MSI: the message for this level was sent */
 };
 
 struct pci_identity {
@@ -145,6 +147,10 @@ unsigned pci_add_capability(struct pci_unit *unit, u8 id, unsigned len);
 void pci_add_msix(struct pci_unit *unit, struct pci_msix *msix, unsigned vectors, unsigned bar);
 u64 pci_msix_read(struct pci_unit *unit, u64 offset, unsigned size);
 void pci_msix_write(struct pci_unit *unit, u64 offset, unsigned size, u64 value);
+
+/* Adds MSI with one vector that can be masked (PCI 3.0, 6.8.1): once a driver turns it on, pci_intx
+ * sends a message whenever the level rises. */
+void pci_add_msi(struct pci_unit *unit);
 
 /* To be called from the function's written(), and after a load. */
 void pci_unit_written(struct pci_unit *unit, unsigned offset, unsigned size);

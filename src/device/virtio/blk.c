@@ -263,7 +263,7 @@ static void loaded(struct device *dev)
 
 const struct device_class device_class_virtio_blk = {
     DEVICE_CLASS(struct virtio_blk),
-    .state_version = 1,
+    .state_version = 2,
     .create = create,
     .destroy = destroy,
     .reset = reset,

@@ -78,7 +78,7 @@ static void loaded(struct device *dev)
 
 const struct device_class device_class_virtio_rng = {
     DEVICE_CLASS(struct virtio_rng),
-    .state_version = 1,
+    .state_version = 2,
     .create = create,
     .destroy = destroy,
     .reset = reset,

@@ -454,6 +454,7 @@ static void add_capabilities(struct virtio *v)
     config->bytes[v->config_cap + CFG_BAR] = 0;
     config->writable[v->config_cap + CFG_BAR] = 0xff;
     memset(config->writable + v->config_cap + CFG_OFFSET, 0xff, 12);
+    pci_add_msi(&v->unit);
     pci_add_msix(&v->unit, &v->state->msix, v->ops->queues + 1, BAR_MSIX);
 }
 

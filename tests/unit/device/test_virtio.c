@@ -201,6 +201,7 @@ static void bars_and_capabilities(void **state)
     for (cap = config(0x34, 1); cap; cap = config(cap + 1, 1)) {
         assert_in_range(cap, 0x40, 0xfc);
         assert_int_equal(cap % 4, 0);
+        assert_true(config(cap, 1) == 5 || config(cap, 1) == 9 || config(cap, 1) == 17);
         seen |= 1u << (config(cap, 1) == 9 ? config(cap + 3, 1) : 0);
         if (config(cap, 1) == 9 && config(cap + 3, 1) == 5) {
             /* The same registers through configuration space. */
@@ -325,6 +326,56 @@ static void message_interrupts(void **state)
     *word(AVAIL) = 1; /* the driver polls */
     request(0, 0, 512);
     assert_int_equal(t.messages, 3);
+    cleanup();
+}
+
+/* Plain MSI in the pin's place (PCI 3.0, 6.8.1): a message each time the level rises. */
+static void one_message_interrupt(void **state)
+{
+    unsigned cap;
+
+    (void)state;
+    setup_with("virtio-blk", false);
+    for (cap = config(0x34, 1); config(cap, 1) != 0x05;)
+        cap = config(cap + 1, 1);
+    assert_int_equal(config(cap + 2, 2), 0x0180); /* one vector, 64 bits, maskable */
+    start(0);
+    set_config(cap + 4, 4, 0xfee01003);
+    assert_int_equal(config(cap + 4, 4), 0xfee01000);
+    set_config(cap + 8, 4, 0x100);
+    set_config(cap + 12, 2, 0x4123);
+    request(0, 0, 512);
+    assert_int_equal(t.b->line[18], 1); /* not yet on */
+    set_config(cap + 2, 2, 1);
+    assert_int_equal(t.b->line[18], 0);
+    assert_int_equal(t.messages, 1); /* what was up is not lost */
+    assert_true(t.message_address == 0x100fee01000);
+    assert_int_equal(t.message_data, 0x4123);
+    request(0, 0, 512);
+    assert_int_equal(t.messages, 1); /* the driver has not looked since */
+    assert_int_equal(mmio(ISR, 1), 1);
+    request(0, 0, 512);
+    assert_int_equal(t.messages, 2);
+    mmio(ISR, 1);
+    set_config(cap + 16, 4, 1);
+    request(0, 0, 512);
+    assert_int_equal(t.messages, 2);
+    assert_int_equal(config(cap + 20, 4), 1);
+    set_config(cap + 16, 4, 0);
+    assert_int_equal(t.messages, 3);
+    assert_int_equal(config(cap + 20, 4), 0);
+    mmio(ISR, 1);
+    set_config(cap + 16, 4, 1);
+    request(0, 0, 512);
+    mmio(ISR, 1);
+    assert_int_equal(config(cap + 20, 4), 0); /* nobody waits any more */
+    set_config(cap + 16, 4, 0);
+    assert_int_equal(t.messages, 3);
+    assert_int_equal(t.b->line[18], 0);
+    request(0, 0, 512);
+    assert_int_equal(t.messages, 4);
+    set_config(cap + 2, 2, 0);
+    assert_int_equal(t.b->line[18], 1); /* back to the pin */
     cleanup();
 }
 
@@ -533,15 +584,11 @@ static void random_registers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bars_and_capabilities),
-        cmocka_unit_test(reads_and_writes),
-        cmocka_unit_test(disk_troubles),
-        cmocka_unit_test(message_interrupts),
-        cmocka_unit_test(indirect_and_event_index),
-        cmocka_unit_test(survives_a_load),
-        cmocka_unit_test(random_bytes),
-        cmocka_unit_test(lying_chains),
-        cmocka_unit_test(random_rings),
+        cmocka_unit_test(bars_and_capabilities), cmocka_unit_test(reads_and_writes),
+        cmocka_unit_test(disk_troubles),         cmocka_unit_test(message_interrupts),
+        cmocka_unit_test(one_message_interrupt), cmocka_unit_test(indirect_and_event_index),
+        cmocka_unit_test(survives_a_load),       cmocka_unit_test(random_bytes),
+        cmocka_unit_test(lying_chains),          cmocka_unit_test(random_rings),
         cmocka_unit_test(random_registers),
     };
     int ret;
