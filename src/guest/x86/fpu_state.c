@@ -59,7 +59,10 @@ static void load_x87(struct x86_cpu *cpu, const u8 *image, bool wide)
     u16 fsw = (u16)get(image, 2, 2);
 
     cpu->fcw = (get(image, 0, 2) & 0x1f3f) | 0x40; /* reserved bits are fixed */
-    cpu->fsw = fsw & ~0x3800;
+    /* ES and B are not loaded: they follow from the exceptions and their masks. */
+    cpu->fsw = fsw & 0x477f;
+    if (fsw & ~cpu->fcw & 0x3f)
+        cpu->fsw |= 0x8080;
     cpu->ftop = fsw >> 11 & 7;
     cpu->ftag = (u8)get(image, 4, 1);
     cpu->fop = (u16)get(image, 6, 2) & 0x7ff;

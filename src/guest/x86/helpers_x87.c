@@ -651,15 +651,20 @@ static u16 full_tags(const struct x86_cpu *cpu)
     return tags;
 }
 
-/* SDM vol. 1 figures 8-9 to 8-12: seven words or doublewords, in protected and 64-bit mode. */
+/* Linear addresses instead of selectors and offsets. */
+static bool real_format(const struct x86_cpu *cpu)
+{
+    return !(cpu->cr0 & X86_CR0_PE) || cpu->eflags & X86_FLAG_VM;
+}
+
+/* SDM vol. 1 figures 8-9 to 8-12: seven words or doublewords. */
 static unsigned make_image(struct x86_cpu *cpu, unsigned size, u8 *image)
 {
-    bool real = !(cpu->cr0 & X86_CR0_PE) || cpu->eflags & X86_FLAG_VM;
     u32 linear_ip = (u32)(cpu->fip + ((u64)cpu->fcs << 4));
     u32 linear_dp = (u32)(cpu->fdp + ((u64)cpu->fds << 4));
     u32 field[7] = {cpu->fcw, cpu->fsw | (u32)cpu->ftop << X87_TOP_SHIFT, full_tags(cpu)};
 
-    if (real) {
+    if (real_format(cpu)) {
         field[3] = linear_ip & 0xffff;
         field[4] = cpu->fop | (linear_ip >> 16) << 12;
         field[5] = linear_dp & 0xffff;
@@ -691,11 +696,18 @@ static void take_image(struct x86_cpu *cpu, unsigned size, const u8 *image)
     for (unsigned i = 0; i < 8; i++)
         if ((field[2] >> (2 * i) & 3) != 3)
             cpu->ftag |= (u8)(1u << i);
-    cpu->fip = field[3];
-    cpu->fcs = (u16)field[4];
-    cpu->fop = size == 4 ? field[4] >> 16 & 0x7ff : cpu->fop;
-    cpu->fdp = field[5];
-    cpu->fds = (u16)field[6];
+    if (real_format(cpu)) {
+        cpu->fip = (field[3] & 0xffff) | (field[4] >> 12 & 0xffff) << 16;
+        cpu->fdp = (field[5] & 0xffff) | (field[6] >> 12 & 0xffff) << 16;
+        cpu->fop = field[4] & 0x7ff;
+        cpu->fcs = cpu->fds = 0;
+    } else {
+        cpu->fip = field[3];
+        cpu->fcs = (u16)field[4];
+        cpu->fop = size == 4 ? field[4] >> 16 & 0x7ff : cpu->fop;
+        cpu->fdp = field[5];
+        cpu->fds = (u16)field[6];
+    }
     summarize(cpu);
 }
 

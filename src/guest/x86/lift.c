@@ -209,6 +209,18 @@ static void check_row(struct x86_lift *l, unsigned flags)
         LIFT_CALL(l, IR_VOID, check_fpu, ir_const(l->u, IR_I64, flags), IR_NONE, IR_NONE, IR_NONE);
 }
 
+/* The instruction's last byte within the limit of CS, where that is one: jumps are checked where they
+ * come from, but code may also run past the end. */
+static void check_fetch(struct x86_lift *l)
+{
+    ir_ref limit = ir_zext(l->u, IR_I64, ir_get(l->u, IR_I32, X86_SLOT(seg[X86_CS].limit)));
+
+    if (!lift_is64(l) && !(l->mode & X86_MODE_FLAT_CS))
+        lift_raise_if(l,
+                      ir_ult(l->u, ir_add(l->u, cs_base(l), limit), at_offset(l, (s64)l->next - 1)),
+                      X86_GP);
+}
+
 static void lift_one(struct x86_lift *l, int decoded)
 {
     const struct x86_row *row = l->in->row;
@@ -222,6 +234,7 @@ static void lift_one(struct x86_lift *l, int decoded)
         LIFT_CALL(l, IR_VOID, debugger_break, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
     if (l->mode & X86_MODE_DR)
         LIFT_CALL(l, IR_VOID, debug_begin, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
+    check_fetch(l);
     if (decoded != X86_DECODE_OK) {
         lift_raise(l, decoded == -E2BIG ? X86_GP : X86_UD);
         return;

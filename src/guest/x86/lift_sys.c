@@ -15,11 +15,14 @@ static void check_events_if(struct x86_lift *l, ir_ref look)
 
 /* --- Control and debug registers --- */
 
+/* #UD for what is no register comes before the privilege. */
 static bool valid_cr(struct x86_lift *l)
 {
-    if (BIT(l->in->reg) & (BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(8)))
+    bool exists = BIT(l->in->reg) & (BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(8));
+
+    if (exists && !(l->mode & X86_MODE_CPL_MASK))
         return true;
-    lift_raise(l, X86_UD);
+    lift_raise(l, exists ? X86_GP : X86_UD);
     return false;
 }
 

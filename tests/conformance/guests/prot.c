@@ -115,6 +115,54 @@ static void transfers(void)
     EXPECT(fault.error, SELECTOR_DATA);
 }
 
+extern char short_code[], short_jump[], short_back[];
+asm("short_code:\n"
+    "    nop\n"
+    "    nop\n"
+    "    mov $1, %eax\n"
+    "    nop\n"
+    "short_jump:\n"
+    "    jmp short_code\n");
+static struct frame beyond;
+
+static void beyond_handler(struct frame *frame)
+{
+    beyond = *frame;
+    frame->cs = SELECTOR_CODE;
+    frame->ip = (word)short_back;
+}
+
+/* Enters a code segment at short_code that ends behind its byte @limit; where #GP came. */
+static u32 run_short(u32 limit, u32 ip)
+{
+    struct {
+        u32 offset;
+        u16 selector;
+    } __attribute__((packed)) far = {ip, SELECTOR_FREE};
+
+    set_descriptor(SELECTOR_FREE, DESCRIPTOR((word)short_code, limit, 0x9b, 4));
+    beyond.ip = -1;
+    asm volatile("push %%ebp; ljmp *%0\n"
+                 "short_back: pop %%ebp"
+                 :
+                 : "m"(far)
+                 : "eax", "ebx", "ecx", "edx", "esi", "edi", "memory");
+    EXPECT(beyond.error, 0);
+    return beyond.ip;
+}
+
+/* Code that runs past the limit of CS: #GP at the first instruction that is not all within it. */
+static void code_limits(void)
+{
+    handlers[13] = beyond_handler;
+    EXPECT(run_short(0, 0), 1);
+    EXPECT(run_short(1, 0), 2);
+    EXPECT(run_short(5, 0), 2);
+    EXPECT(run_short(6, 0), 7);
+    EXPECT(run_short(6, 2), 7);
+    handlers[13] = NULL;
+}
+
 static void user_exit(void)
 {
     asm volatile("mov %%cs, %%ebx; mov %%ss, %%ecx; int $0x80" : : : "ebx", "ecx");
@@ -260,6 +308,7 @@ void guest_main(void)
     data_segments();
     local_table();
     transfers();
+    code_limits();
     paging();
     pae_paging();
     user_mode();
