@@ -384,15 +384,15 @@ u64 x86_helper_invpcid(struct x86_cpu *cpu, u64 type, u64 linear, u64 info,
                        u64 length_qualification)
 {
     const struct guest_memory *memory = cpu->common.memory;
-    u64 descriptor[2];
+    u64 descriptor[2], displacement;
 
     if (!x86_has(cpu, X86_FEATURE_INVPCID))
         x86_raise(cpu, X86_UD);
     /* SDM vol. 3 25.1.1: #GP for privilege comes before the VM exit, other #GP after it. */
     if (cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
-    x86_intercept(cpu, X86_REASON_INVPCID, length_qualification >> 32, (u8)length_qualification,
-                  linear, info);
+    displacement = length_qualification & BIT(8) ? linear : (u64)((s64)length_qualification >> 32);
+    x86_intercept(cpu, X86_REASON_INVPCID, displacement, (u8)length_qualification, linear, info);
     memory->load(&cpu->common, linear, descriptor, 16);
     if (type > 3 || (type < 2 && descriptor[0] >> 12) ||
         (type < 2 && descriptor[0] && !(cpu->cr4 & X86_CR4_PCIDE)) ||

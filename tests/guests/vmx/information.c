@@ -1,5 +1,408 @@
+/*
+ * What exits tell of the instruction: qualification, instruction information, linear address (28.2);
+ * time-stamp counter, MSR lists, debug controls; the modes a guest can be in.
+ */
 #include "harness.h"
+
+#define LOW(value) ((value)&0xffffffff)
+
+/* Instruction information of a memory operand (tables 28-9 to 28-14). */
+#define MEMORY(scale, segment, index, base)                                                        \
+    ((u64)(scale) | 2 << 7 | (u64)(segment) << 15 | (u64)(index) << 18 | (u64)(base) << 23)
+#define NO_INDEX (1 << 22)
+#define NO_BASE (1 << 27)
+#define REGISTER(number) (1u << 10 | (u32)(number) << 3)
+#define SECOND(number) ((u64)(number) << 28)
+
+struct wanted {
+    u32 reason, length;
+    u64 qualification, info, mask; /* @mask: the bits of the information that are defined */
+};
+
+static void check_all(const struct wanted *wanted, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        EXPECT(run(), wanted[i].reason);
+        EXPECT(GET(vm_exit_instruction_length), wanted[i].length);
+        EXPECT(GET(exit_qualification), wanted[i].qualification);
+        EXPECT(GET(vm_exit_instruction_information) & wanted[i].mask, wanted[i].info);
+        skip();
+    }
+}
+
+GUEST(code_vmx_operands,
+      "vmclear 0x10(%rbx,%rcx,4); vmptrld %fs:-8(%r13); vmxon 0x1234567; vmptrst 0x20(%rip);"
+      "vmread %rdx, %rax; vmwrite 0x7f(%r9,%r10,8), %r12; invept (%rsi), %r8;"
+      "invvpid %gs:(,%rdi,2), %rbx");
+/* The bits that are defined: of all, without an index, without index and base. */
+#define OPERAND 0xfff8383ull
+#define UNINDEXED (OPERAND & ~0x3c0003ull)
+#define ABSOLUTE (UNINDEXED & ~0x7800000ull)
+
+static void vmx_operands(void)
+{
+    const struct wanted wanted[] = {
+        {19, 6, 0x10, MEMORY(2, 3, 1, 3), OPERAND},
+        {21, 6, -8ull, MEMORY(0, 4, 0, 13) | NO_INDEX, UNINDEXED},
+        {27, 9, 0x1234567, MEMORY(0, 3, 0, 0) | NO_INDEX | NO_BASE, ABSOLUTE},
+        {22, 7, (u64)code_vmx_operands + 28 + 0x20, MEMORY(0, 3, 0, 0) | NO_INDEX | NO_BASE,
+         ABSOLUTE},
+        {23, 3, 0, REGISTER(0) | SECOND(2), 0x478 | SECOND(15)},
+        {25, 6, 0x7f, MEMORY(3, 3, 10, 9) | SECOND(12), OPERAND | 1 << 10 | SECOND(15)},
+        {50, 6, 0, MEMORY(0, 3, 0, 6) | NO_INDEX | SECOND(8), UNINDEXED | SECOND(15)},
+        {53, 11, 0, MEMORY(1, 5, 7, 0) | NO_BASE | SECOND(3),
+         (OPERAND & ~0x7800000ull) | SECOND(15)},
+    };
+
+    begin("28.2.5 operands of VMX instructions", code_vmx_operands);
+    check_all(wanted, sizeof(wanted) / sizeof(wanted[0]));
+}
+
+GUEST(code_descriptors, "sgdt (%rax); sidt 8(%rax); lgdt 16(%rax); lidt (%rbx,%rdx,2);"
+                        "sldt %ecx; str (%rbp); lldt %si; ltr 4(%rdi)");
+static void descriptor_tables(void)
+{
+    const u64 identity = 3u << 28, memory = UNINDEXED | identity;
+    const struct wanted wanted[] = {
+        {46, 3, 0, MEMORY(0, 3, 0, 0) | NO_INDEX, memory},
+        {46, 4, 8, MEMORY(0, 3, 0, 0) | NO_INDEX | 1 << 28, memory},
+        {46, 4, 16, MEMORY(0, 3, 0, 0) | NO_INDEX | 2 << 28, memory},
+        {46, 4, 0, MEMORY(1, 3, 2, 3) | 3 << 28, OPERAND | identity},
+        {47, 3, 0, REGISTER(1), 0x478 | identity},
+        {47, 4, 0, MEMORY(0, 2, 0, 5) | NO_INDEX | 1 << 28, memory | 1 << 10},
+        {47, 3, 0, REGISTER(6) | 2 << 28, 0x478 | identity},
+        {47, 4, 4, MEMORY(0, 3, 0, 7) | NO_INDEX | 3u << 28, memory | 1 << 10},
+    };
+
+    begin("28.2.5 operands of descriptor-table instructions", code_descriptors);
+    PROC2(C_descriptor_table_exiting);
+    check_all(wanted, sizeof(wanted) / sizeof(wanted[0]));
+}
+
+GUEST(code_random, "rdrand %r8; rdrand %ax; rdseed %ecx; invpcid -8(%rax), %rdx;"
+                   "invpcid 0x100(%rip), %rdx");
+static void random_and_invpcid(void)
+{
+    const struct wanted wanted[] = {
+        {57, 4, 0, 8 << 3 | 2 << 11, 0x1878},
+        {57, 4, 0, 0, 0x1878},
+        {61, 3, 0, 1 << 3 | 1 << 11, 0x1878},
+        {58, 6, -8ull, MEMORY(0, 3, 0, 0) | NO_INDEX | SECOND(2), UNINDEXED | SECOND(15)},
+        {58, 9, (u64)code_random + 26 + 0x100, MEMORY(0, 3, 0, 0) | NO_INDEX | NO_BASE | SECOND(2),
+         ABSOLUTE | SECOND(15)},
+    };
+
+    begin("28.2.5 RDRAND, RDSEED and INVPCID", code_random);
+    PROC(C_invlpg_exiting);
+    PROC2(C_rdrand_exiting | C_rdseed_exiting | C_enable_invpcid);
+    check_all(wanted, sizeof(wanted) / sizeof(wanted[0]));
+}
+
+GUEST(code_string_io, "outsb; rep insl; outsw %fs:(%esi), %dx; insb");
+static void string_io(void)
+{
+    begin("28.2.1 INS and OUTS", code_string_io);
+    PROC(C_unconditional_io_exiting);
+    guest_rdx = 0x345;
+    guest_rsi = ROOM + 4;
+    guest_rdi = ROOM + 8;
+    guest_rcx = 7;
+    EXPECT(run(), 30);
+    EXPECT(GET(exit_qualification), 0x3450010);
+    EXPECT(GET(guest_linear_address), ROOM + 4);
+    EXPECT(GET(vm_exit_instruction_information) & 0x38380, MEMORY(0, 3, 0, 0));
+    skip();
+    EXPECT(run(), 30);
+    EXPECT(GET(exit_qualification), 0x345003b);
+    EXPECT(GET(guest_linear_address), ROOM + 8);
+    EXPECT(GET(vm_exit_instruction_information) & 0x380, 2 << 7);
+    EXPECT(guest_rcx, 7);
+    skip();
+    PUT(guest_fs_base, 0x100);
+    EXPECT(run(), 30);
+    EXPECT(GET(exit_qualification), 0x3450011);
+    EXPECT(GET(guest_linear_address), ROOM + 0x104);
+    EXPECT(GET(vm_exit_instruction_information) & 0x38380, 1 << 7 | 4 << 15);
+    skip();
+    EXPECT(run(), 30);
+    EXPECT(GET(exit_qualification), 0x3450018);
+}
+
+GUEST(code_control_registers, "lmsw %ax; lmsw 2(%rbx); clts; mov %cr8, %r9; mov %r9, %cr8;"
+                              "mov %r10, %dr7; mov %dr3, %rsp; mov %rsp, %cr4; smsw %ax; vmcall");
+static void control_registers(void)
+{
+    begin("28.2.1 control and debug registers", code_control_registers);
+    PROC(C_cr8_load_exiting | C_cr8_store_exiting | C_mov_dr_exiting);
+    PUT(cr0_guest_host_mask, 0xf);
+    PUT(cr0_read_shadow, 8);
+    PUT(cr4_guest_host_mask, ~0ull);
+    PUT(cr4_read_shadow, ~0ull);
+    guest_rax = 0xffff0005;
+    EXPECT(run(), 28);
+    EXPECT(GET(exit_qualification), 0x50030);
+    skip();
+    guest_rbx = ROOM;
+    *(u16 *)(ROOM + 2) = 0x1234;
+    EXPECT(run(), 28);
+    EXPECT(GET(exit_qualification), 0x12340070);
+    EXPECT(GET(guest_linear_address), ROOM + 2);
+    skip();
+    EXPECT(run(), 28);
+    EXPECT(GET(exit_qualification), 0x20);
+    skip();
+    EXPECT(run(), 28);
+    EXPECT(GET(exit_qualification), 0x918);
+    skip();
+    EXPECT(run(), 28);
+    EXPECT(GET(exit_qualification), 0x908);
+    skip();
+    EXPECT(run(), 29);
+    EXPECT(GET(exit_qualification), 0xa07);
+    skip();
+    EXPECT(run(), 29);
+    EXPECT(GET(exit_qualification), 0x413);
+    skip();
+    EXPECT(run(), 28);
+    EXPECT(GET(exit_qualification), 0x404);
+    skip();
+    guest_rax = 0;
+    EXPECT(run(), 18);
+    EXPECT(guest_rax & 0xf, 8); /* SMSW reads the shadow */
+}
+
+GUEST(code_owned, "mov %cr0, %rax; and $~2, %rax; mov %rax, %cr0; mov %cr0, %rax; vmcall;"
+                  "lmsw %bx; vmcall");
+static void owned_bits(void)
+{
+    u64 cr0;
+
+    begin("26.3 bits of CR0 that the guest does not own", code_owned);
+    cr0 = GET(guest_cr0);
+    PUT(cr0_guest_host_mask, 1 << 5 | 1 << 3);
+    PUT(cr0_read_shadow, 1 << 3); /* NE reads as 0, TS as 1 */
+    EXPECT(run(), 18);
+    EXPECT(GET(guest_cr0), cr0 & ~2ull);
+    EXPECT(guest_rax, ((cr0 & ~2ull) | 8) & ~0x20ull);
+    skip();
+    guest_rbx = 0xc; /* TS as the shadow has it, EM, no PE */
+    EXPECT(run(), 18);
+    EXPECT(GET(guest_cr0) & 0xf, 5);
+}
+
+/* --- MSRs and the time-stamp counter --- */
+
+GUEST(code_bounds, "rdmsr; mov $0xc0002000, %ecx; rdmsr; mov $0x40000000, %ecx; wrmsr;"
+                   "mov $0xc0001fff, %ecx; wrmsr");
+static void msr_bounds(void)
+{
+    begin("25.6.9 MSRs that no bitmap has", code_bounds);
+    memset(pages[0], 0, 4096);
+    PROC(C_use_msr_bitmaps);
+    PUT(msr_bitmaps_address, (u64)pages[0]);
+    guest_rcx = 0x2000;
+    EXPECT(run(), 31);
+    skip();
+    EXPECT(run(), 31);
+    skip();
+    EXPECT(run(), 32);
+    skip();
+    pages[0][3072 + 1023] = 0x80;
+    EXPECT(run(), 32);
+    pages[0][3072 + 1023] = 0;
+    PUT(exception_bitmap, 1 << 13);
+    EXPECT(run(), 0);
+}
+
+static u64 tsc(void)
+{
+    u32 low, high;
+
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return low | (u64)high << 32;
+}
+
+#define NEAR(value, around) ((u64)(value) - (around) < 1ull << 36)
+
+GUEST(code_tsc, "rdtsc; shl $32, %rdx; or %rdx, %rax; vmcall;"
+                "mov $16, %ecx; rdmsr; shl $32, %rdx; or %rdx, %rax; vmcall;"
+                "xor %eax, %eax; xor %edx, %edx; wrmsr; vmcall");
+static void time_stamp_counter(void)
+{
+    u64 before = tsc();
+
+    begin("26.3 TSC offset", code_tsc);
+    memset(pages[0], 0, 4096);
+    PROC(C_use_msr_bitmaps | C_use_tsc_offsetting);
+    PUT(msr_bitmaps_address, (u64)pages[0]);
+    PUT(tsc_offset, 1ull << 50);
+    EXPECT(run(), 18);
+    EXPECT(NEAR(guest_rax, before + (1ull << 50)), 1);
+    skip();
+    EXPECT(run(), 18);
+    EXPECT(NEAR(guest_rax, before + (1ull << 50)), 1);
+    skip();
+    PUT(guest_rip, (u64)code_tsc);
+    PROC2(C_use_tsc_scaling);
+    PUT(tsc_multiplier, 1ull << 49);
+    before = tsc();
+    EXPECT(run(), 18);
+    EXPECT(NEAR(guest_rax, 2 * before + (1ull << 50)), 1);
+    PUT(guest_rip, (u64)code_tsc + 23);
+    before = tsc();
+    guest_rcx = 16;
+    EXPECT(run(), 18); /* WRMSR writes the counter itself */
+    EXPECT(NEAR(tsc(), 0), 1);
+    wrmsr(0x10, before);
+}
+
+GUEST(code_kernel_gs, "mov $0xc0000102, %ecx; rdmsr; vmcall");
+static void msr_lists(void)
+{
+    static struct {
+        u32 index, reserved;
+        u64 value;
+    } list[513] __attribute__((aligned(16)));
+    const u32 kernel_gs = 0xc0000102;
+
+    for (unsigned i = 0; i < 513; i++) {
+        list[i].index = kernel_gs;
+        list[i].reserved = 0;
+        list[i].value = i;
+    }
+    begin("27.4, 28.4 lists of MSRs", code_kernel_gs);
+    memset(pages[0], 0, 4096);
+    PROC(C_use_msr_bitmaps);
+    PUT(msr_bitmaps_address, (u64)pages[0]);
+    PUT(vm_entry_msr_load_address, (u64)list);
+    PUT(vm_entry_msr_load_count, 512);
+    PUT(vm_exit_msr_store_address, (u64)(list + 1));
+    PUT(vm_exit_msr_store_count, 1);
+    PUT(vm_exit_msr_load_address, (u64)(list + 2));
+    PUT(vm_exit_msr_load_count, 1);
+    list[2].value = 0x2222;
+    list[511].value = 0x511;
+    EXPECT(run(), 18);
+    EXPECT(LOW(guest_rax), 0x511);
+    EXPECT(list[1].value, 0x511);
+    EXPECT(rdmsr(kernel_gs), 0x2222);
+    PUT(vm_entry_msr_load_count, 513); /* more than IA32_VMX_MISC recommends */
+    EXPECT(run(), 0x80000022);
+    EXPECT(GET(exit_qualification), 513);
+    PUT(vm_entry_msr_load_count, 3);
+    list[1].index = 0xc0000100; /* the FS base is a field */
+    EXPECT(run(), 0x80000022);
+    EXPECT(GET(exit_qualification), 2);
+    PUT(vm_exit_msr_store_count, 0);
+    PUT(vm_exit_msr_load_count, 0);
+}
+
+GUEST(code_debugctl, "mov $0x1d9, %ecx; rdmsr; vmcall");
+static void debug_controls(void)
+{
+    begin("27.3.2.1, 28.3.1 debug controls", code_debugctl);
+    memset(pages[0], 0, 4096);
+    PROC(C_use_msr_bitmaps);
+    PUT(msr_bitmaps_address, (u64)pages[0]);
+    ADD(primary_vm_exit_controls, C_exit_save_debug_controls);
+    PUT(guest_dr7, 0x402);
+    PUT(guest_ia32_debugctl, 2);
+    EXPECT(run(), 18);
+    EXPECT(LOW(guest_rax), 2);
+    EXPECT(GET(guest_ia32_debugctl), 2);
+    EXPECT(GET(guest_dr7), 0x402);
+    EXPECT(rdmsr(0x1d9), 0);
+    REMOVE(vm_entry_controls, C_entry_load_debug_controls);
+    PUT(guest_rip, (u64)code_debugctl);
+    EXPECT(run(), 18);
+    EXPECT(LOW(guest_rax), 0); /* as the host had it */
+    EXPECT(GET(guest_dr7), 0x400);
+    EXPECT(GET(guest_ia32_debugctl), 0);
+}
+
+/* --- modes --- */
+
+/* 32-bit protected mode without paging. */
+static void protected_mode(const char *name, void (*code)(void))
+{
+    begin(name, code);
+    PROC2(C_enable_ept | C_unrestricted_guest);
+    REMOVE(vm_entry_controls, C_entry_ia32e_mode_guest);
+    PUT(guest_ia32_efer, 0);
+    PUT(guest_cr0, 0x31);
+    PUT(guest_cs_access_rights, 0xc09b);
+}
+
+GUEST(code_protected, ".code32; mov $0x12345678, %eax; vmcall; mov %eax, %cr3; vmcall; .code64");
+GUEST(code_to_long,
+      ".code32; mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0; cpuid; .code64");
+GUEST(code_vm86, ".code16; mov $0x4321, %ax; cpuid; .code64");
+static void modes(void)
+{
+    u64 *table = (u64 *)pages[4],
+        directory = ((u64 *)(((u64 *)root)[0] & ~0xfffull))[0] & ~0xfffull;
+
+    protected_mode("27.3.2 protected mode without paging", code_protected);
+    EXPECT(run(), 18);
+    EXPECT(guest_rax, 0x12345678);
+
+    protected_mode("27.3.2.4 PAE paging by the fields", code_protected);
+    PUT(guest_cr0, 0x80000031);
+    PUT(guest_pdpte0, directory | 1);
+    EXPECT(run(), 18);
+    EXPECT(GET(guest_pdpte0), directory | 1);
+    table[0] = directory | 1;
+    table[1] = directory | 0x201;
+    table[2] = table[3] = 0;
+    skip();
+    guest_rax = (u64)table;
+    EXPECT(run(), 18);
+    EXPECT(GET(guest_pdpte1), directory | 0x201); /* MOV to CR3 has loaded them */
+    EXPECT(GET(guest_pdpte2), 0);
+
+    begin("27.3.2.4 PAE paging by memory", code_protected);
+    REMOVE(vm_entry_controls, C_entry_ia32e_mode_guest);
+    PUT(guest_ia32_efer, 0);
+    PUT(guest_cs_access_rights, 0xc09b);
+    PUT(guest_cr3, (u64)table);
+    EXPECT(run(), 18);
+    table[3] = 0x1e7;
+    EXPECT(run(), 0x80000021);
+    EXPECT(GET(exit_qualification), 2);
+
+    begin("27.3.2 compatibility mode", code_protected);
+    PUT(guest_cs_access_rights, 0xc09b);
+    EXPECT(run(), 18);
+    EXPECT(guest_rax, 0x12345678);
+
+    protected_mode("28.3.1 into IA-32e mode", code_to_long);
+    PUT(guest_ia32_efer, 0x100);
+    EXPECT(run(), 10);
+    EXPECT(GET(guest_ia32_efer), 0x500);
+    EXPECT(GET(vm_entry_controls) & C_entry_ia32e_mode_guest, C_entry_ia32e_mode_guest);
+
+    protected_mode("27.3.1.2 virtual-8086 mode", code_vm86);
+    PUT(guest_rflags, 0x20002);
+    for (unsigned i = 0; i < 6; i++) {
+        vmwrite(FIELD_guest_es_selector + 2 * i, 0xffff);
+        vmwrite(FIELD_guest_es_base + 2 * i, 0xffff0);
+        vmwrite(FIELD_guest_es_limit + 2 * i, 0xffff);
+        vmwrite(FIELD_guest_es_access_rights + 2 * i, 0xf3);
+    }
+    PUT(guest_rip, (u64)code_vm86 - 0xffff0);
+    PUT(guest_rsp, 0xfff0);
+    EXPECT(run(), 10);
+    EXPECT(guest_rax & 0xffff, 0x4321);
+    EXPECT(GET(guest_rflags), 0x20002);
+}
+
 unsigned test_information(void)
 {
-    return 0;
+    static void (*const tests[])(void) = {
+        vmx_operands, descriptor_tables, random_and_invpcid, string_io, control_registers,
+        owned_bits,   msr_bounds,        time_stamp_counter, msr_lists, debug_controls,
+        modes,
+    };
+
+    return run_groups("information", tests, sizeof(tests) / sizeof(tests[0]));
 }

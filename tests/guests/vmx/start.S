@@ -138,7 +138,7 @@ table:
     .balign 16
 tss:
     .fill 104
-    .globl guest_rax, guest_rcx
+    .globl guest_rax, guest_rbx, guest_rcx, guest_rdx, guest_rsi, guest_rdi
 guest_rax:
     .quad 0
 guest_rbx:

@@ -25,7 +25,7 @@ enum {
 #undef C
 };
 
-extern u64 guest_rax, guest_rcx;
+extern u64 guest_rax, guest_rbx, guest_rcx, guest_rdx, guest_rsi, guest_rdi;
 extern u8 gdt[], tss[], root[];
 u64 enter_guest(int resume);
 void unblock_nmis(void);
