@@ -68,6 +68,9 @@ int soft_exit_cpuid(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     u32 leaf = (u32)cpu->gpr[X86_RAX], subleaf = (u32)cpu->gpr[X86_RCX], out[4];
 
     soft_cpuid(cpu, leaf, subleaf, out);
+    /* For systems that stumble over high numbers; the features themselves stay. */
+    if (leaf == 0 && vcpu->parts.msrs.misc_enable & SOFT_MISC_LIMIT_CPUID)
+        out[CPUID_EAX] = 2;
     cpu->gpr[X86_RAX] = out[CPUID_EAX];
     cpu->gpr[X86_RBX] = out[CPUID_EBX];
     cpu->gpr[X86_RCX] = out[CPUID_ECX];

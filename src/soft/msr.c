@@ -7,8 +7,13 @@
 #include "trace/trace.h"
 
 #define MC_BANKS 4
-/* Fast strings, BTS and PEBS unavailable (read-only, refused), SpeedStep, MONITOR, CPUID limit, XD. */
-#define MISC_ENABLE_VALID (BIT(0) | BIT(16) | BIT(18))
+/* IA32_MISC_ENABLE: fast strings, thermal control, counters, SpeedStep, MONITOR, CPUID limit, xTPR, XD;
+ * read-only: branch trace store and PEBS, not available. */
+#define MISC_ENABLE_VALID                                                                          \
+    (BIT(0) | BIT(3) | BIT(7) | BIT(16) | BIT(18) | SOFT_MISC_LIMIT_CPUID | BIT(23) |              \
+     SOFT_MISC_DISABLE_XD | MISC_ENABLE_FIXED)
+#define MISC_ENABLE_FIXED (BIT(11) | BIT(12))
+#define MISC_ENABLE_RESET (BIT(0) | MISC_ENABLE_FIXED)
 
 struct msr_access {
     struct soft_vcpu *vcpu;
@@ -71,6 +76,21 @@ static bool msr_read_vmx(const struct msr_access *a, u64 *value)
 static bool msr_write_vmx(const struct msr_access *a, u64 value)
 {
     return vmx_msr_write(&a->vcpu->cpu, a->msr, value);
+}
+
+static bool msr_read_misc_enable(const struct msr_access *a, u64 *value)
+{
+    *value = a->vcpu->parts.msrs.misc_enable;
+    return true;
+}
+
+static bool msr_write_misc_enable(const struct msr_access *a, u64 value)
+{
+    if (value & ~MISC_ENABLE_VALID)
+        return false;
+    a->vcpu->parts.msrs.misc_enable = value | MISC_ENABLE_FIXED;
+    x86_update_features(&a->vcpu->cpu);
+    return true;
 }
 
 static bool msr_read_microcode_revision(const struct msr_access *a, u64 *value)
@@ -278,6 +298,7 @@ void soft_msrs_reset(struct soft_vcpu *vcpu)
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         for (u32 msr = rows[i].first; msr <= rows[i].last; msr++)
             vcpu->parts.msrs.stored[slot_of(&rows[i], msr)] = rows[i].reset;
+    vcpu->parts.msrs.misc_enable = MISC_ENABLE_RESET;
 }
 
 bool soft_msr_exits(const struct x86_cpu *cpu, u32 msr, bool write)

@@ -79,8 +79,13 @@ struct soft_run_state {
 };
 
 /* Components outside the VMCS. FPU and SIMD registers are in struct x86_cpu. */
+/* IA32_MISC_ENABLE (SDM vol. 4 table 2-2). */
+#define SOFT_MISC_LIMIT_CPUID BIT(22)
+#define SOFT_MISC_DISABLE_XD BIT(34)
+
 struct soft_msrs {
     u64 *stored;     /* one slot a stored MSR of msrs.def */
+    u64 misc_enable; /* for what CPUID answers */
     u64 tsc_base;    /* tsc_offset with IA32_TSC_ADJUST 0 */
     u64 system_time; /* KVM's MSRs */
     u64 wall_clock;

@@ -152,6 +152,10 @@ void soft_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
     }
     memcpy(out, &e->eax, 4 * sizeof *out);
     switch (leaf) {
+    case 0x80000001:
+        if (vcpu->parts.msrs.misc_enable & SOFT_MISC_DISABLE_XD)
+            out[CPUID_EDX] &= ~(u32)BIT(20);
+        break;
     case 1:
         if (cpu->cr4 & X86_CR4_OSXSAVE && out[CPUID_ECX] & BIT(26))
             out[CPUID_ECX] |= BIT(27);
@@ -246,8 +250,10 @@ static int vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index,
     vcpu->vmx.hooks_ept = &hooks_ept;
     vcpu->vmx.arm = arm_preemption;
     soft_timer_init(&vcpu->priv.preemption, &vm->timers, preemption_fire);
-    if (vm->overcommitted)
+    if (vm->overcommitted) {
         vcpu->vmx.root.vmcs.primary_processor_based_controls |= (u32)VMX_C_pause_exiting;
+        cpu->common.mode |= X86_MODE_PAUSE;
+    }
     cpuid_build(&vcpu->parts.cpuid, &vm->model, &vm->topology, apic_id, vm->clock.khz);
     ret = soft_msrs_init(vcpu);
     if (ret)

@@ -150,6 +150,28 @@ static void machine_check_and_mtrr(void)
     }
 }
 
+/* IA32_MISC_ENABLE, with what of it shows in CPUID. */
+static void misc_enable(void)
+{
+    u64 before = rdmsr(0x1a0);
+    u32 regs[4];
+
+    if (before & 0x1800 && !(before & 0x400400000)) {
+        cpuid(0x80000001, 0, regs);
+        EXPECT(regs[3] >> 20 & 1, 1);
+        if (try_write(0x1a0, before | 0x400400000) == (int)NO_FAULT) {
+            cpuid(0x80000001, 0, regs);
+            EXPECT(regs[3] >> 20 & 1, 0); /* execute-disable off */
+            cpuid(0, 0, regs);
+            EXPECT(regs[0], 2);
+            wrmsr(0x1a0, before);
+        }
+        cpuid(0, 0, regs);
+        EXPECT(regs[0] > 2, 1);
+    }
+    REFUSED(0x1a0, before | 1ull << 63);
+}
+
 static void unknown(void)
 {
     static const u32 nobody[] = {0x2, 0x1fff, 0x12345678, 0x40001000, 0xc0001234};
@@ -181,6 +203,7 @@ void guest_main(void)
     tsc_adjust();
     rdtscp();
     machine_check_and_mtrr();
+    misc_enable();
     unknown();
     privileged();
 }
