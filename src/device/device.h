@@ -39,6 +39,11 @@ enum device_request {
     DEVICE_REQUEST_RESET,
 };
 
+/* The memory from 768 KiB to 1 MiB in pieces of 16 KiB, the last one of 64 KiB, and what each does;
+ * without READ it shows the firmware. */
+#define DEVICE_SHADOW_PIECES 13
+enum { DEVICE_SHADOW_READ = 1, DEVICE_SHADOW_WRITE = 2 };
+
 struct device_env {
     struct mem *mem;
     void *opaque; /* passed to each callback */
@@ -60,6 +65,11 @@ struct device_env {
     /* Connects the PIT's channel 0 to line 0, or cuts it off for the HPET to drive that line. May be
      * NULL. */
     void (*pit_connect)(void *opaque, bool connected);
+
+    /* The pieces of DEVICE_SHADOW_* have these modes from now on. May be NULL. */
+    void (*shadow)(void *opaque, const u8 modes[DEVICE_SHADOW_PIECES]);
+    /* Writes to the RAM below a piece that has WRITE without READ. */
+    void (*shadow_write)(void *opaque, u64 gpa, unsigned size, u64 value);
 
     /* Ends the run with exit status @status, as request does. May be NULL. */
     void (*exit)(void *opaque, int status);

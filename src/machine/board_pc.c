@@ -16,15 +16,13 @@
  * Memory map. The hole below 4 GiB holds PCI's windows, the configuration space (ECAM) and the
  * interrupt controllers; RAM that does not fit below it goes on at 4 GiB.
  */
-#define FIRMWARE_WINDOW (128 * KiB) /* what of the firmware is also seen below 1 MiB */
 #define FIRMWARE_MAX (8 * MiB)
 #define FIRMWARE_LOW_RAM_END 0xb0000000ull /* there SeaBIOS wants the configuration space */
 #define FIRMWARE_TABLES (128 * KiB)        /* at the end of low RAM, for ACPI */
-#define EBDA 0x9fc00ull /* top KiB of conventional memory, which PC firmware keeps for itself */
-#define VGA 0xa0000ull  /* no RAM: a window of a card that is not there */
-#define OPTION_ROMS 0xc0000ull
-#define TABLES 0xe0000ull       /* ACPI tables, to 1 MiB */
-#define SMBIOS 0xf0000ull       /* here systems look for it */
+#define EBDA 0x9fc00ull   /* top KiB of conventional memory, which PC firmware keeps for itself */
+#define VGA 0xa0000ull    /* no RAM: a window of a card that is not there */
+#define TABLES 0xe0000ull /* ACPI tables, to 1 MiB */
+#define SMBIOS 0xf0000ull /* here systems look for it */
 #define RESET_VECTOR 0xffff0ull /* of real mode */
 #define LOW_RAM_END 0xc0000000ull
 #define MMIO_FIRST 0xc0000000ull
@@ -82,7 +80,7 @@ static void lay_out_memory(struct machine *machine)
     u64 low = low_end(machine);
 
     add_ram(machine, 0, VGA, 0);
-    add_ram(machine, OPTION_ROMS, low, OPTION_ROMS);
+    add_ram(machine, MiB, low, MiB); /* between them lies what shadow.c maps */
     add_ram(machine, HIGH_RAM, high_end(machine), low);
 
     if (machine->config.firmware) {
@@ -187,7 +185,9 @@ static int create_devices(struct machine *machine, struct err *err)
         if (ret)
             return ret;
     }
-    snprintf(options, sizeof(options), "ecam=%#" PRIx64, ecam(machine));
+    /* Kernels without firmware find memory as firmware leaves it: writable RAM to 1 MiB. */
+    snprintf(options, sizeof(options), "ecam=%#" PRIx64 ",shadow=%d", ecam(machine),
+             machine->config.firmware ? 0 : DEVICE_SHADOW_READ | DEVICE_SHADOW_WRITE);
     ret = machine_add_device(machine, "pci-host", options, NULL, &host, err);
     if (!ret)
         ret = create_pci_devices(machine, host, err);
@@ -374,15 +374,11 @@ static int put_firmware_files(struct machine *machine, u64 rsdp)
                                         sizeof(console));
 }
 
-/* CPUs start as after power-on, at the reset vector. The chipset shows the end of the firmware below
- * 1 MiB too; firmware that makes memory writable there and copies itself finds the copy made. */
+/* CPUs start as after power-on, at the reset vector. */
 static int boot_firmware(struct machine *machine, u64 rsdp, struct err *err)
 {
-    u64 len = machine->rom_size < FIRMWARE_WINDOW ? machine->rom_size : FIRMWARE_WINDOW;
     int ret = put_firmware_files(machine, rsdp);
 
-    if (!ret)
-        ret = mem_write(machine->mem, MiB - len, machine->rom + machine->rom_size - len, len);
     return ret ? err_set(err, ret, "cannot put the firmware into memory: %s", strerror(-ret)) : 0;
 }
 

@@ -173,7 +173,9 @@ static int map_ram(struct machine *machine, struct err *err)
             return err_set(err, ret, "the engine does not take %" PRIu64 " MiB of memory: %s",
                            slot->size / MiB, strerror(-ret));
     }
-    return 0;
+    return machine_shadow_map(machine)
+               ? err_set(err, -EIO, "the engine does not take the memory below 1 MiB")
+               : 0;
 }
 
 static int create_vcpus(struct machine *machine, struct err *err)
@@ -211,6 +213,7 @@ static void power_off(struct machine *machine)
         machine->ops->vm_destroy(vm);
     for (unsigned i = 0; i < machine->slot_count; i++)
         mem_set_slot(machine->mem, i, 0, 0, 0, NULL);
+    machine_shadow_unmap(machine);
 }
 
 static int power_on(struct machine *machine, struct err *err)
@@ -518,6 +521,8 @@ int machine_create(struct machine **out, const struct machine_config *config, st
                                        .request = request,
                                        .msi = send_msi,
                                        .pit_connect = pit_connect,
+                                       .shadow = machine_shadow_set,
+                                       .shadow_write = machine_shadow_write,
                                        .exit = exit_run,
                                        .drop_page = drop_page};
     if (!ret)

@@ -33,6 +33,18 @@ struct machine_ram_slot {
     u8 *rom;               /* or read-only memory here */
 };
 
+/* Pieces of the last 256 KiB below 1 MiB that are alike. */
+struct machine_shadow_run {
+    u64 first, end; /* end 0: none */
+    u8 mode;        /* DEVICE_SHADOW_* */
+    bool rom;
+};
+
+struct machine_shadow {
+    u8 modes[DEVICE_SHADOW_PIECES];
+    struct machine_shadow_run slots[DEVICE_SHADOW_PIECES]; /* as the engine has them */
+};
+
 struct machine_board {
     const char *name, *help;
     u64 min_memory, max_memory;
@@ -135,6 +147,7 @@ struct machine {
     struct machine_ram_slot slots[MACHINE_MAX_RAM_SLOTS];
     unsigned slot_count;
     struct machine_map map;
+    struct machine_shadow shadow;
 
     struct device_bus ports, memory;
     struct device_env env;
@@ -167,6 +180,13 @@ struct machine {
     u64 started_ns, ended_ns;
     u64 resets;
 };
+
+/* device_env's shadow and shadow_write; machine_shadow_map shows all to a new VM, and _unmap takes it
+ * from guest memory when that VM is gone. */
+void machine_shadow_set(void *opaque, const u8 modes[DEVICE_SHADOW_PIECES]);
+void machine_shadow_write(void *opaque, u64 gpa, unsigned size, u64 value);
+int machine_shadow_map(struct machine *machine);
+void machine_shadow_unmap(struct machine *machine);
 
 /* Ends the run for reason @end unless another thread already did; @text (may be NULL) is the
  * sentence for machine_error. Any thread. */

@@ -15,6 +15,8 @@
 #define ECAM_BYTES (256 * MiB)
 #define ECAM_FUNCTION_BITS 12
 #define FUNCTIONS 256
+#define SHADOW_FIRST (768 * KiB)
+#define SHADOW_PIECE (16 * KiB)
 #define FIRST_LINE 16
 #define LINES 8
 
@@ -25,6 +27,7 @@ enum {
 
     MCH_PCIEXBAR = 0x60, /* Intel 3 Series Express Chipset, 5.1.16 */
     MCH_PAM0 = 0x90,     /* 5.1.21 */
+    MCH_PAMS = 7,
 };
 
 struct pci_host_state {
@@ -36,6 +39,7 @@ struct pci_host_state {
 struct pci_host {
     struct device dev;
     struct pci_host_state state;
+    u8 shadow; /* mode of all pieces after a reset */
     struct pci_function functions[FUNCTIONS];
     pthread_mutex_t lines_lock; /* taken below any other */
     unsigned high[LINES];       /* pins that hold each line up; follows from the functions */
@@ -183,6 +187,53 @@ static void write_ecam(struct device *dev, u64 offset, unsigned size, u64 value)
                  offset & (BIT(ECAM_FUNCTION_BITS) - 1), size, value);
 }
 
+/* ---- Memory below 1 MiB ------------------------------------------------------------------------- */
+
+/* Two bits for each piece: the first register's upper half has the last one, then two a register. */
+static u8 shadow_mode(const struct pci_config *config, unsigned piece)
+{
+    unsigned nibble = piece == DEVICE_SHADOW_PIECES - 1 ? 1 : piece + 2;
+
+    return config->bytes[MCH_PAM0 + nibble / 2] >> nibble % 2 * 4 & 3;
+}
+
+static void set_shadow(struct pci_host *host)
+{
+    const struct device_env *env = host->dev.env;
+    u8 modes[DEVICE_SHADOW_PIECES];
+
+    for (unsigned i = 0; i < DEVICE_SHADOW_PIECES; i++)
+        modes[i] = shadow_mode(&host->state.config, i);
+    if (env->shadow)
+        env->shadow(env->opaque, modes);
+}
+
+static void bridge_written(struct device *dev, unsigned offset, unsigned size)
+{
+    if (offset < MCH_PAM0 + MCH_PAMS && offset + size > MCH_PAM0)
+        set_shadow(to_host(dev));
+}
+
+static u64 read_shadow(struct device *dev, u64 offset, unsigned size)
+{
+    (void)dev;
+    (void)offset;
+    (void)size;
+    return ~0ull; /* neither RAM nor firmware */
+}
+
+/* What is no memory for writing comes here: some of it is RAM that cannot be read. */
+static void write_shadow(struct device *dev, u64 offset, unsigned size, u64 value)
+{
+    const struct device_env *env = dev->env;
+    unsigned piece = (unsigned)(offset / SHADOW_PIECE);
+
+    if (piece >= DEVICE_SHADOW_PIECES)
+        piece = DEVICE_SHADOW_PIECES - 1;
+    if (shadow_mode(&to_host(dev)->state.config, piece) == DEVICE_SHADOW_WRITE && env->shadow_write)
+        env->shadow_write(env->opaque, SHADOW_FIRST + offset, size, value);
+}
+
 static void reset(struct device *dev)
 {
     struct pci_host *host = to_host(dev);
@@ -198,30 +249,46 @@ static void reset(struct device *dev)
     /* By these firmware knows the board: that it may ask fw_cfg. */
     pci_put16(config, PCI_SUBSYSTEM_VENDOR_ID, 0x1af4);
     pci_put16(config, PCI_SUBSYSTEM_ID, 0x1100);
-    /* Firmware sets these and reads them back. Memory below 1 MiB is always RAM here, whatever the
-     * attribute registers say, and the board has put the extended configuration space where
+    /* Firmware sets it and reads it back; the board has put the extended configuration space where
      * firmware wants it. */
     memset(config->writable + MCH_PCIEXBAR, 0xff, 8);
-    memset(config->writable + MCH_PAM0, 0x33, 7);
+    config->writable[MCH_PAM0] = 0x30;
+    memset(config->writable + MCH_PAM0 + 1, 0x33, MCH_PAMS - 1);
+    for (unsigned i = 0; i < MCH_PAMS; i++)
+        config->bytes[MCH_PAM0 + i] = config->writable[MCH_PAM0 + i] & host->shadow * 0x11;
+    set_shadow(host);
+}
+
+static void loaded(struct device *dev)
+{
+    set_shadow(to_host(dev));
 }
 
 static int create(struct device *dev, const char *options, struct err *err)
 {
     struct pci_host *host = to_host(dev);
-    u64 ecam = 0;
-    int ret = device_options_check(options, "ecam", err);
+    u64 ecam = 0, shadow = 0;
+    int ret = device_options_check(options, "ecam,shadow", err);
 
     if (!ret)
         ret = device_option_number(options, "ecam", ~0ull, &ecam, err);
+    if (!ret)
+        ret = device_option_number(options, "shadow", 3, &shadow, err);
     if (ret)
         return ret;
     mutex_init(&host->lines_lock);
-    host->functions[0] = (struct pci_function){.config = &host->state.config, .dev = dev};
+    host->shadow = (u8)shadow;
+    host->functions[0] =
+        (struct pci_function){.config = &host->state.config, .dev = dev, .written = bridge_written};
     ret = device_bus_add(
         dev->ports, &(struct device_region){ADDRESS_PORT, 4, 4, read_address, write_address, dev});
     if (!ret)
         ret = device_bus_add(dev->ports,
                              &(struct device_region){DATA_PORT, 4, 4, read_data, write_data, dev});
+    if (!ret)
+        ret =
+            device_bus_add(dev->memory, &(struct device_region){SHADOW_FIRST, MiB - SHADOW_FIRST, 8,
+                                                                read_shadow, write_shadow, dev});
     if (!ret && ecam)
         ret = device_bus_add(
             dev->memory, &(struct device_region){ecam, ECAM_BYTES, 4, read_ecam, write_ecam, dev});
@@ -233,4 +300,5 @@ const struct device_class device_class_pci_host = {
     .state_version = 1,
     .create = create,
     .reset = reset,
+    .loaded = loaded,
 };

@@ -70,8 +70,8 @@ static void fake_vm_destroy(struct vm *vm)
 static int fake_set_memory(struct vm *vm, const struct kvm_userspace_memory_region *r)
 {
     fake.slots++;
-    return mem_set_slot(vm->mem, r->slot, 0, r->guest_phys_addr, r->memory_size,
-                        (void *)(uintptr_t)r->userspace_addr);
+    return mem_set_slot(vm->mem, r->slot, r->flags & KVM_MEM_READONLY ? MEM_READONLY : 0,
+                        r->guest_phys_addr, r->memory_size, (void *)(uintptr_t)r->userspace_addr);
 }
 
 static int fake_irq_line(struct vm *vm, u32 line, int level)
