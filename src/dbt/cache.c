@@ -12,6 +12,8 @@
 #include "dbt/internal.h"
 
 #define CACHE_DEFAULT (256 * MiB) /* address space; pages are touched as they are used */
+#define POPULATE (64 * KiB)       /* got from the host at a time */
+#define POPULATE_AHEAD (4 * KiB)  /* more than most blocks take */
 
 int cache_create(struct dbt *dbt, struct err *err)
 {
@@ -76,6 +78,20 @@ static int take_chunk(struct dbt_cpu *dc)
     return ret;
 }
 
+/* Asks the host for the next pages in both mappings at once: two faults for each would cost more.
+ * It may refuse (Linux before 5.14): then they come by faults. */
+static void populate(struct dbt_cpu *dc)
+{
+    struct chunk *chunk = dc->chunk;
+    u64 offset = (u64)dc->chunk_index * DBT_CHUNK + chunk->populated;
+
+    if (chunk->populated == DBT_CHUNK)
+        return;
+    madvise(dc->dbt->code_rw + offset, POPULATE, MADV_POPULATE_WRITE);
+    madvise(dc->dbt->code_exec + offset, POPULATE, MADV_POPULATE_READ);
+    chunk->populated += POPULATE;
+}
+
 int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec)
 {
     struct dbt *dbt = dc->dbt;
@@ -87,6 +103,8 @@ int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec)
         if (ret)
             return ret;
     }
+    if (dc->chunk->used + POPULATE_AHEAD > dc->chunk->populated)
+        populate(dc);
     offset = (u64)dc->chunk_index * DBT_CHUNK + dc->chunk->used;
     *rw = dbt->code_rw + offset;
     *exec = (u64)dbt->code_exec + offset;

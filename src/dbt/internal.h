@@ -69,7 +69,7 @@ struct code_page {
 
 /* A piece of the code cache: its blocks in address order. */
 struct chunk {
-    u32 used;
+    u32 used, populated; /* bytes; the latter have host memory and page table entries */
     u32 nblocks, cap;
     struct block **blocks;
 };
