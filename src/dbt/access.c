@@ -16,19 +16,6 @@ static bool crosses(u64 gva, unsigned bytes)
     return PAGE_OFFSET(gva) + bytes > MEM_PAGE_SIZE;
 }
 
-/* The block whose code the vCPU is in, from the place of a site record or, without jit, as noted. */
-static struct block *running_block(struct dbt_cpu *dc, const struct host_site *site)
-{
-    struct block *block = dc->running;
-
-    if (site) {
-        pthread_mutex_lock(&dc->dbt->lock);
-        block = cache_find(dc->dbt, (u64)site);
-        pthread_mutex_unlock(&dc->dbt->lock);
-    }
-    return block;
-}
-
 /*
  * A store that changes the very block it stands in: translations hold for the whole block, so the
  * block is left at this instruction, which is then run alone.
@@ -40,7 +27,7 @@ static void leave_if_own_code(struct guest_cpu *cpu, const struct slow_page *to,
 
     if (!to->code || cpu->insn_limit || dc->smc_step)
         return;
-    block = running_block(dc, dc->site);
+    block = cache_running(dc);
     if (block && page_touches(block, to->gpa, bytes)) {
         dc->smc_step = true;
         guest_leave(cpu, IR_EXIT_REQUEST);
@@ -447,7 +434,6 @@ static void site_atomic(struct guest_cpu *cpu, struct host_frame *frame,
 u64 access_site(void *state, struct host_frame *frame, const struct host_site *site)
 {
     struct guest_cpu *cpu = state;
-    struct dbt_cpu *dc = dbt_cpu(cpu);
     u64 gva;
 
     /* Whatever follows may look at or leave with guest state: make it precise first. A dput is
@@ -458,13 +444,11 @@ u64 access_site(void *state, struct host_frame *frame, const struct host_site *s
         return site->exit_code;
     }
     gva = site_value(frame, site->addr_kind, site->addr) + (s64)site->disp;
-    dc->site = site;
     if (site->op == IR_ld)
         site_load(cpu, frame, site, gva);
     else if (site->op == IR_st)
         site_store(cpu, frame, site, gva);
     else
         site_atomic(cpu, frame, site, gva);
-    dc->site = NULL;
     return 0;
 }

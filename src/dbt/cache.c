@@ -161,6 +161,19 @@ struct block *cache_find(struct dbt *dbt, u64 exec_addr)
     return NULL;
 }
 
+struct block *cache_running(struct dbt_cpu *dc)
+{
+    const u64 *frame = (const u64 *)dc->cpu->host_frame;
+    struct block *block = dc->running;
+
+    if (frame) { /* units do not push: below their frame is where their call returns to */
+        pthread_mutex_lock(&dc->dbt->lock);
+        block = cache_find(dc->dbt, frame[-1]);
+        pthread_mutex_unlock(&dc->dbt->lock);
+    }
+    return block;
+}
+
 void cache_flush(struct dbt *dbt)
 {
     pthread_mutex_lock(&dbt->lock);

@@ -192,9 +192,10 @@ static struct origin find_origin(struct dbt_cpu *dc, const void *ucontext)
     const struct block *block;
 
     host_read_fault(ucontext, &o.fault);
-    o.block = dc->running;
-    if (o.fault.pc - (u64)dbt->code_exec >= dbt->code_size)
+    if (o.fault.pc - (u64)dbt->code_exec >= dbt->code_size) {
+        o.block = cache_running(dc); /* of a helper */
         return o;
+    }
     o.translated = true;
     if (o.fault.pc - dc->step_exec < DBT_MAX_BLOCK_CODE) {
         o.block = &dc->step_block;

@@ -120,10 +120,9 @@ struct dbt_cpu {
     struct arena arena; /* for one translation */
     u8 *step_rw;        /* where single instructions are compiled, never kept */
     u64 step_exec;
-    struct block *running;        /* interpreter: the block being run */
-    const struct host_site *site; /* translated code: the access whose slow path runs */
-    struct host_code step_code;   /* direct mode: what is at step_exec, */
-    struct block step_block;      /* and its guest bytes */
+    struct block *running;      /* interpreter: the block being run */
+    struct host_code step_code; /* direct mode: what is at step_exec, */
+    struct block step_block;    /* and its guest bytes */
     atomic_bool translating; /* in translate_lookup or translate_step: a fault is not the guest's */
     u32 stolen_requests;     /* kept from the single instruction that is being run */
     bool smc_step;           /* the next instruction overwrites its own block: run it alone */
@@ -173,6 +172,9 @@ void cache_destroy(struct dbt *dbt);
 int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec);
 void cache_commit(struct dbt_cpu *dc, struct block *block, size_t bytes);
 struct block *cache_find(struct dbt *dbt, u64 exec_addr);
+/* The block whose code the vCPU is in: as noted without jit; else that which called for a slow path or
+ * helper. NULL outside guest code, and for single instructions. */
+struct block *cache_running(struct dbt_cpu *dc);
 /* Forgets all translations; all CPUs stand still. */
 void cache_flush(struct dbt *dbt);
 
@@ -241,7 +243,7 @@ u64 access_atomic_on(void *hva, enum ir_op op, unsigned bytes, u64 operand, u64 
 struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code);
 /* One instruction (or insn_limit), not kept: its code is at dc->step_exec, or *unit without jit. */
 u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit);
-void *translate_missed(void *state, u64 link);
+void *translate_missed(void *state, u64 link, u64 from);
 
 /* direct.c: guest memory that is the host's. */
 extern const struct guest_memory direct_memory;

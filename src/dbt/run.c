@@ -44,15 +44,22 @@ static u32 interpret(struct guest_cpu *cpu, const struct ir_unit *unit, struct b
     dc->running = NULL;
     if (dc->dbt->config.count_insns)
         cpu->insns += unit->guest_insns;
-    if (outcome.how == IR_LEFT_GOTO)
+    if (outcome.how == IR_LEFT_GOTO) {
+        if (cpu->ops->jumped)
+            cpu->ops->jumped(cpu, run.base + outcome.insn);
         return 0;
+    }
     cpu->exit_code = outcome.exit_code;
     return outcome.exit_code;
 }
 
 static u32 enter(struct guest_cpu *cpu, void *code)
 {
-    return (u32)dbt_cpu(cpu)->dbt->enter(cpu, code, align_down(cpu->ops->pc(cpu), MEM_PAGE_SIZE));
+    u64 base = align_down(cpu->ops->pc(cpu), MEM_PAGE_SIZE);
+    u32 exit_code = (u32)dbt_cpu(cpu)->dbt->enter(cpu, code, base);
+
+    cpu->host_frame = 0;
+    return exit_code;
 }
 
 /* One instruction on its own: asked for by the engine, or because it overwrites its own block. */
@@ -97,7 +104,7 @@ static u32 landed(struct guest_cpu *cpu)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
 
-    dc->site = NULL;
+    cpu->host_frame = 0;
     dc->running = NULL;
     atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
     cpu->jump_cache = dc->jumps[tlb_jumps(dc)];
@@ -203,6 +210,7 @@ static void fill_abi(struct dbt *dbt)
         .pc_slot = dbt->config.guest->pc_slot,
         .insns = offsetof(struct guest_cpu, insns),
         .exit_code = offsetof(struct guest_cpu, exit_code),
+        .host_frame = offsetof(struct guest_cpu, host_frame),
         .tlb_bits = TLB_BITS,
         .tlb_entry_bytes = sizeof(struct tlb_entry),
         .tlb_read_tag = offsetof(struct tlb_entry, read_tag),

@@ -452,12 +452,14 @@ u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
 }
 
 /* Called by translated code: a jump was not chained, or the jump cache did not know. */
-void *translate_missed(void *state, u64 link)
+void *translate_missed(void *state, u64 link, u64 from)
 {
     struct guest_cpu *cpu = state;
     u32 exit_code;
     struct block *block;
 
+    if (!link && cpu->ops->jumped)
+        cpu->ops->jumped(cpu, from);
     if (cpu->insn_limit || dbt_cpu(cpu)->smc_step ||
         __atomic_load_n(&cpu->request, __ATOMIC_RELAXED))
         return NULL;

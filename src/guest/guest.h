@@ -73,7 +73,7 @@ struct guest_cpu {
                                 * behind space, so that the jump cache compares both at once */
     u64 space_tag;    /* with the space key: which second-level translation; 0 none */
     u64 insns;        /* guest instructions executed, when counted */
-    u64 host_frame;   /* dbt's: host stack pointer inside translated code */
+    u64 host_frame;   /* dbt's: host stack pointer inside translated code; 0 outside */
     u64 scratch[4];   /* between lifted code and its helpers; not guest state */
     const struct guest_ops *ops;
     const struct guest_memory *memory; /* dbt's services, below */
@@ -122,6 +122,10 @@ struct guest_ops {
 
     /* Linear/virtual address of the next instruction, from state. */
     u64 (*pc)(const struct guest_cpu *cpu);
+
+    /* The instruction at @from went on at pc, of which no translation is at hand: the guest may take
+     * it back and raise what jumps to impossible addresses do. May be NULL. */
+    void (*jumped)(struct guest_cpu *cpu, u64 from);
 
     /* Page walk for one address in the current context (@access by the current privilege, or as
      * supervisor if @implicit). Fills @page; on a fault records the guest's exception and leaves by

@@ -68,6 +68,7 @@ struct host_abi {
     enum host_memory memory;
     /* Byte offsets from the state pointer. */
     u32 request, tlb, jump_cache, space, mode, pc_slot, insns, exit_code;
+    u32 host_frame; /* u64, set to the frame's address on entry; 0: nowhere */
     /* TLB geometry (struct tlb_entry in guest.h). */
     u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend;
     /* Jump cache geometry: index = host_jump_index; entry: u64 gva, u32 space, u32 mode, void *code. */
@@ -80,9 +81,9 @@ struct host_abi {
     u64 thunk_site;         /* call'ed by slow paths and side exits with a host_site behind */
     u64 thunk_site_general; /* the same for units that use no vector registers */
     u64 thunk_goto;         /* unchained goto: destination in rax, link in rdx */
-    u64 thunk_miss;         /* jump cache miss: destination in rax */
-    u64 thunk_exit;         /* exit_code is written */
-    u32 features;           /* HOST_FEATURE_* */
+    u64 thunk_miss; /* jump cache miss: destination in rax, offset of the instruction in ecx */
+    u64 thunk_exit; /* exit_code is written */
+    u32 features;   /* HOST_FEATURE_* */
 };
 
 enum {
@@ -98,8 +99,9 @@ struct host_callbacks {
      * that host_enter answers. */
     u64 (*site)(void *state, struct host_frame *frame, const struct host_site *site);
     /* A link or the jump cache missed: the pc slot is written. Answers code to jump to, or NULL to
-     * leave to the run loop. @link is 0, or the address of the link's patch field in the code. */
-    void *(*missed)(void *state, u64 link);
+     * leave to the run loop. @link is the address of the link's patch field in the code; or 0, and
+     * @from is the address of the guest instruction. */
+    void *(*missed)(void *state, u64 link, u64 from);
 };
 
 /* Emits the entry stub and thunks at @buf (executable address @exec_addr), fills the addresses in

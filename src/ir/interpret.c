@@ -70,7 +70,8 @@ static const struct ir_inst *enter_block(struct machine *m, u32 block)
 
 static inline const struct ir_inst *leave(struct machine *m, int how, u32 code)
 {
-    m->outcome = (struct ir_outcome){.how = how, .exit_code = code};
+    m->outcome.how = how;
+    m->outcome.exit_code = code;
     return NULL;
 }
 
@@ -273,7 +274,7 @@ EXEC(branch)
 
 EXEC(insn)
 {
-    (void)m;
+    m->outcome.insn = (u32)in->imm;
     return in + 1;
 }
 

@@ -168,6 +168,7 @@ struct ir_run {
 struct ir_outcome {
     enum { IR_LEFT_GOTO, IR_LEFT_EXIT } how; /* pc slot is written for GOTO */
     u32 exit_code;
+    u32 insn; /* offset from base of the guest instruction that was left */
 };
 /* Because every put is done in order in memory, a longjmp out of a memory function or helper leaves
  * precise state. */

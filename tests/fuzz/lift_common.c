@@ -17,9 +17,9 @@ static u64 site(void *state, struct host_frame *frame, const struct host_site *s
     return 0;
 }
 
-static void *missed(void *state, u64 link)
+static void *missed(void *state, u64 link, u64 from)
 {
-    (void)state, (void)link;
+    (void)state, (void)link, (void)from;
     return NULL;
 }
 

@@ -20,7 +20,7 @@ struct isa_emulator {
     struct dbt *dbt;
 };
 
-/* Page tables behind the data: code readable and executable, data readable and writable. */
+/* Page tables behind the data: code can be written, data cannot be executed. */
 #define TABLES (ISA_DATA - ISA_CODE + ISA_DATA_SIZE)
 enum { PML4, PDPT, PD, PT_CODE, PT_DATA, TABLE_PAGES };
 enum { PRESENT = 1, WRITABLE = 2, USER = 4 };
@@ -46,14 +46,20 @@ static void make_tables(struct isa_emulator *e)
 {
     table(e, PML4)[0] = entry(PDPT);
     table(e, PDPT)[0] = entry(PD);
-    map(e, PT_CODE, ISA_CODE, ISA_BATCH * ISA_SLOT, 0);
-    map(e, PT_DATA, ISA_DATA, ISA_DATA_SIZE, WRITABLE | 1ull << 63);
+    map(e, PT_CODE, ISA_CODE, ISA_CODE_SIZE, WRITABLE);
+    map(e, PT_DATA, ISA_DATA, ISA_WRITABLE, WRITABLE | 1ull << 63);
+    map(e, PT_DATA, ISA_DATA + ISA_WRITABLE, ISA_DATA_SIZE - ISA_WRITABLE, 1ull << 63);
 }
 
-struct isa_emulator *isa_emulator_create(bool jit)
+struct isa_emulator *isa_emulator_create(bool jit, bool dump)
 {
     struct isa_emulator *e = NULL;
-    struct dbt_config config = {.guest = &x86_guest_ops, .jit = jit};
+    struct dbt_config config = {
+        .guest = &x86_guest_ops,
+        .jit = jit,
+        .dump_stages = dump ? DBT_DUMP_GUEST | DBT_DUMP_LIFT | DBT_DUMP_OPT | DBT_DUMP_HOST : 0,
+        .dump_last = ~0ull,
+    };
     struct err err;
 
     if (posix_memalign((void **)&e, 64, sizeof(*e)))
@@ -103,7 +109,7 @@ static void set_mode(struct x86_cpu *cpu, unsigned bits)
     cpu->seg[X86_CS] = (struct x86_seg){
         0, 0xffffffff, 0xfb | X86_SEG_G | (bits == 64 ? X86_SEG_L : X86_SEG_DB), 0x33};
     if (bits == 16) {
-        cpu->seg[X86_CS] = (struct x86_seg){ISA_CODE, ISA_BATCH * ISA_SLOT - 1, 0xfb, 7};
+        cpu->seg[X86_CS] = (struct x86_seg){ISA_CODE, ISA_CODE16_LIMIT, 0xfb, 7};
         cpu->seg[X86_DS] = (struct x86_seg){ISA_DATA, ISA_DATA_SIZE - 1, 0xf3, 15};
         cpu->seg[X86_ES] = cpu->seg[X86_SS] = cpu->seg[X86_DS];
     }
@@ -139,6 +145,7 @@ static void run(struct isa_emulator *e, struct isa_result *r)
     u32 code = 0;
 
     r->vector = 255;
+    r->error = 0;
     for (unsigned i = 0; i < MAX_LEAVES; i++) {
         code = dbt_run(&cpu->common);
         if (code >= X86_EXIT_VECTOR || code == X86_EXIT_EVENT)
@@ -151,6 +158,7 @@ static void run(struct isa_emulator *e, struct isa_result *r)
         r->vector = (u8)(code - X86_EXIT_VECTOR);
     } else if (code == X86_EXIT_EVENT) {
         r->vector = cpu->pending.vector;
+        r->error = cpu->pending.error;
         r->address = cpu->pending.payload;
         /* Software exceptions push the address behind the instruction. */
         if (cpu->pending.type >= 4)
@@ -168,7 +176,7 @@ void isa_emulate(struct isa_emulator *e, const struct isa_case *cases, unsigned 
 
     for (unsigned i = 0; i < count; i++)
         isa_place(&cases[i], e->ram.hva);
-    mem_wrote(e->mem, 0, ISA_BATCH * ISA_SLOT);
+    mem_wrote(e->mem, 0, ISA_CODE_SIZE);
     for (unsigned i = 0; i < count; i++) {
         const struct isa_case *c = &cases[i];
 

@@ -445,21 +445,38 @@ void isa_random_state(struct isa_state *s, unsigned bits)
     }
 }
 
-/* An address in the data area for @size bytes; now and then the area's end or the page boundary
- * inside it is straddled. */
+/* An address in the data area for @size bytes; now and then in its read-only page, or its end or a page
+ * boundary inside it is straddled. */
 static u64 data_address(unsigned size)
 {
-    switch (isa_random(16)) {
+    switch (isa_random(32)) {
     case 0:
         return ISA_DATA + ISA_DATA_SIZE - isa_random(size + 1);
     case 1:
-        return ISA_DATA + 4096 - isa_random(size + 1);
     case 2:
+        return ISA_DATA + 4096 - isa_random(size + 1);
     case 3:
+        return ISA_DATA + ISA_WRITABLE - isa_random(size + 1);
     case 4:
+        return ISA_DATA + ISA_WRITABLE + 16 * isa_random(250);
+    case 5:
+    case 6:
+    case 7:
+    case 8:
+    case 9:
         return ISA_DATA + 1024 + isa_random(4096);
     }
     return ISA_DATA + 1024 + 16 * isa_random(256);
+}
+
+/* Where there is no memory: at the ends of the address space and of its canonical halves. */
+static u64 wild_address(unsigned bits, unsigned size)
+{
+    static const u64 edges[] = {0, 1ull << 47, ~0ull << 47, 1ull << 63};
+
+    if (bits != 64)
+        return (0x100000000 - isa_random(2 * size)) & 0xffffffff;
+    return edges[isa_random(ARRAY_SIZE(edges))] + size - isa_random(2 * size);
 }
 
 /* Makes the memory operand of @in point to @target. */
@@ -507,11 +524,24 @@ static bool is(const struct x86_insn *in, const char *name)
     return !strcmp(in->row->name, name);
 }
 
-/* Branches go to INT3s of their own slot. */
+/* Branches go to INT3s of their own slot; now and then to where no code is or can be. */
+static u64 destination(const struct isa_case *c)
+{
+    switch (isa_random(24)) {
+    case 0:
+        return c->bits == 64 ? wild_address(64, 1 + isa_random(4000)) : ISA_CODE16_LIMIT + 1;
+    case 1:
+        if (c->bits == 16)
+            return ISA_CODE16_LIMIT + 1 + isa_random(0xffff - ISA_CODE16_LIMIT);
+        return isa_random(2) ? ISA_DATA + isa_random(ISA_DATA_SIZE) : ISA_DATA - 1 - isa_random(64);
+    }
+    return c->in.rip + ISA_SLOT - 1 - isa_random(8);
+}
+
 static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
 {
     static const char *const indirect[] = {"jmp", "call", "ret", NULL};
-    u64 there = c->in.rip + ISA_SLOT - 1 - isa_random(8);
+    u64 there = destination(c);
 
     if (in->op[0].kind == X86_OP_REL) {
         u64 next = c->in.rip + (u64)(code - c->code) + in->length;
@@ -521,6 +551,8 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
     if (!isa_named(in->row, indirect))
         return true;
     if (is(in, "ret")) {
+        if (isa_data_base(c) + c->in.gpr[X86_RSP] > ISA_DATA + ISA_WRITABLE - 8)
+            return false;
         c->patch_at = isa_data_base(c) + c->in.gpr[X86_RSP];
         c->patch = there;
     } else if (in->op[0].kind == X86_OP_REG) {
@@ -542,10 +574,11 @@ static void set_mask_move(struct isa_case *c, const struct x86_insn *in)
 {
     bool mmx = is(in, "mmx_maskmovq");
     unsigned reg = in->op[1].reg & (mmx ? 7 : 15), top = c->in.fx[3] >> 3 & 7;
-    u64 at = ISA_DATA + isa_random(ISA_DATA_SIZE - 15);
+    u64 at = ISA_DATA + isa_random(ISA_WRITABLE - 15);
 
     if (!isa_random(8) || in->address_size * 8 != c->bits) {
-        at = ISA_DATA + ISA_DATA_SIZE + isa_random(4000) - isa_random(mmx ? 8 : 16);
+        at = ISA_DATA + (isa_random(2) ? ISA_DATA_SIZE : ISA_WRITABLE) + isa_random(4000) -
+             isa_random(mmx ? 8 : 16);
         memset(c->in.fx + (mmx ? 32 + 16 * ((reg - top) & 7) : 160 + 16 * reg), 0xff,
                mmx ? 10 : 16);
     }
@@ -558,15 +591,20 @@ static void set_mask_move(struct isa_case *c, const struct x86_insn *in)
  * The x87 environment in memory: last instruction and operand are not compared. AMD CPUs keep them
  * for pending exceptions only.
  */
-static void set_environment(struct isa_case *c, const struct x86_insn *in, u64 target)
+static bool set_environment(struct isa_case *c, const struct x86_insn *in, u64 target)
 {
     unsigned size = in->operand_size == 2 ? 2 : 4;
+
+    /* What comes first, the end of the segment or that of the pages, of so many accesses? */
+    if (c->bits == 16 && target + 27 * size > ISA_DATA + ISA_WRITABLE)
+        return false;
 
     c->fault_page_only = true;
     if (is(in, "fnstenv") || is(in, "fnsave")) {
         c->ignored_at = target + 3 * size;
         c->ignored_bytes = 4 * size;
     }
+    return true;
 }
 
 /* What certain instructions need to do more than fault or run for ever. */
@@ -588,6 +626,8 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
         gpr[X86_RBX] = data_address(1) - isa_data_base(c);
     } else if (is(in, "popf")) {
         /* Not TF, NT, AC: the kernel that natively catches the end runs with some of them. */
+        if (isa_data_base(c) + gpr[X86_RSP] > ISA_DATA + ISA_WRITABLE - 8)
+            return false;
         c->patch_at = isa_data_base(c) + gpr[X86_RSP];
         c->patch = random64() & ~(X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_AC | X86_FLAG_RF);
     } else if (is(in, "leave") || is(in, "enter")) {
@@ -655,6 +695,10 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
         c->in.rflags |= X86_FLAG_AC;
     c->in.rip = isa_slot(number) - isa_code_base(c);
     c->in.gpr[X86_RSP] = ISA_DATA - isa_data_base(c) + 2048 + 8 * isa_random(256);
+    if (!isa_random(24)) /* a stack that ends, or cannot be written */
+        c->in.gpr[X86_RSP] = data_address(16) - isa_data_base(c);
+    else if (!isa_random(64) && bits != 16)
+        c->in.gpr[X86_RSP] = wild_address(bits, 16);
     before = isa_random(2) ? prelude(c->code, bits) : 0;
     code = c->code + before;
     random_instruction(code, row, bits);
@@ -665,7 +709,10 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
 
     if (in.has_modrm && in.mod != 3) {
         unsigned size = in.op[0].kind == X86_OP_MEM ? in.op[0].size : in.op[1].size;
-        u64 target = data_address(size ? size : 8);
+        /* The x87 accesses what is longer than 8 bytes in parts. */
+        bool wild = !isa_random(64) && bits != 16 && size <= 16 &&
+                    !(row->flags & X86_ROW_FPU && (size > 8 || row->op[0] == X86_OC_M));
+        u64 target = wild ? wild_address(bits, size ? size : 8) : data_address(size ? size : 8);
 
         if (row->op[1] == X86_OC_Gv && in.op[0].kind == X86_OP_MEM && row->map == X86_MAP_M0F &&
             in.op[1].reg != in.base && in.op[1].reg != in.index)
@@ -674,9 +721,9 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
         c->patch = value();
         if (!aim(c, code, &in, target))
             return false;
-        if (row->op[0] == X86_OC_M && row->flags & X86_ROW_FPU)
-            set_environment(c, &in, target);
-        if (target <= ISA_DATA + ISA_DATA_SIZE - 8 && isa_random(2))
+        if (row->op[0] == X86_OC_M && row->flags & X86_ROW_FPU && !set_environment(c, &in, target))
+            return false;
+        if (target >= ISA_DATA && target <= ISA_DATA + ISA_WRITABLE - 8 && isa_random(2))
             c->patch_at = target;
         if (is(&in, "ldmxcsr") && loads_mm(c, target))
             return false;

@@ -15,11 +15,15 @@
 #define ISA_SLOT 64u /* bytes of code a case, filled up with INT3 */
 #define ISA_BATCH 1024u
 #define ISA_DATA 0x10800000ull /* readable and writable, nothing around it */
-#define ISA_DATA_SIZE 8192u
-#define ISA_LONG_SLOT 4096u /* the same for a sequence */
-#define ISA_LONG_BATCH (ISA_BATCH * ISA_SLOT / ISA_LONG_SLOT)
-#define ISA_ITEMS 400u /* of a sequence */
-#define ISA_FX 416u    /* bytes of an FXSAVE image up to the last XMM register */
+#define ISA_WRITABLE 8192u     /* the two pages of it that can be written, */
+#define ISA_DATA_SIZE 12288u   /* and one behind them that can only be read */
+/* 16-bit code cannot run behind this offset: within the last slot, so that instructions straddle it. */
+#define ISA_CODE16_LIMIT (ISA_BATCH * ISA_SLOT - ISA_SLOT + 4)
+#define ISA_CODE_SIZE 0x100000u
+#define ISA_LONG_SLOT 16384u /* at most, for a sequence */
+#define ISA_LONG_BATCH 16u
+#define ISA_ITEMS 2100u /* of a sequence */
+#define ISA_FX 416u     /* bytes of an FXSAVE image up to the last XMM register */
 
 struct isa_state {
     u64 gpr[16]; /* numbered as instructions do */
@@ -31,8 +35,8 @@ struct isa_case {
     const struct x86_row *row;
     unsigned bits; /* 16, 32, 64 */
     u8 code[ISA_SLOT];
-    const u8 *text; /* of a sequence, instead of code: ISA_LONG_SLOT bytes */
-    unsigned text_size;
+    const u8 *text;                /* of a sequence, instead of code: */
+    unsigned text_size, text_slot; /* bytes used, and with INT3s behind them */
     struct isa_state in;
     u64 patch_at, patch; /* eight bytes of memory beside the common pattern */
     u64 undefined;       /* flags not compared, */
@@ -49,22 +53,24 @@ static inline void isa_place(const struct isa_case *c, u8 *area)
 {
     u64 at = c->in.rip + (c->bits == 16 ? ISA_CODE : 0) - ISA_CODE;
 
-    memcpy(area + at, c->text ? c->text : c->code, c->text ? ISA_LONG_SLOT : ISA_SLOT);
+    memcpy(area + at, c->text ? c->text : c->code, c->text ? c->text_slot : ISA_SLOT);
 }
 
 /* A part of a sequence that stays together. */
 struct isa_item {
     u8 code[32];
     u8 length;
-    u8 displacement, displaced_from; /* a branch: where it is (0: none), what it is relative to */
-    bool off;                        /* left out */
-    unsigned target;                 /* an item's number */
-    unsigned group;                  /* not 0: left out with all others that have it */
+    /* A branch, or a store into the code: where its displacement is (0: nowhere), and what that is
+     * relative to (0: nothing, it is an address). */
+    u8 displacement, displaced_from;
+    bool off;        /* left out */
+    unsigned target; /* an item's number */
+    unsigned group;  /* not 0: left out with all others that have it */
 };
 
 struct isa_sequence {
     struct isa_case c;
-    unsigned count;
+    unsigned count, patched; /* an item that is overwritten: 0 none */
     struct isa_item items[ISA_ITEMS];
     u8 text[ISA_LONG_SLOT];
 };
@@ -73,6 +79,7 @@ struct isa_result {
     bool died; /* no state: the instruction hung or killed its process */
     struct isa_state out;
     u8 vector;
+    u32 error;   /* its error code, if it has one */
     u64 address; /* #PF */
     u8 data[ISA_DATA_SIZE];
 };
@@ -110,8 +117,10 @@ bool isa_leaves_flags(const struct x86_row *row);
 /* Rows whose instructions can be compared: not those of the system. */
 bool isa_testable(const struct x86_row *row);
 
-/* sequence.c: about @length instructions, at most ISA_ITEMS - 60; false if they came out too long. */
-bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned length, unsigned number);
+/* sequence.c: about @length instructions, at most ISA_ITEMS - 100, at @slot bytes for each number;
+ * false if they came out too long. */
+bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned length, unsigned slot,
+                           unsigned number);
 /* Writes @s->text, again after items were left out. */
 bool isa_assemble(struct isa_sequence *s);
 
@@ -122,11 +131,23 @@ void isa_native_run(struct isa_native *native, const struct isa_case *cases, uns
                     struct isa_result *results);
 void isa_native_destroy(struct isa_native *native);
 
-/* emulate.c: runs them on ours. */
+/* emulate.c: runs them on ours. With @dump each stage of what is translated goes to stderr. */
 struct isa_emulator;
-struct isa_emulator *isa_emulator_create(bool jit);
+struct isa_emulator *isa_emulator_create(bool jit, bool dump);
 void isa_emulate(struct isa_emulator *emulator, const struct isa_case *cases, unsigned count,
                  struct isa_result *results);
 void isa_emulator_destroy(struct isa_emulator *emulator);
+
+/* compare.c */
+bool isa_same(const struct isa_case *c, const struct isa_result *host,
+              const struct isa_result *ours);
+void isa_print_code(const struct isa_case *c);
+void isa_print_difference(const struct isa_case *c, const struct isa_result *host,
+                          const struct isa_result *ours);
+
+/* regressions.c: a case and isa_pattern as a text file, with @comment as its first lines. False with a
+ * word on stderr. A loaded case's text is allocated. */
+bool isa_save(const struct isa_case *c, const char *path, const char *comment);
+bool isa_load(struct isa_case *c, const char *path);
 
 #endif

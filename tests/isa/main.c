@@ -1,13 +1,13 @@
-/* Runs the cases, compares, and prints what differs with the instruction's IR. */
+/* Runs the cases, compares, and reports what differs. */
 #include "isa.h"
 
+#include <dirent.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-#include "base/arena.h"
 #include "guest/x86/x86.h"
 
 struct options {
@@ -17,229 +17,17 @@ struct options {
     bool jit, interpret, bits64, bits32, bits16;
     unsigned failures_shown;
     unsigned sequences, length; /* instead of rows, for each code size */
+    const char *regressions;    /* a folder, instead of both */
+    const char *keep;           /* where what differs is written to */
+    bool coverage;
 };
 
-static const char *const names64[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+/* Of a row, for each code size: cases, and those that ended behind the instruction. */
+struct covered {
+    unsigned cases[3], ended[3];
+};
 
-/* RF comes and goes with signals, which do not set ID back; IF is the kernel's. */
-#define FLAGS_COMPARED (X86_FLAGS_ARITH | X86_FLAG_DF | X86_FLAG_AC | X86_FLAG_NT)
-
-/* The FXSAVE bytes that count: not the last-instruction pointers, reserved bytes, MXCSR_MASK. */
-static bool fx_compared(unsigned at)
-{
-    if (at >= 160)
-        return true;
-    if (at >= 32)
-        return (at & 15) < 10;
-    return at < 5 || (at >= 24 && at < 28);
-}
-
-static u32 mxcsr_of(const struct isa_state *s)
-{
-    u32 mxcsr;
-
-    memcpy(&mxcsr, s->fx + 24, 4);
-    return mxcsr;
-}
-
-/* A difference in PE alone, with overflow or underflow raised and unmasked: docs/correctness.md. */
-static bool only_precision(const struct isa_state *a, const struct isa_state *b)
-{
-    const u32 pe = 0x20, ou = 0x18;
-    u32 mxcsr = mxcsr_of(a);
-
-    return mxcsr & ou & ~(mxcsr >> 7) && (mxcsr ^ mxcsr_of(b)) == pe;
-}
-
-static int fx_differs(const struct isa_case *c, const struct isa_state *a,
-                      const struct isa_state *b)
-{
-    for (unsigned i = 0; i < ISA_FX; i++) {
-        u8 differing = a->fx[i] ^ b->fx[i];
-
-        if (i == 2 || i == 3)
-            differing &= (u8) ~(c->x87_undefined >> 8 * (i - 2));
-        if (differing && fx_compared(i) && !(i == 24 && only_precision(a, b)))
-            return (int)i;
-    }
-    return -1;
-}
-
-/* Of a misaligned operand that also passes the segment's limit either fault may come first. */
-static bool same_vector(const struct isa_case *c, u8 a, u8 b)
-{
-    bool either = (a == X86_GP || a == X86_SS_FAULT) && (b == X86_GP || b == X86_SS_FAULT);
-
-    return a == b || (either && c->bits == 16 && c->row->flags & (X86_ROW_SSE | X86_ROW_SSEFP));
-}
-
-/* The page is all that paging decides; of a long operand CPUs report any byte in it. */
-static bool same_address(const struct isa_case *c, u64 a, u64 b)
-{
-    return c->fault_page_only ? a >> 12 == b >> 12 : a == b;
-}
-
-static bool ignored(const struct isa_case *c, unsigned at)
-{
-    return ISA_DATA + at - c->ignored_at < c->ignored_bytes;
-}
-
-/* The first byte of memory that differs, -1 if none. */
-static int data_differs(const struct isa_case *c, const u8 *a, const u8 *b)
-{
-    if (!memcmp(a, b, ISA_DATA_SIZE))
-        return -1;
-    for (unsigned i = 0; i < ISA_DATA_SIZE; i++)
-        if (a[i] != b[i] && !ignored(c, i))
-            return (int)i;
-    return -1;
-}
-
-static bool same(const struct isa_case *c, const struct isa_result *a, const struct isa_result *b)
-{
-    u64 flags = FLAGS_COMPARED & ~c->undefined;
-
-    if (a->vector != X86_BP)
-        flags &= ~c->fault_undefined;
-    return same_vector(c, a->vector, b->vector) && a->out.rip == b->out.rip &&
-           (a->vector != X86_PF || same_address(c, a->address, b->address)) &&
-           !((a->out.rflags ^ b->out.rflags) & flags) &&
-           !memcmp(a->out.gpr, b->out.gpr, sizeof(a->out.gpr)) &&
-           data_differs(c, a->data, b->data) < 0 && fx_differs(c, &a->out, &b->out) < 0;
-}
-
-static void print_flags(const char *what, u64 flags)
-{
-    static const struct {
-        u64 flag;
-        char letter;
-    } letters[] = {{X86_FLAG_OF, 'O'}, {X86_FLAG_DF, 'D'}, {X86_FLAG_SF, 'S'}, {X86_FLAG_ZF, 'Z'},
-                   {X86_FLAG_AF, 'A'}, {X86_FLAG_PF, 'P'}, {X86_FLAG_CF, 'C'}};
-
-    fprintf(stderr, "  %s ", what);
-    for (unsigned i = 0; i < ARRAY_SIZE(letters); i++)
-        fputc(flags & letters[i].flag ? letters[i].letter : '-', stderr);
-}
-
-static void print_code(const struct isa_case *c)
-{
-    u32 mode = c->bits == 64 ? X86_MODE_CODE64 : c->bits == 32 ? X86_MODE_CODE32 : X86_MODE_CODE16;
-
-    const u8 *code = c->text ? c->text : c->code;
-    unsigned size = c->text ? c->text_size : ISA_SLOT;
-
-    for (unsigned at = 0; at < size && (c->text || code[at] != 0xcc);) {
-        char text[96];
-        int n = x86_guest_ops.disassemble(mode, c->in.rip + at, code + at,
-                                          c->text ? ISA_LONG_SLOT - at : ISA_SLOT - at, text,
-                                          sizeof(text));
-
-        fprintf(stderr, "    %-40s", text);
-        for (int i = 0; i < n; i++)
-            fprintf(stderr, " %02x", code[at + (unsigned)i]);
-        fputc('\n', stderr);
-        at += (unsigned)n;
-    }
-}
-
-static void print_ir(const struct isa_case *c)
-{
-    u32 flat = X86_MODE_FLAT | X86_MODE_FLAT_CS;
-    u32 mode = X86_MODE_PE | X86_MODE_LMA | X86_MODE_CPL_MASK |
-               (c->bits == 64   ? X86_MODE_CODE64 | flat
-                : c->bits == 32 ? X86_MODE_CODE32 | X86_MODE_SS32 | flat
-                                : X86_MODE_CODE16);
-    struct arena arena = {0};
-    struct ir_unit unit;
-    struct guest_lift lift = {
-        .unit = &unit,
-        .pc = c->in.rip,
-        .code = c->text ? c->text : c->code,
-        .avail = c->text ? ISA_LONG_SLOT : ISA_SLOT,
-        .mode = mode,
-        .max_insns = c->text ? 64 : 8,
-    };
-
-    ir_init(&unit, &arena, x86_guest_ops.helpers, x86_guest_ops.nhelpers, x86_guest_ops.pc_slot);
-    if (!x86_guest_ops.lift(&lift))
-        ir_print(&unit, stderr);
-    arena_free(&arena);
-}
-
-static void print_fx_line(const char *name, unsigned at, const struct isa_case *c,
-                          const struct isa_result *host, const struct isa_result *ours)
-{
-    const u8 *images[3] = {c->in.fx + at, host->out.fx + at, ours->out.fx + at};
-    static const char *const whose[3] = {"", " host ", " ours "};
-    u64 words[2];
-    bool differs = false;
-
-    fprintf(stderr, "    %s%-2u", name,
-            at >= 160  ? (at - 160) / 16
-            : at >= 32 ? (at - 32) / 16
-                       : at);
-    for (unsigned i = 0; i < 3; i++) {
-        memcpy(words, images[i], 16);
-        fprintf(stderr, "%s %016" PRIx64 "_%016" PRIx64, whose[i], words[1], words[0]);
-    }
-    for (unsigned i = 0; i < 16; i++)
-        differs |= images[1][i] != images[2][i] && fx_compared(at + i);
-    fprintf(stderr, "%s\n", differs ? "  <--" : "");
-}
-
-static void print_fx(const struct isa_case *c, const struct isa_result *host,
-                     const struct isa_result *ours)
-{
-    bool fpu = c->row->flags & (X86_ROW_FPU | X86_ROW_MMX);
-
-    print_fx_line("fx", 0, c, host, ours);
-    print_fx_line("fx", 16, c, host, ours);
-    for (unsigned at = fpu ? 32 : 160; at < (fpu ? 160 : ISA_FX); at += 16)
-        print_fx_line(fpu ? "st" : "xmm", at, c, host, ours);
-}
-
-static void print_difference(const struct isa_case *c, const struct isa_result *host,
-                             const struct isa_result *ours)
-{
-    int fx = fx_differs(c, &host->out, &ours->out), at;
-
-    if (host->vector != ours->vector)
-        fprintf(stderr, "  vector: host %u, ours %u\n", host->vector, ours->vector);
-    if (host->vector == X86_PF && host->address != ours->address)
-        fprintf(stderr, "  fault address: host %" PRIx64 ", ours %" PRIx64 "\n", host->address,
-                ours->address);
-    if (host->out.rip != ours->out.rip)
-        fprintf(stderr, "  rip: host %" PRIx64 ", ours %" PRIx64 "\n", host->out.rip,
-                ours->out.rip);
-    print_flags("flags before", c->in.rflags);
-    print_flags("host", host->out.rflags);
-    print_flags("ours", ours->out.rflags);
-    print_flags("undefined", c->undefined);
-    fprintf(stderr, "  all: host %" PRIx64 " ours %" PRIx64 "\n", host->out.rflags,
-            ours->out.rflags);
-    for (unsigned i = 0; i < 16; i++)
-        fprintf(stderr, "  %-3s %016" PRIx64 " host %016" PRIx64 " ours %016" PRIx64 "%s\n",
-                names64[i], c->in.gpr[i], host->out.gpr[i], ours->out.gpr[i],
-                host->out.gpr[i] == ours->out.gpr[i] ? "" : "  <--");
-    at = data_differs(c, host->data, ours->data);
-    if (at >= 0)
-        fprintf(stderr, "  memory at %llx: host %02x ours %02x\n", ISA_DATA + (unsigned)at,
-                host->data[at], ours->data[at]);
-    if (fx >= 0)
-        print_fx(c, host, ours);
-    if (c->patch_at)
-        fprintf(stderr, "  memory before at %" PRIx64 ": %016" PRIx64 "\n", c->patch_at, c->patch);
-}
-
-static void report(const struct isa_case *c, const struct isa_result *host,
-                   const struct isa_result *ours, const char *engine)
-{
-    fprintf(stderr, "\n%s, %u-bit, %s:\n", c->row->name, c->bits, engine);
-    print_code(c);
-    print_difference(c, host, ours);
-    print_ir(c);
-}
+static const char *const engines[] = {"interpreter", "translator"};
 
 struct run {
     const struct options *options;
@@ -248,45 +36,143 @@ struct run {
     struct isa_case cases[ISA_BATCH];
     unsigned count;
     struct isa_result host[ISA_BATCH], ours[ISA_BATCH];
-    unsigned done, failures, died, reports;
-    unsigned ended;              /* sequences without an exception */
+    u64 done, failures, died;
+    unsigned reports, kept;
+    u64 ended;                   /* sequences without an exception */
     const struct x86_row *shown; /* one report a row is enough */
+    struct covered *covered;
+    struct isa_result host1, ours1; /* of the case that is being looked at */
 };
 
-static void compare(struct run *run, const char *engine)
+static unsigned bits_index(unsigned bits)
+{
+    return bits == 64 ? 2 : bits == 32;
+}
+
+/* --- a case that differs -------------------------------------------------------------------- */
+
+static bool differs(struct run *run, const struct isa_case *c, unsigned e)
+{
+    isa_native_run(run->native, c, 1, &run->host1);
+    if (run->host1.died)
+        return false;
+    isa_emulate(run->emulator[e], c, 1, &run->ours1);
+    return !isa_same(c, &run->host1, &run->ours1);
+}
+
+/* Zeroes what is not needed for a difference: memory by ever smaller pieces, registers. */
+static void shrink_state(struct run *run, struct isa_case *c, unsigned e)
+{
+    u8 saved[ISA_DATA_SIZE];
+
+    for (unsigned part = 4096; part >= 32; part /= 4) {
+        for (unsigned at = 0; at < ISA_DATA_SIZE; at += part) {
+            memcpy(saved, isa_pattern, ISA_DATA_SIZE);
+            memset(isa_pattern + at, 0, part);
+            if (memcmp(saved, isa_pattern, ISA_DATA_SIZE) != 0 && !differs(run, c, e))
+                memcpy(isa_pattern, saved, ISA_DATA_SIZE);
+        }
+    }
+    for (unsigned i = 0; i < 16; i++) {
+        u64 was = c->in.gpr[i];
+
+        c->in.gpr[i] = 0;
+        if (was && !differs(run, c, e))
+            c->in.gpr[i] = was;
+    }
+    for (unsigned at = 32; at < ISA_FX; at += 16) {
+        u8 was[16];
+
+        memcpy(was, c->in.fx + at, 16);
+        memset(c->in.fx + at, 0, 16);
+        if (!differs(run, c, e))
+            memcpy(c->in.fx + at, was, 16);
+    }
+    differs(run, c, e);
+}
+
+static void keep(struct run *run, const struct isa_case *c, unsigned e)
+{
+    char path[512], comment[200];
+
+    if (!run->options->keep)
+        return;
+    snprintf(path, sizeof(path), "%s/%s-%u-%" PRIu64 "-%u", run->options->keep, c->row->name,
+             c->bits, run->options->seed, run->kept++);
+    snprintf(comment, sizeof(comment), "%s, %u-bit code, by the %s", c->row->name, c->bits,
+             engines[e]);
+    if (isa_save(c, path, comment))
+        fprintf(stderr, "  kept as %s\n", path);
+}
+
+/* What the engine makes of it, stage by stage. */
+static void dump(const struct isa_case *c, unsigned e)
+{
+    struct isa_emulator *emulator = isa_emulator_create(e == 1, true);
+    static struct isa_result result;
+
+    isa_emulate(emulator, c, 1, &result);
+    isa_emulator_destroy(emulator);
+}
+
+static void report(struct run *run, struct isa_case *c, unsigned e)
+{
+    u8 pattern[ISA_DATA_SIZE];
+
+    memcpy(pattern, isa_pattern, ISA_DATA_SIZE);
+    if (differs(run, c, e))
+        shrink_state(run, c, e);
+    else
+        fprintf(stderr, "\nnot reproduced alone:\n");
+    fprintf(stderr, "\n%s, %u-bit, %s:\n", c->row->name, c->bits, engines[e]);
+    isa_print_code(c);
+    isa_print_difference(c, &run->host1, &run->ours1);
+    dump(c, e);
+    keep(run, c, e);
+    memcpy(isa_pattern, pattern, ISA_DATA_SIZE);
+}
+
+/* --- rows ----------------------------------------------------------------------------------- */
+
+static void compare(struct run *run, unsigned e)
 {
     for (unsigned i = 0; i < run->count; i++) {
-        const struct isa_case *c = &run->cases[i];
+        struct isa_case *c = &run->cases[i];
 
-        if (run->host[i].died || same(c, &run->host[i], &run->ours[i]))
+        if (run->host[i].died || isa_same(c, &run->host[i], &run->ours[i]))
             continue;
         run->failures++;
         if (run->shown == c->row || run->reports++ >= run->options->failures_shown)
             continue;
         run->shown = c->row;
-        report(c, &run->host[i], &run->ours[i], engine);
+        run->host1 = run->host[i];
+        run->ours1 = run->ours[i];
+        report(run, c, e);
     }
 }
 
 static void flush(struct run *run)
 {
-    static const char *const engines[] = {"interpreter", "translator"};
-
     if (!run->count)
         return;
     isa_native_run(run->native, run->cases, run->count, run->host);
     for (unsigned i = 0; i < run->count; i++) {
+        const struct isa_case *c = &run->cases[i];
+        struct covered *covered = &run->covered[c->row - x86_rows];
+
         if (run->host[i].died) {
             fprintf(stderr, "the host did not survive:\n");
-            print_code(&run->cases[i]);
+            isa_print_code(c);
             run->died++;
         }
+        covered->cases[bits_index(c->bits)]++;
+        covered->ended[bits_index(c->bits)] += run->host[i].vector == X86_BP;
     }
     for (unsigned e = 0; e < 2; e++) {
         if (!run->emulator[e])
             continue;
         isa_emulate(run->emulator[e], run->cases, run->count, run->ours);
-        compare(run, engines[e]);
+        compare(run, e);
     }
     run->done += run->count;
     run->count = 0;
@@ -311,19 +197,105 @@ static void test_row(struct run *run, const struct x86_row *row, unsigned bits)
                 bits);
 }
 
-/*
- * Sequences
- */
-
-static bool sequence_differs(struct run *run, struct isa_sequence *s, struct isa_emulator *emulator)
+static void test_rows(struct run *run)
 {
-    if (!isa_assemble(s))
-        return false;
-    isa_native_run(run->native, &s->c, 1, run->host);
-    if (run->host->died)
-        return false;
-    isa_emulate(emulator, &s->c, 1, run->ours);
-    return !same(&s->c, run->host, run->ours);
+    const struct options *o = run->options;
+
+    for (unsigned r = 0; r < x86_rows_count; r++) {
+        if (!isa_testable(&x86_rows[r]) || (o->row && strcmp(o->row, x86_rows[r].name) != 0))
+            continue;
+        if (o->bits64)
+            test_row(run, &x86_rows[r], 64);
+        if (o->bits32)
+            test_row(run, &x86_rows[r], 32);
+        if (o->bits16)
+            test_row(run, &x86_rows[r], 16);
+    }
+    flush(run);
+}
+
+/* Which rows were covered by how many cases, and how many of these did what they are for. */
+static void print_coverage(const struct run *run)
+{
+    static const char *const maps[X86_MAPS] = {"", "0f ", "0f38 ", "0f3a "};
+    unsigned rows = 0, system = 0, never = 0;
+
+    printf("%-24s %10s %10s %10s %10s %10s %10s\n", "row", "16", "done", "32", "done", "64",
+           "done");
+    for (unsigned r = 0; r < x86_rows_count; r++) {
+        const struct x86_row *row = &x86_rows[r];
+        const struct covered *c = &run->covered[r];
+        char name[64];
+
+        if (!isa_testable(row)) {
+            system++;
+            continue;
+        }
+        rows++;
+        never += !(c->ended[0] + c->ended[1] + c->ended[2]);
+        snprintf(name, sizeof(name), "%s%02x %s", maps[row->map], row->opcode, row->name);
+        printf("%-24s", name);
+        for (unsigned b = 0; b < 3; b++)
+            printf(" %10u %10u", c->cases[b], c->ended[b]);
+        putchar('\n');
+    }
+    printf("%u rows; %u of them never ran to their end; %u more are of the system\n", rows, never,
+           system);
+}
+
+/* --- kept cases ----------------------------------------------------------------------------- */
+
+static int not_hidden(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+static void test_kept(struct run *run, const char *path)
+{
+    struct isa_case *c = &run->cases[0];
+
+    if (!isa_load(c, path)) {
+        run->failures++;
+        return;
+    }
+    run->done++;
+    for (unsigned e = 0; e < 2; e++) {
+        if (!run->emulator[e] || !differs(run, c, e))
+            continue;
+        run->failures++;
+        fprintf(stderr, "\n%s, %s:\n", path, engines[e]);
+        isa_print_code(c);
+        isa_print_difference(c, &run->host1, &run->ours1);
+        dump(c, e);
+    }
+    run->died += run->host1.died;
+    free((void *)c->text);
+}
+
+static void test_regressions(struct run *run, const char *folder)
+{
+    struct dirent **entries;
+    int n = scandir(folder, &entries, not_hidden, alphasort);
+
+    if (n < 0) {
+        perror(folder);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        char path[512];
+
+        snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
+        test_kept(run, path);
+        free(entries[i]);
+    }
+    free(entries);
+}
+
+/* --- sequences ------------------------------------------------------------------------------ */
+
+static bool sequence_differs(struct run *run, struct isa_sequence *s, unsigned e)
+{
+    return isa_assemble(s) && differs(run, &s->c, e);
 }
 
 static void leave_out(struct isa_sequence *s, unsigned first, unsigned count)
@@ -336,31 +308,29 @@ static void leave_out(struct isa_sequence *s, unsigned first, unsigned count)
 }
 
 /* Leaves out all that is not needed for a difference: halves, quarters, ... single instructions. */
-static void shrink(struct run *run, struct isa_sequence *s, struct isa_emulator *emulator)
+static void shrink(struct run *run, struct isa_sequence *s, unsigned e)
 {
-    struct isa_item items[ISA_ITEMS];
+    static struct isa_item items[ISA_ITEMS];
 
     for (unsigned part = s->count / 2; part; part = part > 1 ? (part + 1) / 2 : 0) {
         for (unsigned first = 0; first < s->count; first += part) {
             memcpy(items, s->items, sizeof(items));
             leave_out(s, first, part);
-            if (!sequence_differs(run, s, emulator))
+            if (!sequence_differs(run, s, e))
                 memcpy(s->items, items, sizeof(items));
         }
     }
-    if (!sequence_differs(run, s, emulator))
-        fprintf(stderr, "\nnot reproduced alone:\n");
+    isa_assemble(s);
 }
 
 /* False if some differ: then results and code are no longer those of the batch. */
 static bool compare_sequences(struct run *run, struct isa_sequence *sequences, unsigned e)
 {
-    static const char *const engines[] = {"interpreter", "translator"};
     bool failed[ISA_LONG_BATCH], good = true;
 
     isa_emulate(run->emulator[e], run->cases, run->count, run->ours);
     for (unsigned i = 0; i < run->count; i++)
-        failed[i] = !run->host[i].died && !same(&run->cases[i], &run->host[i], &run->ours[i]);
+        failed[i] = !run->host[i].died && !isa_same(&run->cases[i], &run->host[i], &run->ours[i]);
     for (unsigned i = 0; i < run->count; i++) {
         if (!failed[i])
             continue;
@@ -368,21 +338,27 @@ static bool compare_sequences(struct run *run, struct isa_sequence *sequences, u
         run->failures++;
         if (run->reports++ >= run->options->failures_shown)
             continue;
-        shrink(run, &sequences[i], run->emulator[e]);
-        report(&sequences[i].c, run->host, run->ours, engines[e]);
+        run->host1 = run->host[i];
+        run->ours1 = run->ours[i];
+        shrink(run, &sequences[i], e);
+        report(run, &sequences[i].c, e);
     }
     return good;
 }
 
 static void test_sequences(struct run *run, struct isa_sequence *sequences, unsigned bits)
 {
+    /* 16-bit code has 64 KiB for all. */
+    unsigned slot = run->options->length > 300 ? ISA_LONG_SLOT : ISA_LONG_SLOT / 4;
+    unsigned batch = bits == 16 ? ISA_CODE16_LIMIT / slot : ISA_LONG_BATCH;
+
     for (unsigned done = 0; done < run->options->sequences; done += run->count) {
         run->count = 0;
-        while (run->count < ISA_LONG_BATCH && done + run->count < run->options->sequences) {
+        while (run->count < batch && done + run->count < run->options->sequences) {
             struct isa_sequence *s = &sequences[run->count];
             unsigned length = 10 + isa_random(run->options->length - 9);
 
-            if (isa_generate_sequence(s, bits, length, run->count))
+            if (isa_generate_sequence(s, bits, length, slot, run->count))
                 run->cases[run->count++] = s->c;
         }
         isa_native_run(run->native, run->cases, run->count, run->host);
@@ -401,6 +377,24 @@ static void test_sequences(struct run *run, struct isa_sequence *sequences, unsi
     run->count = 0;
 }
 
+static void test_all_sequences(struct run *run)
+{
+    const struct options *o = run->options;
+    struct isa_sequence *sequences = calloc(ISA_LONG_BATCH, sizeof(*sequences));
+
+    if (!sequences)
+        exit(2);
+    if (o->bits16)
+        test_sequences(run, sequences, 16);
+    if (o->bits32)
+        test_sequences(run, sequences, 32);
+    if (o->bits64)
+        test_sequences(run, sequences, 64);
+    free(sequences);
+}
+
+/* --- options -------------------------------------------------------------------------------- */
+
 static u64 entropy(void)
 {
     u64 v = 1;
@@ -413,15 +407,12 @@ static u64 entropy(void)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"cases", required_argument, NULL, 'c'},
-        {"seed", required_argument, NULL, 's'},
-        {"row", required_argument, NULL, 'r'},
-        {"bits", required_argument, NULL, 'b'},
-        {"engine", required_argument, NULL, 'e'},
-        {"show", required_argument, NULL, 'f'},
-        {"sequences", required_argument, NULL, 'q'},
-        {"length", required_argument, NULL, 'l'},
-        {0},
+        {"cases", required_argument, NULL, 'c'},       {"seed", required_argument, NULL, 's'},
+        {"row", required_argument, NULL, 'r'},         {"bits", required_argument, NULL, 'b'},
+        {"engine", required_argument, NULL, 'e'},      {"show", required_argument, NULL, 'f'},
+        {"sequences", required_argument, NULL, 'q'},   {"length", required_argument, NULL, 'l'},
+        {"regressions", required_argument, NULL, 'R'}, {"keep", required_argument, NULL, 'k'},
+        {"coverage", no_argument, NULL, 'C'},          {0},
     };
     int c;
 
@@ -453,15 +444,25 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 'l':
             o->length = (unsigned)strtoul(optarg, NULL, 0);
-            if (o->length < 10 || o->length > ISA_ITEMS - 60)
+            if (o->length < 10 || o->length > ISA_ITEMS - 100)
                 return -1;
+            break;
+        case 'R':
+            o->regressions = optarg;
+            break;
+        case 'k':
+            o->keep = optarg;
+            break;
+        case 'C':
+            o->coverage = true;
             break;
         default:
             fprintf(stderr,
                     "usage: test_isa [--cases N] [--seed N|random] [--row NAME] "
                     "[--bits 16|32|64] [--engine interpreter|translator] [--show N] "
-                    "[--sequences N [--length 10..%u]]\n",
-                    ISA_ITEMS - 60);
+                    "[--sequences N [--length 10..%u]] [--regressions FOLDER] [--keep FOLDER] "
+                    "[--coverage]\n",
+                    ISA_ITEMS - 100);
             return -1;
         }
     }
@@ -481,37 +482,34 @@ int main(int argc, char **argv)
         .failures_shown = 20,
         .length = 300,
     };
-    struct isa_sequence *sequences = calloc(ISA_LONG_BATCH, sizeof(*sequences));
     struct run *run = calloc(1, sizeof(*run));
 
-    if (!run || !sequences || parse(argc, argv, &options))
+    if (!run || parse(argc, argv, &options))
+        return 2;
+    run->covered = calloc(x86_rows_count, sizeof(*run->covered));
+    if (!run->covered)
         return 2;
     isa_seed(options.seed);
     isa_make_pattern();
     run->options = &options;
     run->native = isa_native_create();
     if (options.interpret)
-        run->emulator[0] = isa_emulator_create(false);
+        run->emulator[0] = isa_emulator_create(false, false);
     if (options.jit)
-        run->emulator[1] = isa_emulator_create(true);
-    for (unsigned bits = 16; options.sequences && bits <= 64; bits *= 2)
-        if (bits == 64 ? options.bits64 : bits == 32 ? options.bits32 : options.bits16)
-            test_sequences(run, sequences, bits);
-    for (unsigned r = 0; !options.sequences && r < x86_rows_count; r++) {
-        if (!isa_testable(&x86_rows[r]) || (options.row && strcmp(options.row, x86_rows[r].name)))
-            continue;
-        if (options.bits64)
-            test_row(run, &x86_rows[r], 64);
-        if (options.bits32)
-            test_row(run, &x86_rows[r], 32);
-        if (options.bits16)
-            test_row(run, &x86_rows[r], 16);
-    }
-    flush(run);
-    printf("%u cases, %u differ, %u not run natively; seed %" PRIu64 "\n", run->done, run->failures,
-           run->died, options.seed);
+        run->emulator[1] = isa_emulator_create(true, false);
+    if (options.regressions)
+        test_regressions(run, options.regressions);
+    else if (options.sequences)
+        test_all_sequences(run);
+    else
+        test_rows(run);
+    if (options.coverage)
+        print_coverage(run);
+    printf("%" PRIu64 " cases, %" PRIu64 " differ, %" PRIu64 " not run natively; seed %" PRIu64
+           "\n",
+           run->done, run->failures, run->died, options.seed);
     if (options.sequences)
-        printf("%u sequences ran to their end\n", run->ended);
+        printf("%" PRIu64 " sequences ran to their end\n", run->ended);
     for (unsigned e = 0; e < 2; e++)
         if (run->emulator[e])
             isa_emulator_destroy(run->emulator[e]);

@@ -49,6 +49,7 @@ static void note(const ucontext_t *uc, struct isa_result *r)
     r->out.rip = (u64)g[REG_RIP];
     r->out.rflags = (u64)g[REG_EFL];
     r->vector = (u8)g[REG_TRAPNO];
+    r->error = (u32)g[REG_ERR];
     r->address = (u64)g[REG_CR2];
     memcpy(r->out.fx, uc->uc_mcontext.fpregs, ISA_FX);
     memcpy(r->data, (void *)ISA_DATA, ISA_DATA_SIZE);
@@ -75,7 +76,7 @@ static void load(ucontext_t *uc, const struct isa_case *c)
     memcpy(&magic, fx + 464, 4);
     if (magic == XSTATE_MAGIC)
         *(u64 *)(fx + 512) |= 3;
-    memcpy((void *)ISA_DATA, isa_pattern, ISA_DATA_SIZE);
+    memcpy((void *)ISA_DATA, isa_pattern, ISA_WRITABLE);
     if (c->patch_at)
         memcpy((void *)c->patch_at, &c->patch, 8);
 }
@@ -122,7 +123,7 @@ static NORETURN void child(void)
     sigaltstack(&alt, NULL);
     for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
         sigaction(numbers[i], &sa, NULL);
-    make_segment(LDT_CODE16, ISA_CODE, ISA_BATCH * ISA_SLOT - 1, MODIFY_LDT_CONTENTS_CODE);
+    make_segment(LDT_CODE16, ISA_CODE, ISA_CODE16_LIMIT, MODIFY_LDT_CONTENTS_CODE);
     make_segment(LDT_DATA16, ISA_DATA, ISA_DATA_SIZE - 1, MODIFY_LDT_CONTENTS_DATA);
     alarm(3);
     raise(SIGTRAP);
@@ -150,7 +151,7 @@ struct isa_native *isa_native_create(void)
         perror("mmap");
         exit(1);
     }
-    map_at(ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_WRITE);
+    map_at(ISA_CODE, ISA_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_at(ISA_DATA, ISA_DATA_SIZE, PROT_READ | PROT_WRITE);
     return native;
 }
@@ -159,10 +160,12 @@ void isa_native_run(struct isa_native *native, const struct isa_case *cases, uns
                     struct isa_result *results)
 {
     memcpy(native->cases, cases, count * sizeof(*cases));
-    mprotect((void *)ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_WRITE);
     for (unsigned i = 0; i < count; i++)
         isa_place(&cases[i], (u8 *)ISA_CODE);
-    mprotect((void *)ISA_CODE, ISA_BATCH * ISA_SLOT, PROT_READ | PROT_EXEC);
+    mprotect((void *)(ISA_DATA + ISA_WRITABLE), ISA_DATA_SIZE - ISA_WRITABLE,
+             PROT_READ | PROT_WRITE);
+    memcpy((void *)ISA_DATA, isa_pattern, ISA_DATA_SIZE);
+    mprotect((void *)(ISA_DATA + ISA_WRITABLE), ISA_DATA_SIZE - ISA_WRITABLE, PROT_READ);
     native->count = count;
     shared = native;
     for (native->first = 0; native->first < count;) {
@@ -188,6 +191,6 @@ void isa_native_run(struct isa_native *native, const struct isa_case *cases, uns
 void isa_native_destroy(struct isa_native *native)
 {
     munmap(native, sizeof(*native));
-    munmap((void *)ISA_CODE, ISA_BATCH * ISA_SLOT);
+    munmap((void *)ISA_CODE, ISA_CODE_SIZE);
     munmap((void *)ISA_DATA, ISA_DATA_SIZE);
 }

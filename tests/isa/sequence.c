@@ -128,6 +128,21 @@ static bool instance(struct isa_item *item, const struct x86_row *row, unsigned 
     return true;
 }
 
+/* An instance of some row of at most four bytes, made that by NOPs. */
+static bool four_bytes(struct isa_item *item, unsigned bits)
+{
+    for (unsigned tries = 0; tries < 400; tries++) {
+        const struct x86_row *row = &x86_rows[isa_random(x86_rows_count)];
+
+        if (usable(row) && instance(item, row, bits) && item->length <= 4) {
+            memset(item->code + item->length, 0x90, 4u - item->length);
+            item->length = 4;
+            return true;
+        }
+    }
+    return false;
+}
+
 static struct isa_item *add(struct isa_sequence *s)
 {
     struct isa_item *item = &s->items[s->count++];
@@ -248,11 +263,69 @@ static void add_string(struct isa_sequence *s)
     add_bytes(s, code, n);
 }
 
+/* A store of the four bytes @code to item @target: by MOV, XCHG, or REP STOSD. */
+static struct isa_item *add_code_store(struct isa_sequence *s, const u8 *code, unsigned target)
+{
+    unsigned kind = isa_random(s->c.bits == 64 ? 3 : 2);
+    struct isa_item *item = add(s);
+    u8 *p = item->code;
+
+    if (kind == 0) { /* MOV dword [target], code */
+        memcpy(p, "\xc7\x05", 2);
+        item->displacement = 2;
+        memcpy(p + 6, code, 4);
+        item->length = 10;
+    } else if (kind == 1) { /* MOV eax, code; XCHG [target], eax */
+        p[0] = 0xb8;
+        memcpy(p + 1, code, 4);
+        memcpy(p + 5, "\x87\x05", 2);
+        item->displacement = 7;
+        item->length = 11;
+    } else { /* LEA rdi, [target]; MOV eax, code; MOV ecx, 1; REP STOSD */
+        memcpy(p, "\x48\x8d\x3d", 3);
+        item->displacement = 3;
+        p[7] = 0xb8;
+        memcpy(p + 8, code, 4);
+        memcpy(p + 12, "\xb9\x01\0\0\0\xf3\xab", 7);
+        item->length = 19;
+    }
+    if (s->c.bits == 64)
+        item->displaced_from = kind == 2 ? 7 : item->length;
+    item->target = target;
+    return item;
+}
+
+/* Code that changes code: soon to be run, or run before, in a loop again. */
+static void add_self_modification(struct isa_sequence *s, bool balanced)
+{
+    struct isa_item fresh = {0}, *item;
+    unsigned between = isa_random(6), target = s->count + 1 + between, group = s->count + 1;
+
+    if (!four_bytes(&fresh, s->c.bits))
+        return;
+    if (s->patched && isa_random(3)) {
+        item = &s->items[s->patched];
+        group = item->group;
+        add_code_store(s, fresh.code, s->patched)->group = group;
+        return;
+    }
+    add_code_store(s, fresh.code, target)->group = group;
+    while (between--)
+        add_plain(s, balanced);
+    item = add(s);
+    if (!four_bytes(item, s->c.bits))
+        memcpy(item->code, "\x90\x90\x90\x90", item->length = 4);
+    item->group = group;
+    s->patched = s->count - 1;
+}
+
 static void add_one(struct isa_sequence *s, unsigned *loop, unsigned *loop_left)
 {
     unsigned kind = isa_random(60);
 
-    if (kind < 6) {
+    if (kind == 59 && s->c.bits != 16) {
+        add_self_modification(s, *loop);
+    } else if (kind < 6) {
         add_forward_jump(s);
     } else if (kind < 8) {
         add_call(s);
@@ -280,9 +353,9 @@ bool isa_assemble(struct isa_sequence *s)
         at += s->items[i].off ? 0 : s->items[i].length;
     }
     offset[s->count] = at;
-    if (at >= ISA_LONG_SLOT)
+    if (at >= s->c.text_slot)
         return false;
-    memset(s->text, 0xcc, ISA_LONG_SLOT);
+    memset(s->text, 0xcc, s->c.text_slot);
     for (unsigned i = 0; i < s->count; i++) {
         const struct isa_item *item = &s->items[i];
         unsigned target = item->target < s->count ? item->target : s->count;
@@ -290,6 +363,8 @@ bool isa_assemble(struct isa_sequence *s)
 
         if (item->off)
             continue;
+        if (item->displacement && !item->displaced_from) /* an address of 32-bit code */
+            relative = (u32)s->c.in.rip + offset[target];
         memcpy(s->text + offset[i], item->code, item->length);
         if (item->displacement)
             memcpy(s->text + offset[i] + item->displacement, &relative, s->c.bits == 16 ? 2 : 4);
@@ -299,7 +374,8 @@ bool isa_assemble(struct isa_sequence *s)
     return true;
 }
 
-bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned length, unsigned number)
+bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned length, unsigned slot,
+                           unsigned number)
 {
     static const struct x86_row sequence = {.name = "sequence", .flags = X86_ROW_SSE};
     const struct roles *roles = roles_of(bits);
@@ -313,7 +389,8 @@ bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned lengt
     s->c.bits = bits;
     isa_random_state(&s->c.in, bits);
     s->c.in.rflags &= ~(u64)X86_FLAG_TF;
-    s->c.in.rip = ISA_CODE + number * ISA_LONG_SLOT - isa_code_base(&s->c);
+    s->c.text_slot = slot;
+    s->c.in.rip = ISA_CODE + number * slot - isa_code_base(&s->c);
     gpr[X86_RSP] = ISA_DATA - isa_data_base(&s->c) + 7168;
     gpr[roles->pointer[0]] = window - isa_data_base(&s->c);
     gpr[roles->pointer[1]] = window - isa_data_base(&s->c) + 0x30;

@@ -7,8 +7,13 @@
 /* guest_ops.lift. */
 int x86_lift(struct guest_lift *lift);
 
-/* The RIP cut to the operand size; #GP(0) if it lies beyond the limit of CS. */
-ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip);
+/* The RIP cut to the operand size; #GP(0) if it lies beyond the limit of CS. In 64-bit code what is not
+ * canonical is found by x86_jumped, once no translation is found for it, which undoes the jump;
+ * @canonical: it must be found here, because there is more than that to undo. */
+ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip, bool canonical);
+
+/* For a branch to @offset if @cond that is about to change registers: the destination's checks. */
+void lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset);
 
 /* Ends the block of a stepping mode, lip being the next instruction's: with the debug traps that are
  * due. @tf (i64): not 0 if TF traps; @keep_rf: a string instruction that may have work left, or an

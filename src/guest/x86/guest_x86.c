@@ -35,6 +35,7 @@ const struct guest_ops x86_guest_ops = {
     .state_size = sizeof(struct x86_cpu),
     .lift = x86_lift,
     .pc = x86_pc,
+    .jumped = x86_jumped,
     .walk = x86_walk,
     .mmio_read = x86_mmio_read,
     .mmio_write = x86_mmio_write,

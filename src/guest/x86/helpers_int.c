@@ -115,10 +115,12 @@ u64 x86_helper_seg_linear(struct x86_cpu *cpu, u64 segment, u64 offset, u64 acce
     return x86_segment_linear(cpu, (unsigned)segment, offset, access & 255, access >> 8);
 }
 
-/* A non-canonical address is the access's own fault. */
+/* An operand outside the address space is the access's own fault. */
 u64 x86_helper_check_alignment(struct x86_cpu *cpu, u64 linear, u64 bytes)
 {
-    if (linear & (bytes - 1) && (!x86_code64(cpu) || x86_canonical(cpu, linear)))
+    struct x86_memory_operand m;
+
+    if (linear & (bytes - 1) && (!x86_find_memory_operand(cpu, linear, &m) || !m.outside))
         x86_raise_error(cpu, X86_AC, 0);
     return 0;
 }

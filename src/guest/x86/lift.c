@@ -115,21 +115,44 @@ void lift_goto(struct x86_lift *l, s64 offset)
     }
 }
 
-ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip)
+/* i1: the address is not canonical. */
+static ir_ref non_canonical(struct x86_lift *l, ir_ref address)
+{
+    unsigned width = l->mode & X86_MODE_LA57 ? 57 : 48;
+    ir_ref top = ir_sar(l->u, address, ir_const(l->u, IR_I8, width - 1)); /* 0 or -1 */
+
+    return ir_ult(l->u, ir_const(l->u, IR_I64, 1), ir_add(l->u, top, ir_const(l->u, IR_I64, 1)));
+}
+
+static ir_ref cs_limit(struct x86_lift *l)
+{
+    return ir_zext(l->u, IR_I64, ir_get(l->u, IR_I32, X86_SLOT(seg[X86_CS].limit)));
+}
+
+ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip, bool canonical)
 {
     if (l->in->operand_size != 8)
         rip = ir_and(l->u, rip, ir_const(l->u, IR_I64, mask_low(l->in->operand_size * 8)));
-    if (!flat_cs(l)) {
-        ir_ref limit = ir_get(l->u, IR_I32, X86_SLOT(seg[X86_CS].limit));
-
-        lift_raise_if(l, ir_ult(l->u, ir_zext(l->u, IR_I64, limit), rip), X86_GP);
-    }
+    if (!flat_cs(l))
+        lift_raise_if(l, ir_ult(l->u, cs_limit(l), rip), X86_GP);
+    else if (lift_is64(l) && (canonical || l->mode & X86_MODE_STEPPING))
+        lift_raise_if(l, non_canonical(l, rip), X86_GP);
     return rip;
+}
+
+void lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset)
+{
+    ir_ref next = lift_next_rip(l), there;
+
+    if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_STEPPING))
+        return;
+    there = ir_add(l->u, next, ir_const(l->u, IR_I64, (u64)(offset - l->next)));
+    lift_check_rip(l, ir_sel(l->u, cond, there, next), false);
 }
 
 void lift_goto_rip(struct x86_lift *l, ir_ref rip)
 {
-    rip = lift_check_rip(l, rip);
+    rip = lift_check_rip(l, rip, false);
     if (!flat_cs(l))
         rip = wrap(l, ir_add(l->u, rip, cs_base(l)));
     leave_for(l, rip);
@@ -213,12 +236,11 @@ static void check_row(struct x86_lift *l, unsigned flags)
  * come from, but code may also run past the end. */
 static void check_fetch(struct x86_lift *l)
 {
-    ir_ref limit = ir_zext(l->u, IR_I64, ir_get(l->u, IR_I32, X86_SLOT(seg[X86_CS].limit)));
-
-    if (!lift_is64(l) && !(l->mode & X86_MODE_FLAT_CS))
-        lift_raise_if(l,
-                      ir_ult(l->u, ir_add(l->u, cs_base(l), limit), at_offset(l, (s64)l->next - 1)),
-                      X86_GP);
+    if (lift_is64(l) || l->mode & X86_MODE_FLAT_CS)
+        return;
+    if (!l->room)
+        l->room = ir_sub(l->u, cs_limit(l), ir_sub(l->u, at_offset(l, l->start), cs_base(l)));
+    lift_raise_if(l, ir_slt(l->u, l->room, ir_const(l->u, IR_I64, l->next - 1 - l->start)), X86_GP);
 }
 
 static void lift_one(struct x86_lift *l, int decoded)
@@ -256,7 +278,7 @@ int x86_lift(struct guest_lift *lift)
     u32 max = lift->two_pages || lift->mode & X86_MODE_STEPPING ? 1 : lift->max_insns;
     unsigned code_size = 2u << (lift->mode & X86_MODE_CODE_MASK);
 
-    l.offset = l.next = start;
+    l.offset = l.next = l.start = start;
     while (!l.ended) {
         u32 at = l.next - start;
         int decoded;

@@ -15,10 +15,12 @@
 struct x86_lift {
     struct ir_unit *u;
     const struct x86_insn *in;
-    u32 mode;   /* X86_MODE_* */
-    u32 offset; /* of this instruction from base */
-    u32 next;   /* of the next one */
-    bool ended; /* the block has its terminator */
+    u32 mode;    /* X86_MODE_* */
+    u32 offset;  /* of this instruction from base */
+    u32 next;    /* of the next one */
+    bool ended;  /* the block has its terminator */
+    u32 start;   /* of the block's first instruction, */
+    ir_ref room; /* and how far CS reaches behind its first byte, where that is to be checked */
     /* What the lifter knows of the lazy flags at this point; see cc.h. */
     struct x86_cc {
         bool known;

@@ -38,7 +38,7 @@ void lift_call(struct x86_lift *l)
         to = ir_add(l->u, rip, ir_const(l->u, IR_I64, l->in->op[0].value));
     else
         to = zext64(l, lift_read(l, 0));
-    to = lift_check_rip(l, to);
+    to = lift_check_rip(l, to, !relative);
     lift_stack_push(l, size == 8 ? rip : ir_trunc(l->u, lift_int_type(size), rip));
     if (relative)
         lift_goto(l, destination(l));
@@ -49,40 +49,41 @@ void lift_call(struct x86_lift *l)
 void lift_ret(struct x86_lift *l)
 {
     unsigned size = l->in->operand_size;
-    ir_ref rip = lift_check_rip(l, zext64(l, lift_stack_pop(l, lift_int_type(size))));
+    ir_ref rip = lift_check_rip(l, zext64(l, lift_stack_pop(l, lift_int_type(size))), false);
 
     lift_add_sp(l, size + (s64)l->in->imm);
     lift_goto_rip(l, rip);
 }
 
-/* rCX less one, written back. */
-static ir_ref count_down(struct x86_lift *l)
+/* LOOP, and LOOPE, LOOPNE with a condition beside the count. */
+static void loop(struct x86_lift *l, ir_ref also)
 {
     unsigned width = l->in->address_size;
-    ir_ref count = lift_reg(l, X86_RCX, width, false);
+    enum ir_type type = lift_int_type(width);
+    ir_ref count = lift_reg(l, X86_RCX, width, false), cond;
 
-    count = ir_sub(l->u, count, ir_const(l->u, lift_int_type(width), 1));
+    count = ir_sub(l->u, count, ir_const(l->u, type, 1));
+    cond = ir_ne(l->u, count, ir_const(l->u, type, 0));
+    if (also)
+        cond = ir_and(l->u, cond, also);
+    lift_check_branch(l, cond, destination(l));
     lift_set_reg(l, X86_RCX, width, false, count);
-    return ir_ne(l->u, count, ir_const(l->u, lift_int_type(width), 0));
+    lift_goto_if(l, cond, destination(l));
 }
 
 void lift_loop(struct x86_lift *l)
 {
-    lift_goto_if(l, count_down(l), destination(l));
+    loop(l, IR_NONE);
 }
 
 void lift_loope(struct x86_lift *l)
 {
-    ir_ref zf = lift_condition(l, 4);
-
-    lift_goto_if(l, ir_and(l->u, count_down(l), zf), destination(l));
+    loop(l, lift_condition(l, 4));
 }
 
 void lift_loopne(struct x86_lift *l)
 {
-    ir_ref nz = lift_condition(l, 5);
-
-    lift_goto_if(l, ir_and(l->u, count_down(l), nz), destination(l));
+    loop(l, lift_condition(l, 5));
 }
 
 void lift_jcxz(struct x86_lift *l)

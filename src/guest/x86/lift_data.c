@@ -371,8 +371,9 @@ void lift_enter(struct x86_lift *l)
         ir_st(l->u, frame_at(l, sp, used, size, true), 0,
               size == 8 ? frame : ir_trunc(l->u, lift_int_type(size), frame));
     }
-    /* The new top of the stack must be there, too. */
-    ir_ld(l->u, lift_int_type(size), frame_at(l, sp, used + alloc, size, true), 0);
+    /* The new top of the stack must be writable, too. */
+    ir_atomic(l->u, IR_aor, frame_at(l, sp, used + alloc, size, true), 0,
+              ir_const(l->u, lift_int_type(size), 0));
     lift_set_reg(l, X86_RBP, width, false,
                  width == 8 ? frame : ir_trunc(l->u, lift_int_type(width), frame));
     lift_add_sp(l, -(s64)(used + alloc));

@@ -317,58 +317,17 @@ static bool finish_second_level(struct walk *walk, struct guest_page *page)
     return true;
 }
 
-/* --- What the instruction at lip does with memory --- */
-
-/* The bytes of the instruction at lip, as far as they are mapped. */
-static unsigned read_code(struct x86_cpu *cpu, u8 code[15])
-{
-    unsigned done = 0;
-
-    while (done < 15) {
-        u64 gva = cpu->lip + done;
-        unsigned part = 4096 - (gva & 4095);
-        struct guest_page page;
-
-        if (part > 15 - done)
-            part = 15 - done;
-        if (x86_walk(&cpu->common, gva, GUEST_FETCH, false, true, &page) ||
-            mem_read(cpu->common.mem, page.gpa | (gva & 4095), code + done, part))
-            break;
-        done += part;
-    }
-    return done;
-}
-
-static unsigned code_size(const struct x86_cpu *cpu)
-{
-    return 2u << (cpu->common.mode & X86_MODE_CODE_MASK);
-}
-
-/* Instructions that push or pop: in the one-byte map and the 0F map. */
-static bool uses_stack(const struct x86_insn *in)
-{
-    u8 opcode = in->opcode;
-
-    if (in->map)
-        return opcode == 0xa0 || opcode == 0xa1 || opcode == 0xa8 || opcode == 0xa9;
-    if (opcode == 0xff)
-        return (in->reg & 7) == 2 || (in->reg & 7) == 3 || (in->reg & 7) == 6;
-    return (opcode >= 0x50 && opcode <= 0x5f) || opcode == 0x68 || opcode == 0x6a ||
-           opcode == 0x8f || opcode == 0x9c || opcode == 0x9d || opcode == 0xc2 || opcode == 0xc3 ||
-           (opcode >= 0xc8 && opcode <= 0xcb) || opcode == 0xcf || opcode == 0xe8;
-}
+/* --- Breakpoints on data --- */
 
 /* Bytes of a memory access of the instruction at lip; the largest if it has several. */
 static unsigned access_bytes(struct x86_cpu *cpu)
 {
     unsigned bytes = 1;
-    u8 code[15];
-    unsigned avail = read_code(cpu, code);
     struct x86_insn in;
 
-    if (x86_decode(&in, code, avail, code_size(cpu)) != X86_DECODE_OK)
+    if (!x86_decode_at_lip(cpu, &in))
         return 8;
-    if (uses_stack(&in))
+    if (x86_uses_stack(&in))
         bytes = in.operand_size;
     for (unsigned i = 0; i < 3; i++) {
         const struct x86_operand *op = &in.op[i];
@@ -429,26 +388,6 @@ static void note_watched(struct x86_cpu *cpu, u64 gva, enum guest_access access,
     __atomic_fetch_or(&cpu->common.request, GUEST_REQ_EVENT, __ATOMIC_SEQ_CST); /* leave soon */
 }
 
-bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva)
-{
-    u8 code[15];
-    unsigned avail = read_code(cpu, code);
-    struct x86_insn in;
-    bool memory;
-
-    if (x86_decode(&in, code, avail, code_size(cpu)) != X86_DECODE_OK)
-        return false;
-    memory = in.has_modrm && in.mod != 3;
-    if (memory && in.segment == X86_SS)
-        return true;
-    if (!uses_stack(&in))
-        return false;
-    if (!memory)
-        return true;
-    /* PUSH, POP, CALL with a memory operand: the access near RSP is the stack's. */
-    return gva - (cpu->gpr[X86_RSP] - 64) < 128;
-}
-
 /* --- The walk as others see it --- */
 
 /* A stack access outside the canonical range is #SS(0), any other #GP(0). */
@@ -457,6 +396,48 @@ static void raise_non_canonical(struct x86_cpu *cpu, u64 gva, enum guest_access 
     if (access != GUEST_FETCH && x86_access_is_stack(cpu, gva))
         x86_raise_error(cpu, X86_SS_FAULT, 0);
     x86_raise_error(cpu, X86_GP, 0);
+}
+
+/*
+ * The page fault of an access at @walk->gva, or what comes before it: the instruction's operand lies
+ * partly outside the address space; or it is read only to be written, and so fails as a write, perhaps
+ * already with its first byte.
+ */
+static NORETURN void raise_fault(struct walk *walk, bool implicit)
+{
+    struct x86_cpu *cpu = walk->cpu;
+    struct x86_memory_operand m;
+    struct guest_page page;
+
+    if (implicit || walk->access == GUEST_FETCH || !x86_find_memory_operand(cpu, walk->gva, &m))
+        x86_raise_pf(cpu, walk->gva, walk->error);
+    if (m.outside)
+        x86_raise_error(cpu, m.stack ? X86_SS_FAULT : X86_GP, 0);
+    if (m.modified && walk->access == GUEST_READ) {
+        walk->access = GUEST_WRITE;
+        walk->error |= PF_W;
+        if (m.linear >> 12 != walk->gva >> 12) {
+            u64 second = walk->gva;
+
+            walk->gva = m.linear;
+            walk->probe = true;
+            if (walk_tables(walk, &page) == WALK_OK) {
+                walk->gva = second;
+                walk_tables(walk, &page);
+            }
+        }
+    }
+    x86_raise_pf(cpu, walk->gva, walk->error);
+}
+
+/* The linear address wraps outside 64-bit code, unless it was the offset that passed 4 GiB. */
+static u64 wrap_linear(struct x86_cpu *cpu, u64 gva)
+{
+    struct x86_memory_operand m;
+
+    if (x86_find_memory_operand(cpu, gva, &m) && m.outside)
+        x86_raise_error(cpu, m.stack ? X86_SS_FAULT : X86_GP, 0);
+    return (u32)gva;
 }
 
 /* guest_ops.walk. -EFAULT only when @probe. */
@@ -474,7 +455,9 @@ int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool i
     enum walk_result result;
 
     walk.smap = cpu->cr4 & X86_CR4_SMAP && (implicit || !(cpu->eflags & X86_FLAG_AC));
-    if (x86_long_mode(cpu) && !x86_canonical(cpu, gva)) {
+    if (unlikely(gva >> 32) && !x86_code64(cpu) && !implicit && !probe && access != GUEST_FETCH)
+        walk.gva = wrap_linear(cpu, gva);
+    else if (x86_long_mode(cpu) && !x86_canonical(cpu, gva)) {
         if (!probe)
             raise_non_canonical(cpu, gva, access);
         return -EFAULT;
@@ -482,17 +465,19 @@ int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool i
     if (!(cpu->cr0 & X86_CR0_PG)) {
         walk.u = walk.w = 1;
         *page = (struct guest_page){
-            .gpa = gva & 0xfffff000, .readable = true, .writable = true, .page_shift = 30};
+            .gpa = walk.gva & 0xfffff000, .readable = true, .writable = true, .page_shift = 30};
     } else {
         do
             result = walk_tables(&walk, page);
         while (result == WALK_AGAIN);
         if (result == WALK_FAULT) {
             if (!probe)
-                x86_raise_pf(cpu, gva, walk.error);
+                raise_fault(&walk, implicit);
             return -EFAULT;
         }
     }
+    if (unlikely(walk.gva != gva)) /* flushes know it by its other address */
+        page->readable = page->writable = false;
     if (!finish_second_level(&walk, page))
         return -EFAULT;
     if (unlikely(cpu->common.mode & X86_MODE_DR) && !probe && access != GUEST_FETCH)

@@ -88,7 +88,7 @@ void x86_update_mode(struct x86_cpu *cpu)
     if (x86_vm86(cpu))
         mode |= X86_MODE_VM86;
     if (x86_long_mode(cpu))
-        mode |= X86_MODE_LMA;
+        mode |= X86_MODE_LMA | (cpu->cr4 & X86_CR4_LA57 ? X86_MODE_LA57 : 0);
     if (cpu->eflags & X86_FLAG_TF)
         mode |= X86_MODE_TF;
     if (!x86_protected(cpu) || cpu->cpl <= x86_iopl(cpu))

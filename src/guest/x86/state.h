@@ -198,6 +198,7 @@ enum {
     X86_MODE_BREAK_SHIFT =
         20, /* bit x86_break_hash(address) for each instruction breakpoint of the */
     X86_MODE_BREAK_MASK = 0xff << 20, /* debugger's: code at such addresses has a check */
+    X86_MODE_LA57 = 1 << 28,          /* 57 bits of a linear address count */
 };
 
 /* Modes in which every instruction is a block of its own, with debug checks around it. */

@@ -16,6 +16,7 @@
 int x86_walk(struct guest_cpu *cpu, u64 gva, enum guest_access access, bool implicit, bool probe,
              struct guest_page *page);
 u64 x86_pc(const struct guest_cpu *cpu);
+void x86_jumped(struct guest_cpu *cpu, u64 from);
 void x86_mmio_read(struct guest_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
 void x86_mmio_write(struct guest_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
 
@@ -298,8 +299,21 @@ bool x86_load_pdptes(struct x86_cpu *cpu, u64 cr3);
 /* The space key for x86_update_mmu and for flushes, were CR3 @cr3. */
 u64 x86_space_key(const struct x86_cpu *cpu, u64 cr3);
 
-/* mmu.c: true if the instruction at lip would access the stack segment at @gva; decides between #SS
- * and #GP for non-canonical addresses. */
+/* operand.c: the instruction at lip, decoded; false if it cannot be read or is none. */
+bool x86_decode_at_lip(struct x86_cpu *cpu, struct x86_insn *in);
+/* Instructions that push or pop. */
+bool x86_uses_stack(const struct x86_insn *in);
+
+/* The operand of the instruction at lip, before it changed anything, that holds the byte at @gva. */
+struct x86_memory_operand {
+    u64 linear; /* of its first byte */
+    unsigned bytes;
+    bool stack;    /* faults are #SS */
+    bool outside;  /* it passes the end of its segment's 4 GiB, or is not all canonical */
+    bool modified; /* read to be written: accessed as a write from the start */
+};
+bool x86_find_memory_operand(struct x86_cpu *cpu, u64 gva, struct x86_memory_operand *m);
+/* Decides between #SS and #GP for non-canonical addresses. */
 bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva);
 
 /* fpu_state.c: components this CPU can have in XCR0. */

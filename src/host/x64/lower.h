@@ -71,7 +71,8 @@ struct stub {
     u32 site;      /* SITE: offset in the site buffer */
     u32 link;      /* UNLINKED: index in host_code.links */
     u64 constant[2];
-    s64 offset; /* LEAVE, UNLINKED: the destination is base + offset */
+    s64 offset;      /* LEAVE, UNLINKED: the destination is base + offset */
+    s64 insn_offset; /* of the guest instruction that it belongs to */
 };
 
 /* One of several copies done at once. */
@@ -105,6 +106,7 @@ struct lowering {
     struct active_dput dputs[MAX_ACTIVE_DPUTS];
     u32 ndputs;
     u32 pending_insns; /* guest instructions not yet counted */
+    s64 insn_offset;   /* of the current guest instruction, from base */
     struct host_code *out;
 
     u32 max_sets; /* the most sets in one block */

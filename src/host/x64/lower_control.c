@@ -170,8 +170,9 @@ LOWER(branch)
 
 LOWER(insn)
 {
-    (void)ref, (void)inst;
+    (void)ref;
     l->pending_insns++;
+    l->insn_offset = (u32)inst->imm;
 }
 
 /* Adds what was executed since the last time; changes the flags. */
@@ -255,13 +256,13 @@ void align_displacement(struct lowering *l, unsigned opcode_bytes)
     x64_nop(&l->code, (4 - (unsigned)((x64_here(&l->code) + opcode_bytes) & 3)) & 3);
 }
 
-/* The entry at rcx is of the state's space or mode (both at once if they lie side by side). */
-static void jump_entry_matches(struct x64 *c, const struct host_abi *abi, u32 state, s32 entry,
-                               unsigned bytes)
+/* The entry at rcx is of the state's space or mode (both at once if they lie side by side); the jump
+ * that is taken if not. */
+static u8 *jump_entry_differs(struct x64 *c, u32 state, s32 entry, unsigned bytes)
 {
     x64_load(c, bytes, RDX, x64_at(STATE_REG, (s32)state));
     x64_alu_rm(c, ALU_CMP, bytes, RDX, x64_at(RCX, entry));
-    x64_jcc(c, CC_NE, abi->thunk_miss);
+    return x64_jcc_later(c, CC_NE);
 }
 
 /* Guest execution goes on at the address in rax: through the jump cache. */
@@ -269,6 +270,8 @@ static void leave_indirect(struct lowering *l)
 {
     const struct host_abi *abi = l->abi;
     struct x64 *c = &l->code;
+    u8 *missed[3];
+    unsigned misses = 0;
 
     x64_mov_rr(c, 4, RCX, RAX);
     x64_shift_ri(c, SHIFT_SHR, 4, RCX, HOST_JUMP_HASH_SHIFT);
@@ -282,13 +285,17 @@ static void leave_indirect(struct lowering *l)
     }
     x64_alu_rm(c, ALU_ADD, 8, RCX, x64_at(STATE_REG, (s32)abi->jump_cache));
     x64_alu_rm(c, ALU_CMP, 8, RAX, x64_at(RCX, 0));
-    x64_jcc(c, CC_NE, abi->thunk_miss);
-    jump_entry_matches(c, abi, abi->space, 8, abi->mode == abi->space + 4 ? 8 : 4);
+    missed[misses++] = x64_jcc_later(c, CC_NE);
+    missed[misses++] = jump_entry_differs(c, abi->space, 8, abi->mode == abi->space + 4 ? 8 : 4);
     if (abi->mode != abi->space + 4)
-        jump_entry_matches(c, abi, abi->mode, 12, 4);
+        missed[misses++] = jump_entry_differs(c, abi->mode, 12, 4);
     x64_mov_rr(c, 8, BASE_REG, RAX);
     x64_alu_ri(c, ALU_AND, 8, BASE_REG, -4096);
     x64_rm(c, 0xff, 4, x64_at(RCX, 16));
+    while (misses)
+        x64_land(c, missed[--misses]);
+    x64_mov_ri(c, RCX, (u64)l->insn_offset);
+    x64_jmp(c, abi->thunk_miss);
 }
 
 /* The next unit's base is the page of its own address. */

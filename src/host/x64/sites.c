@@ -154,7 +154,8 @@ struct stub *stub_new(struct lowering *l, enum stub_kind kind, u8 *place)
         l->stubs = stubs;
         l->stubs_cap = cap;
     }
-    l->stubs[l->nstubs] = (struct stub){.kind = (u8)kind, .place = place};
+    l->stubs[l->nstubs] =
+        (struct stub){.kind = (u8)kind, .place = place, .insn_offset = l->insn_offset};
     return &l->stubs[l->nstubs++];
 }
 
@@ -188,6 +189,7 @@ void emit_stubs(struct lowering *l)
     for (u32 i = 0; i < l->nstubs && room(l, 2 * STUB_ROOM); i++) {
         struct stub *stub = &l->stubs[i];
 
+        l->insn_offset = stub->insn_offset;
         x64_land(&l->code, stub->place);
         switch (stub->kind) {
         case STUB_SITE:

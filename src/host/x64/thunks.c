@@ -39,13 +39,15 @@ static void call_c(struct x64 *c, u64 fn)
  * the return address and six pushes. */
 #define ENTRY_BYTES ((s32)sizeof(struct host_frame) + 8)
 
-static void emit_enter(struct x64 *c)
+static void emit_enter(struct x64 *c, const struct host_abi *abi)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(pushed); i++)
         push(c, pushed[i]);
     x64_alu_ri(c, ALU_SUB, 8, RSP, ENTRY_BYTES);
     x64_mov_rr(c, 8, STATE_REG, RDI);
     x64_mov_rr(c, 8, BASE_REG, RDX);
+    if (abi->host_frame)
+        x64_store(c, 8, x64_at(STATE_REG, (s32)abi->host_frame), RSP);
     x64_rr(c, 0xff, 4, RSI);
 }
 
@@ -112,13 +114,14 @@ static void emit_site(struct x64 *c, const struct host_callbacks *callbacks, u64
     x64_jmp(c, leave);
 }
 
-/* Destination in rax, link in rdx. */
+/* Destination in rax, link in rdx, or that is 0 and the guest instruction in rcx. */
 static void emit_goto(struct x64 *c, const struct host_abi *abi,
                       const struct host_callbacks *callbacks, u64 leave)
 {
     x64_store(c, 8, x64_at(STATE_REG, (s32)abi->pc_slot), RAX);
     x64_mov_rr(c, 8, RDI, STATE_REG);
     x64_mov_rr(c, 8, RSI, RDX);
+    x64_mov_rr(c, 8, RDX, RCX);
     call_c(c, (u64)callbacks->missed);
     x64_test_rr(c, 8, RAX, RAX);
     x64_jcc(c, CC_E, leave);
@@ -158,7 +161,7 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
     abi->features = detect_features();
     align_code(&c);
     *enter = (u64(*)(void *, void *, u64))x64_here(&c);
-    emit_enter(&c);
+    emit_enter(&c, abi);
 
     align_code(&c);
     abi->thunk_exit = x64_here(&c);
@@ -169,6 +172,7 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
     align_code(&c);
     abi->thunk_miss = x64_here(&c);
     x64_alu_rr(&c, ALU_XOR, 4, RDX, RDX);
+    x64_alu_rr(&c, ALU_ADD, 8, RCX, BASE_REG);
     abi->thunk_goto = x64_here(&c);
     emit_goto(&c, abi, callbacks, leave);
 

@@ -221,7 +221,7 @@ static void put_jump(u64 gva, void *code)
 static void check_jump_cache(u32 *mode)
 {
     void *to = compile("block 0:\n%1 = base\nput " S1 ", %1\nexit 53\n", NULL);
-    void *indirect = compile("block 0:\n%1 = get.i64 " S0 "\ngoto_ind %1\n", NULL);
+    void *indirect = compile("block 0:\n%1 = get.i64 " S0 "\ninsn 0x77, 2\ngoto_ind %1\n", NULL);
     void *far = compile("block 0:\ngoto base + 0x2345\n", NULL);
     u64 gva = 0x12345678;
 
@@ -230,6 +230,8 @@ static void check_jump_cache(u32 *mode)
     memcpy(b.w->slots + 8, &gva, 8);
     assert_int_equal(run(indirect), 0);
     assert_int_equal(slot(0), gva);
+    /* The run time is told which instruction it was. */
+    assert_int_equal(b.w->missed_from, WORLD_BASE + 0x77);
     put_jump(gva, to);
     assert_int_equal(run(indirect), 53);
     assert_int_equal(slot(16), gva & ~4095ull);

@@ -133,12 +133,13 @@ static u64 site(void *state, struct host_frame *frame, const struct host_site *s
     return 0;
 }
 
-static void *missed(void *state, u64 link)
+static void *missed(void *state, u64 link, u64 from)
 {
     struct world *w = state;
 
     w->missed++;
     w->missed_link = link;
+    w->missed_from = from;
     return w->on_miss ? w->on_miss(w, link) : NULL;
 }
 

@@ -46,6 +46,7 @@ struct world {
     unsigned sites;             /* calls of the site callback */
     bool fill_tlb;              /* slow accesses make the next one hit */
     u64 missed, missed_link;    /* calls of the missed callback, its last link */
+    u64 missed_from;            /* and instruction */
     void *(*on_miss)(struct world *w, u64 link);
     u64 last_addr; /* of the last slow access */
     u8 *memory;    /* WORLD_PAGES pages */
