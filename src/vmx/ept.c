@@ -59,6 +59,7 @@ static NORETURN void leave(struct ept_walk *walk, u32 reason, u64 qualification)
     struct vmx_cpu *vmx = vmx_of(cpu);
 
     vmx->exit_to = &vmx->nested;
+    cpu->loading_pdptes = false;
     cpu->vmexit = (struct x86_vmexit){.reason = reason,
                                       .qualification = qualification,
                                       .linear = walk->gva,
@@ -94,10 +95,18 @@ static NORETURN void raise_ve(struct ept_walk *walk, u64 qualification)
 
     mem_write(cpu->common.mem, v->virtualization_exception_information_address, &area,
               sizeof(area));
+    cpu->loading_pdptes = false;
     x86_raise(cpu, X86_VE);
 }
 
-/* SDM table 28-7. With accessed and dirty flags, reads of paging structures count as writes too. */
+/* SDM 29.3.3.2: with accessed and dirty flags, reads of paging structures count as writes too, but not
+ * loads of PDPTEs. */
+static bool writes_entries(const struct ept_walk *walk)
+{
+    return walk->flags && !walk->cpu->loading_pdptes;
+}
+
+/* SDM table 28-7. */
 static bool violation(struct ept_walk *walk)
 {
     u64 q = walk->access == GUEST_READ    ? EPT_READ
@@ -106,9 +115,10 @@ static bool violation(struct ept_walk *walk)
 
     if (walk->probe)
         return false;
-    if (walk->walk_entry && walk->flags)
+    /* Setting flags reads and writes. */
+    if (walk->walk_entry && (writes_entries(walk) || walk->access == GUEST_WRITE))
         q = EPT_READ | EPT_WRITE;
-    q |= (walk->rights & EPT_RWX) << 3 | BIT(7);
+    q |= (walk->rights & EPT_RWX) << 3 | (walk->cpu->loading_pdptes ? 0 : BIT(7));
     if (walk->mode_based && walk->rights & EPT_EXECUTE_USER)
         q |= BIT(6);
     if (!walk->walk_entry)
@@ -120,7 +130,7 @@ static bool violation(struct ept_walk *walk)
 
 static u64 wanted(const struct ept_walk *walk)
 {
-    if (walk->walk_entry && walk->flags)
+    if (walk->walk_entry && writes_entries(walk))
         return EPT_READ | EPT_WRITE;
     if (walk->access == GUEST_FETCH)
         return walk->mode_based && walk->cpu->walk_rights & 1 ? EPT_EXECUTE_USER : EPT_EXECUTE;

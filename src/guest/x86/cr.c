@@ -60,7 +60,9 @@ bool x86_load_pdptes(struct x86_cpu *cpu, u64 cr3)
         if (cpu->hooks && cpu->hooks->second_level) {
             struct guest_page page;
 
+            cpu->loading_pdptes = true;
             cpu->hooks->second_level(cpu, gpa, 0, GUEST_READ, true, false, &page);
+            cpu->loading_pdptes = false;
             gpa = page.gpa | (gpa & 0xfff);
         }
         if (mem_read(cpu->common.mem, gpa, &pdpte[i], 8))

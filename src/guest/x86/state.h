@@ -103,6 +103,7 @@ struct x86_cpu {
     struct x86_debugger debugger;
     u32 pkru;
     u8 cpl;
+    bool loading_pdptes; /* second_level is asked for MOV to CR's sake: no linear address */
     u8 walk_rights;      /* of the last finished walk: bit 0 user, 1 writable, 2 execute-disable */
     bool iret_keeps_nmi; /* VMX: IRET leaves blocking by NMI alone (SDM vol. 3 26.3) */
     bool nmi_unblocked;  /* by the IRET under way, should it fault */
@@ -195,6 +196,7 @@ enum {
     X86_MODE_IOPL_OK = 1 << 15, /* CPL <= IOPL (or real mode): CLI/STI/IN/OUT allowed without TSS */
     X86_MODE_AC = 1 << 16,      /* alignment checks on: CPL 3, CR0.AM, EFLAGS.AC */
     X86_MODE_DR = 1 << 17,      /* a breakpoint is enabled: checks around every instruction */
+    X86_MODE_PAUSE = 1 << 18,   /* the root VMCS may ask for PAUSE; set once, before the CPU runs */
     X86_MODE_BREAK_SHIFT =
         20, /* bit x86_break_hash(address) for each instruction breakpoint of the */
     X86_MODE_BREAK_MASK = 0xff << 20, /* debugger's: code at such addresses has a check */

@@ -63,6 +63,7 @@ void use_idt(void)
     PUT(guest_idtr_limit, sizeof(idt) - 1);
 }
 
+__asm__(".globl code_handler, code_nops");
 GUEST(code_handler, "pop %rax; vmcall");
 GUEST(code_nops, "nop; nop; nop; nop; vmcall");
 

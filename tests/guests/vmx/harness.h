@@ -6,7 +6,7 @@
 
 #define GUEST(name, text)                                                                          \
     void name(void);                                                                               \
-    __asm__(".pushsection .text\n.globl " #name "\n" #name ":\n" text "\n.popsection\n")
+    __asm__(".pushsection .text\n" #name ":\n" text "\n.popsection\n")
 
 extern unsigned failures;
 
