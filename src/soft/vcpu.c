@@ -250,8 +250,10 @@ static int vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index,
     vcpu->vmx.hooks_ept = &hooks_ept;
     vcpu->vmx.arm = arm_preemption;
     soft_timer_init(&vcpu->priv.preemption, &vm->timers, preemption_fire);
-    if (vm->overcommitted)
+    if (vm->overcommitted) {
         vcpu->vmx.root.vmcs.primary_processor_based_controls |= (u32)VMX_C_pause_exiting;
+        cpu->common.mode |= X86_MODE_PAUSE;
+    }
     cpuid_build(&vcpu->parts.cpuid, &vm->model, &vm->topology, apic_id, vm->clock.khz);
     ret = soft_msrs_init(vcpu);
     if (ret)

@@ -21,18 +21,19 @@ struct frame {
 #define FORBIDDEN 0x12           /* status 37 */
 #define SCRATCH ((u8 *)0x800000) /* free RAM from here */
 #define LAPIC 0xfee00000u
+#define CPUS_MAX 4
 
 extern volatile u64 guard_ip;
 extern volatile u64 interrupts, traps;
 extern volatile bool attempting;
 extern u64 tables[], attempt_sp;
-extern void (*second_cpu_task)(void);
+extern void (*cpu_task)(unsigned cpu); /* what the others do; the first is number 0 */
 
 u64 attempt(u64 cs, u64 rip, u64 ss, u64 rsp, u64 flags, const u64 regs[15]);
 void attempt_end(void);
 u64 random(void);
 void say(const char *text);
-void start_second_cpu(void);
+void start_cpus(unsigned count); /* until so many run, with this one */
 void lapic_timer(u32 count);
 
 /* Executes assembly text; a fault goes on behind it. Operands are asm's. */
@@ -55,6 +56,9 @@ static inline void pause(void)
 {
     asm volatile("pause");
 }
+
+/* An outcome that must not be: ends the guest with status 37. */
+void forbidden(const char *name);
 
 /* scenarios.c, and litmus.c */
 struct scenario {

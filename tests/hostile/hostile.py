@@ -24,7 +24,7 @@ ENDS = {
 def run(triode, image, scenario, seed):
     child = subprocess.Popen(
         [triode, "run", "--engine", "soft", "--kernel", image, "--append", f"{scenario} {seed}",
-         "--smp", "2", "--mem", "64M", "--reboot", "off", "--test-devices", "--debugcon", "stderr"],
+         "--smp", "4" if scenario.endswith("4") else "2", "--mem", "64M", "--reboot", "off", "--test-devices", "--debugcon", "stderr"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={**os.environ, "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
     allowed = ENDS.get(scenario, {SURVIVED})

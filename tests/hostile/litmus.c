@@ -1,174 +1,275 @@
 /*
- * Two CPUs: the classic tests of x86-TSO (Owens, Sarkar, Sewell 2009), cross-modifying code, TLB
- * shootdown. An outcome that the model forbids ends the guest with status 37. SB's relaxed outcome is
- * allowed; with MFENCE or locked operations it is not.
+ * Several CPUs: the classic tests of x86-TSO (Owens, Sarkar, Sewell 2009; SDM 8.2.3), cross-modifying
+ * code, TLB shootdown. An outcome that the model forbids ends the guest with status 37.
  */
 #include "guest.h"
 
-#define ROUNDS 20000
+#define VARIABLES 4
 
-/* Each on a cache line of its own. */
+/* Each on a cache line of its own. Results are what a CPU read. */
+struct result {
+    u32 a, b;
+} __attribute__((aligned(64)));
+
 static struct {
-    volatile u32 x __attribute__((aligned(64)));
-    volatile u32 y __attribute__((aligned(64)));
-    volatile u32 go __attribute__((aligned(64)));
-    volatile u32 done __attribute__((aligned(64)));
-    volatile u32 r1, r2 __attribute__((aligned(64)));
-    volatile u32 s1, s2 __attribute__((aligned(64)));
-} l;
+    volatile u32 value __attribute__((aligned(64)));
+} v[VARIABLES];
+static struct result results[CPUS_MAX];
+static volatile u32 go __attribute__((aligned(64)));
+static volatile u32 done[CPUS_MAX][16] __attribute__((aligned(64)));
+static volatile u32 counter;
+static volatile u8 split[2 * 4096] __attribute__((aligned(4096)));
+static u64 wide[2] __attribute__((aligned(16)));
 
-enum { SB, SB_MFENCE, SB_XCHG, LB, MP, MP_LOCKED, S_TEST, R_LOCKED, COUNT, TESTS };
-
-static volatile u32 test, counter;
-static u8 *const changing = (u8 *)0xa00000;
-
-static void forbidden(const char *name)
+void forbidden(const char *name)
 {
     say(name);
     say(": forbidden outcome\n");
     outb(PORT_EXIT, FORBIDDEN);
 }
 
-/* What the two CPUs do in each test; the results are what they read. */
-static void left(u32 which)
-{
-    u32 a = 0, b = 0;
+/* ---- What a CPU does, as the row's text has it ----------------------------------------------------- */
 
-    switch (which) {
-    case SB:
-        asm volatile("movl $1, %1; movl %2, %0" : "=r"(a), "=m"(l.x) : "m"(l.y) : "memory");
-        break;
-    case SB_MFENCE:
-        asm volatile("movl $1, %1; mfence; movl %2, %0" : "=r"(a), "=m"(l.x) : "m"(l.y) : "memory");
-        break;
-    case SB_XCHG:
-    case R_LOCKED:
-        b = 1;
-        asm volatile("xchgl %1, %2; movl %3, %0"
-                     : "=&r"(a), "+r"(b), "+m"(l.x)
-                     : "m"(l.y)
-                     : "memory");
-        break;
-    case LB:
-        asm volatile("movl %1, %0; movl $1, %2" : "=r"(a) : "m"(l.y), "m"(l.x) : "memory");
-        break;
-    case MP:
-    case S_TEST:
-        asm volatile("movl $1, %0; movl $1, %1" : : "m"(l.x), "m"(l.y) : "memory");
-        break;
-    case MP_LOCKED:
-        asm volatile("lock incl %0; movl $1, %1" : : "m"(l.x), "m"(l.y) : "memory");
-        break;
-    default:
-        for (unsigned i = 0; i < 8; i++) {
-            a = 1;
-            asm volatile("lock xaddl %0, %1" : "+r"(a), "+m"(counter) : : "memory");
-        }
+/* x, y, z, w are the variables, a and b the results, one and two registers with these values. */
+#define CODE(name, text)                                                                           \
+    static void name(struct result *r)                                                             \
+    {                                                                                              \
+        u32 a = 0, b = 0, one = 1, two = 2;                                                        \
+                                                                                                   \
+        asm volatile(                                                                              \
+            text                                                                                   \
+            : [a] "+r"(a), [b] "+r"(b), [one] "+r"(one), [two] "+r"(two), [x] "+m"(v[0].value),    \
+              [y] "+m"(v[1].value), [z] "+m"(v[2].value), [w] "+m"(v[3].value)                     \
+            :                                                                                      \
+            : "memory", "cc");                                                                     \
+        r->a = a;                                                                                  \
+        r->b = b;                                                                                  \
     }
-    l.r1 = a;
+
+#define W(variable) "movl $1, %[" #variable "];"
+#define W2(variable) "movl $2, %[" #variable "];"
+#define R(result, variable) "movl %[" #variable "], %[" #result "];"
+#define X(variable) "xchgl %[one], %[" #variable "];"
+#define LOCKED_ADD(variable) "lock addl $1, %[" #variable "];"
+#define FENCE "mfence;"
+#define LOCKED_FENCE "lock orl $0, (%%rsp);"
+
+CODE(wx_ry, W(x) R(a, y))
+CODE(wy_rx, W(y) R(a, x))
+CODE(wx_f_ry, W(x) FENCE R(a, y))
+CODE(wy_f_rx, W(y) FENCE R(a, x))
+CODE(wx_lf_ry, W(x) LOCKED_FENCE R(a, y))
+CODE(wy_lf_rx, W(y) LOCKED_FENCE R(a, x))
+CODE(xx_ry, X(x) R(a, y))
+CODE(xy_rx, X(y) R(a, x))
+CODE(lx_ry, LOCKED_ADD(x) R(a, y))
+CODE(ly_rx, LOCKED_ADD(y) R(a, x))
+CODE(ry_wx, R(a, y) W(x))
+CODE(rx_wy, R(a, x) W(y))
+CODE(wx_wy, W(x) W(y))
+CODE(ry_rx, R(a, y) R(b, x))
+CODE(rx_ry, R(a, x) R(b, y))
+CODE(lx_wy, LOCKED_ADD(x) W(y))
+CODE(w2x_wy, W2(x) W(y))
+CODE(w2y_f_rx, W2(y) FENCE R(a, x))
+CODE(wx_w2y, W(x) W2(y))
+CODE(wy_w2x, W(y) W2(x))
+CODE(wx, W(x))
+CODE(wy, W(y))
+CODE(xx, X(x))
+CODE(xy, X(y))
+CODE(rx_rx, R(a, x) R(b, x))
+CODE(wy_f_rz, W(y) FENCE R(a, z))
+CODE(wz_f_rw, W(z) FENCE R(a, w))
+CODE(ww_f_rx, "movl $1, %[w];" FENCE R(a, x))
+CODE(ry_after_rx, R(a, x) R(b, y))
+
+/* ---- The tests: what each CPU does, and which outcome must not be ------------------------------------ */
+
+#define r0 results[0]
+#define r1 results[1]
+#define r2 results[2]
+#define r3 results[3]
+#define x v[0].value
+#define y v[1].value
+
+/* T(name, CPUs, what they do, forbidden). SB's relaxed outcome is allowed without a fence, and counted. */
+#define TESTS                                                                                      \
+    T("SB", 2, (wx_ry, wy_rx), (relaxed += !r0.a && !r1.a, false))                                 \
+    T("SB+mfences", 2, (wx_f_ry, wy_f_rx), !r0.a && !r1.a)                                         \
+    T("SB+locked fences", 2, (wx_lf_ry, wy_lf_rx), !r0.a && !r1.a)                                 \
+    T("SB+xchg", 2, (xx_ry, xy_rx), !r0.a && !r1.a)                                                \
+    T("SB+locked adds", 2, (lx_ry, ly_rx), !r0.a && !r1.a)                                         \
+    T("LB", 2, (ry_wx, rx_wy), r0.a &&r1.a)                                                        \
+    T("MP", 2, (wx_wy, ry_rx), r1.a && !r1.b)                                                      \
+    T("MP+locked add", 2, (lx_wy, ry_rx), r1.a && !r1.b)                                           \
+    T("S", 2, (w2x_wy, ry_wx), r1.a &&x == 2)                                                      \
+    T("R+mfence", 2, (wx_wy, w2y_f_rx), y == 2 && !r1.a)                                           \
+    T("2+2W", 2, (wx_w2y, wy_w2x), x == 1 && y == 1)                                               \
+    T("CoRR", 2, (wx, rx_rx), r1.a && !r1.b)                                                       \
+    T("WRC", 3, (wx, rx_wy, ry_rx), r1.a &&r2.a && !r2.b)                                          \
+    T("RWC+mfence", 3, (wx, rx_ry, wy_f_rx), r1.a && !r1.b && !r2.a)                               \
+    T("IRIW", 4, (wx, wy, ry_after_rx, ry_rx), r2.a && !r2.b && r3.a && !r3.b)                     \
+    T("IRIW+xchg", 4, (xx, xy, ry_after_rx, ry_rx), r2.a && !r2.b && r3.a && !r3.b)                \
+    T("SB of four+mfences", 4, (wx_f_ry, wy_f_rz, wz_f_rw, ww_f_rx),                               \
+      !r0.a && !r1.a && !r2.a && !r3.a)
+
+#define LIST(...) __VA_ARGS__
+static const struct litmus {
+    const char *name;
+    u8 cpus;
+    void (*code[CPUS_MAX])(struct result *r);
+} tests[] = {
+#define T(name, cpus, code, forbidden) {name, cpus, {LIST code}},
+    TESTS
+#undef T
+};
+
+static u32 relaxed;
+
+static bool is_forbidden(u32 test)
+{
+    u32 i = 0;
+
+#define T(name, cpus, code, forbidden)                                                             \
+    if (test == i++)                                                                               \
+        return forbidden;
+    TESTS
+#undef T
+    return true;
 }
 
-static void right(u32 which)
-{
-    u32 a = 0, b = 0;
+#undef x
+#undef y
 
-    switch (which) {
-    case SB:
-        asm volatile("movl $1, %1; movl %2, %0" : "=r"(a), "=m"(l.y) : "m"(l.x) : "memory");
-        break;
-    case SB_MFENCE:
-        asm volatile("movl $1, %1; mfence; movl %2, %0" : "=r"(a), "=m"(l.y) : "m"(l.x) : "memory");
-        break;
-    case SB_XCHG:
-    case R_LOCKED:
-        b = 1;
-        asm volatile("xchgl %1, %2; movl %3, %0"
-                     : "=&r"(a), "+r"(b), "+m"(l.y)
-                     : "m"(l.x)
-                     : "memory");
-        break;
-    case LB:
-        asm volatile("movl %1, %0; movl $1, %2" : "=r"(a) : "m"(l.x), "m"(l.y) : "memory");
-        break;
-    case MP:
-    case MP_LOCKED:
-        asm volatile("movl %2, %0; movl %3, %1"
-                     : "=&r"(a), "=r"(b)
-                     : "m"(l.y), "m"(l.x)
-                     : "memory");
-        break;
-    case S_TEST:
-        asm volatile("movl %1, %0; movl $2, %2" : "=&r"(a) : "m"(l.y), "m"(l.x) : "memory");
-        break;
-    default:
-        for (unsigned i = 0; i < 8; i++)
-            asm volatile("lock incl %0" : "+m"(counter) : : "memory");
-    }
-    l.s1 = a;
-    l.s2 = b;
+/* ---- Rounds --------------------------------------------------------------------------------------------- */
+
+/* go is the number of the round, with the test in its low bits. */
+#define TEST_BITS 5
+
+static void part(u32 test, unsigned cpu)
+{
+    if (cpu < tests[test].cpus)
+        tests[test].code[cpu](&results[cpu]);
 }
 
-static void check(u32 which, u32 *relaxed)
+static void follow(unsigned cpu)
 {
-    switch (which) {
-    case SB:
-        *relaxed += !l.r1 && !l.s1; /* store buffers are allowed to show */
-        break;
-    case SB_MFENCE:
-    case SB_XCHG:
-    case R_LOCKED:
-        if (!l.r1 && !l.s1)
-            forbidden("SB with fences");
-        break;
-    case LB:
-        if (l.r1 && l.s1)
-            forbidden("LB");
-        break;
-    case MP:
-    case MP_LOCKED:
-        if (l.s1 && !l.s2)
-            forbidden("MP");
-        break;
-    case S_TEST:
-        if (l.s1 && l.x == 1)
-            forbidden("S");
-        break;
-    }
-}
+    for (u32 last = 0;;) {
+        u32 now = go;
 
-static void second_litmus(void)
-{
-    for (u32 round = 1;; round++) {
-        while (l.go != round)
+        if (now == last) {
             pause();
-        right(test);
-        l.done = round;
+            continue;
+        }
+        last = now;
+        part(now & ((1u << TEST_BITS) - 1), cpu);
+        done[cpu][0] = now;
     }
 }
 
-void litmus(void)
+static void play(u32 test, unsigned cpus, u32 rounds)
 {
-    u32 relaxed = 0, round = 0;
+    static u32 number;
 
-    second_cpu_task = second_litmus;
-    start_second_cpu();
-    for (test = 0; test < TESTS; test++) {
-        for (u32 i = 0; i < ROUNDS; i++) {
-            l.x = l.y = 0;
-            l.go = ++round;
-            for (u32 wait = (u32)random() & 31; wait; wait--)
-                asm volatile("");
-            left(test);
-            while (l.done != round)
+    for (u32 i = 0; i < rounds; i++) {
+        for (unsigned k = 0; k < VARIABLES; k++)
+            v[k].value = 0;
+        go = ++number << TEST_BITS | test;
+        for (u32 wait = (u32)random() & 31; wait; wait--)
+            asm volatile("");
+        part(test, 0);
+        for (unsigned cpu = 1; cpu < cpus; cpu++)
+            while (done[cpu][0] != go)
                 pause();
-            check(test, &relaxed);
-        }
+        if (is_forbidden(test))
+            forbidden(tests[test].name);
     }
-    if (counter != ROUNDS * 16)
-        forbidden("locked counter");
+}
+
+static void run_tests(unsigned cpus, u32 rounds)
+{
+    cpu_task = follow;
+    start_cpus(cpus);
+    for (u32 test = 0; test < sizeof tests / sizeof *tests; test++)
+        if (tests[test].cpus <= cpus)
+            play(test, cpus, rounds);
     if (relaxed)
         say("SB showed its store buffers\n");
 }
+
+void litmus2(void)
+{
+    run_tests(2, 10000);
+}
+
+void litmus4(void)
+{
+    run_tests(4, 600);
+}
+
+/* ---- Locked operations: nobody's is lost ------------------------------------------------------------ */
+
+#define ADDITIONS 20000
+
+/* In turn aligned, across the end of a cache line, across the end of a page, and 16 bytes wide. */
+static void add_up(unsigned cpu)
+{
+    volatile u32 *line = (volatile u32 *)(split + 62), *page = (volatile u32 *)(split + 4094);
+
+    for (u32 i = 0; i < ADDITIONS; i++) {
+        u32 value = 1, old;
+        u64 low = wide[0], high = wide[1];
+        u8 swapped;
+
+        asm volatile("lock incl %0" : "+m"(counter) : : "memory");
+        asm volatile("lock xaddl %0, %1" : "+r"(value), "+m"(*line) : : "memory");
+        do {
+            old = *page;
+            value = old;
+            asm volatile("lock cmpxchgl %2, %1"
+                         : "+a"(value), "+m"(*page)
+                         : "r"(old + 1)
+                         : "memory");
+        } while (value != old);
+        do {
+            asm volatile("lock cmpxchg16b %1; sete %0"
+                         : "=q"(swapped), "+m"(wide), "+a"(low), "+d"(high)
+                         : "b"(low + 1), "c"(high - 1)
+                         : "memory");
+        } while (!swapped);
+    }
+    done[cpu][0] = 1;
+}
+
+static void count(unsigned cpus)
+{
+    u32 all = cpus * ADDITIONS;
+
+    cpu_task = add_up;
+    start_cpus(cpus);
+    add_up(0);
+    for (unsigned cpu = 1; cpu < cpus; cpu++)
+        while (!done[cpu][0])
+            pause();
+    if (counter != all || *(u32 *)(split + 62) != all || *(u32 *)(split + 4094) != all ||
+        wide[0] != all || wide[1] != 0ull - all)
+        forbidden("locked counters");
+}
+
+void locked2(void)
+{
+    count(2);
+}
+
+void locked4(void)
+{
+    count(4);
+}
+
+/* ---- Code that another CPU changes ------------------------------------------------------------------- */
+
+static u8 *const changing = (u8 *)0xa00000;
 
 /* One CPU runs a function whose immediate the other changes; it never sees but an old or a new value,
  * and the new one after it was told. */
@@ -182,7 +283,7 @@ static u32 call_changing(void)
     return value;
 }
 
-static void second_runs_code(void)
+static void runs_code(unsigned cpu)
 {
     u32 last = 0;
 
@@ -196,21 +297,21 @@ static void second_runs_code(void)
             forbidden("cross-modifying code");
         last = value;
     }
-    l.done = 1;
+    done[cpu][0] = 1;
 }
 
 void cross_modify(void)
 {
     changing[0x00] = 0xb8;
     changing[0x05] = 0xc3;
-    second_cpu_task = second_runs_code;
-    start_second_cpu();
+    cpu_task = runs_code;
+    start_cpus(2);
     for (u32 i = 1; i < 100000; i++) {
         asm volatile("movl %0, (%1)" : : "r"(i), "r"(changing + 1) : "memory");
         promised = i;
     }
     stop = 1;
-    while (!l.done)
+    while (!done[1][0])
         pause();
 }
 
@@ -218,13 +319,13 @@ void cross_modify(void)
  * store of the other may reach the old page. */
 static volatile u32 acknowledged;
 
-static void second_writes(void)
+static void writes(unsigned cpu)
 {
     volatile u32 *page = (volatile u32 *)0x1000000; /* 2 MiB that move */
 
     asm volatile("cli");
     while (!stop) {
-        u32 order = l.go;
+        u32 order = go;
 
         if (acknowledged != order) {
             asm volatile("invlpg (%0)" : : "r"(page) : "memory");
@@ -233,21 +334,21 @@ static void second_writes(void)
         for (u32 i = 0; i < 64; i++)
             page[i * 16] = order;
     }
-    l.done = 1;
+    done[cpu][0] = 1;
 }
 
 void shootdown(void)
 {
     volatile u64 *entry = tables + 1024 + 8;
 
-    second_cpu_task = second_writes;
-    start_second_cpu();
+    cpu_task = writes;
+    start_cpus(2);
     for (u32 i = 1; i < 20000; i++) {
         u64 target = i & 1 ? 0x1200000 : 0x1400000, other = i & 1 ? 0x1400000 : 0x1200000;
 
         *entry = target | 0x83;
         asm volatile("invlpg (%0)" : : "r"(0x1000000ull) : "memory");
-        l.go = i;
+        go = i;
         while (acknowledged != i)
             pause();
         *(volatile u32 *)other = 0;
@@ -257,6 +358,6 @@ void shootdown(void)
             forbidden("TLB shootdown");
     }
     stop = 1;
-    while (!l.done)
+    while (!done[1][0])
         pause();
 }

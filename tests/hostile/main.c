@@ -15,8 +15,8 @@ extern char trap_stack_top[], trampoline[], trampoline_end[];
 
 volatile u64 guard_ip, interrupts, traps;
 volatile bool attempting;
-void (*second_cpu_task)(void);
-static volatile u32 second_alive;
+void (*cpu_task)(unsigned cpu);
+static u32 alive;
 static struct gate idt[256] __attribute__((aligned(16)));
 static u8 tss[104];
 static u64 rng;
@@ -112,7 +112,7 @@ void lapic_timer(u32 count)
     lapic_write(0x380, count);
 }
 
-void start_second_cpu(void)
+void start_cpus(unsigned count)
 {
     volatile u8 *to = (volatile u8 *)0x8000;
 
@@ -121,19 +121,19 @@ void start_second_cpu(void)
     lapic_write(0xf0, 0x1ff);
     lapic_write(0x300, 0xc4500);
     lapic_write(0x300, 0xc4608);
-    while (!second_alive)
+    while (__atomic_load_n(&alive, __ATOMIC_SEQ_CST) + 1 < count)
         pause();
 }
 
-void second_cpu(void)
+void other_cpu(unsigned cpu)
 {
     struct pointer idtr = {sizeof idt - 1, (u64)idt};
 
     asm volatile("lidt %0" : : "m"(idtr));
     lapic_write(0xf0, 0x1ff);
-    second_alive = 1;
-    if (second_cpu_task)
-        second_cpu_task();
+    __atomic_fetch_add(&alive, 1, __ATOMIC_SEQ_CST);
+    if (cpu_task)
+        cpu_task(cpu);
 }
 
 static bool same(const char *a, const char **b)

@@ -171,7 +171,7 @@ static void storm(void)
 {
     outb(0x21, 0xff); /* the 8259's vectors would look like exceptions */
     outb(0xa1, 0xff);
-    start_second_cpu();
+    start_cpus(2);
     for (unsigned pin = 0; pin < 24; pin++) {
         *(volatile u32 *)0xfec00000 = 0x10 + pin * 2;
         *(volatile u32 *)0xfec00010 = 0x8041 + pin % 8; /* level */
@@ -431,7 +431,10 @@ static void bytes_kernel(void)
     run_bytes(false, 4000);
 }
 
-void litmus(void);
+void litmus2(void);
+void litmus4(void);
+void locked2(void);
+void locked4(void);
 void cross_modify(void);
 void shootdown(void);
 
@@ -449,7 +452,10 @@ const struct scenario scenarios[] = {
     {"control-registers", control_registers},
     {"bytes-user", bytes_user},
     {"bytes-kernel", bytes_kernel},
-    {"litmus", litmus},
+    {"litmus", litmus2},
+    {"litmus4", litmus4},
+    {"locked", locked2},
+    {"locked4", locked4},
     {"cross-modify", cross_modify},
     {"shootdown", shootdown},
     {0, 0},

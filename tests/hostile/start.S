@@ -1,6 +1,6 @@
 /*
  * A Multiboot kernel's way to 64-bit code: 4 GiB mapped one to one with 2-MiB pages, interrupt entries
- * that build a struct frame, and a second CPU's way from its SIPI.
+ * that build a struct frame, and the other CPUs' way from their SIPI.
  */
         .section .start, "ax", @progbits
         .code32
@@ -63,8 +63,13 @@ to_long:
 3:      cli
         hlt
         jmp     3b
-2:      mov     $ap_stack_top, %rsp
-        call    second_cpu
+2:      mov     $1, %edi                /* the CPU's number */
+        lock xadd %edi, ap_count
+        inc     %edi
+        mov     %edi, %eax
+        shl     $13, %eax
+        lea     ap_stacks(%rax), %rsp
+        call    other_cpu
         jmp     3b
 
 /* Copied to 0x8000: real mode to 32-bit code. */
@@ -215,9 +220,9 @@ entry_table:
 tables: .skip   6 * 4096
         .skip   16384
 stack_top:
-        .skip   8192
-ap_stack_top:
+ap_stacks: .skip 3 * 8192
         .skip   16384
 trap_stack_top:
 attempt_sp: .skip 8
+ap_count: .skip 4
         .section .note.GNU-stack, "", @progbits

@@ -152,14 +152,14 @@ void lift_prefetchw(struct x86_lift *l)
     (void)l;
 }
 
-/* A hypervisor may intercept PAUSE. With REX.B it is an exchange with r8, whatever the prefix. */
+/* A VMCS may intercept PAUSE. With REX.B it is an exchange with r8, whatever the prefix. */
 void lift_pause(struct x86_lift *l)
 {
     if (l->in->rex & 1) {
         lift_xchg(l);
         return;
     }
-    if (l->mode & X86_MODE_NONROOT)
+    if (l->mode & (X86_MODE_NONROOT | X86_MODE_PAUSE))
         LIFT_CALL(l, IR_VOID, intercept, ir_const(l->u, IR_I64, X86_REASON_PAUSE),
                   ir_const(l->u, IR_I64, l->next - l->offset), IR_NONE, IR_NONE);
 }

@@ -82,7 +82,7 @@ void x86_update_mode(struct x86_cpu *cpu)
     u32 mode = segment_mode(cpu) | fpu_mode(cpu);
 
     mode |= (u32)cpu->cpl << X86_MODE_CPL_SHIFT;
-    mode |= cpu->common.mode & X86_MODE_NONROOT;
+    mode |= cpu->common.mode & (X86_MODE_NONROOT | X86_MODE_PAUSE);
     if (x86_protected(cpu))
         mode |= X86_MODE_PE;
     if (x86_vm86(cpu))
