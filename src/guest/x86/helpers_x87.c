@@ -66,13 +66,25 @@ static void begin(struct x86_cpu *cpu)
     cpu->fcs = cpu->seg[X86_CS].selector;
 }
 
+/* FOP is that of the last instruction with an unmasked exception (SDM vol. 1 8.1.9.1). */
+static void note_opcode(struct x86_cpu *cpu)
+{
+    struct x86_insn in;
+
+    if (x86_decode_at_lip(cpu, &in))
+        cpu->fop = (u16)((in.opcode & 7u) << 8 | in.modrm);
+}
+
 /* Takes over an operation's flags; its condition bits in @mask replace the old ones. Answers the
  * unmasked ones among its exceptions. */
 static unsigned finish(struct x86_cpu *cpu, u16 status, unsigned mask)
 {
     cpu->fsw = (u16)((cpu->fsw & ~mask) | (status & (mask | 0x7f)));
     summarize(cpu);
-    return status & ~cpu->fcw & 0x3f;
+    status &= (u16)(~cpu->fcw & 0x3f);
+    if (status)
+        note_opcode(cpu);
+    return status;
 }
 
 /* Stack fault: C1 says which kind. True if masked: the instruction goes on with the indefinite

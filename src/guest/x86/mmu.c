@@ -390,10 +390,19 @@ static void note_watched(struct x86_cpu *cpu, u64 gva, enum guest_access access,
 
 /* --- The walk as others see it --- */
 
+/* A breakpoint on the instruction comes before what its fetch meets (SDM vol. 3 table 7-2). */
+static void fetch_fails(struct x86_cpu *cpu)
+{
+    if (cpu->common.mode & X86_MODE_DR)
+        x86_code_breakpoint(cpu);
+}
+
 /* A stack access outside the canonical range is #SS(0), any other #GP(0). */
 static void raise_non_canonical(struct x86_cpu *cpu, u64 gva, enum guest_access access)
 {
-    if (access != GUEST_FETCH && x86_access_is_stack(cpu, gva))
+    if (access == GUEST_FETCH)
+        fetch_fails(cpu);
+    else if (x86_access_is_stack(cpu, gva))
         x86_raise_error(cpu, X86_SS_FAULT, 0);
     x86_raise_error(cpu, X86_GP, 0);
 }
@@ -409,6 +418,8 @@ static NORETURN void raise_fault(struct walk *walk, bool implicit)
     struct x86_memory_operand m;
     struct guest_page page;
 
+    if (walk->access == GUEST_FETCH)
+        fetch_fails(cpu);
     if (implicit || walk->access == GUEST_FETCH || !x86_find_memory_operand(cpu, walk->gva, &m))
         x86_raise_pf(cpu, walk->gva, walk->error);
     if (m.outside)

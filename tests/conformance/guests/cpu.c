@@ -143,7 +143,19 @@ static void math_error(void)
     static const u16 control = 0x37b; /* zero divide unmasked */
 
     asm volatile("fninit; fldcw %0; fld1; fldz" : : "m"(control));
-    EXPECT(TRAPS("fdivrp; fwait", :), 16);
+    static u8 image[512] __attribute__((aligned(16)));
+    word ip;
+
+    EXPECT(TRAPS("mov $8f, %0; 8: fdivrp; fxsave %1; fwait", : "=r"(ip), "=m"(image)), 16);
+    EXPECT(*(u32 *)(image + 8), (u32)ip);
+    EXPECT(*(u16 *)(image + 6), 0x6f9); /* the opcode DE F9 */
+    EXPECT(*(u16 *)(image + 2) & 0x8084, 0x8084);
+    /* Loading state makes ES and B what flags and masks say. */
+    image[0] |= 4;
+    asm volatile("fxrstor %0; fxsave %0; fninit" : "+m"(image));
+    EXPECT(*(u16 *)(image + 2) & 0x8084, 4);
+    image[0] &= (u8)~4;
+    EXPECT(TRAPS("fxrstor %0; fwait", : : "m"(image)), 16);
     asm volatile("fninit");
 }
 

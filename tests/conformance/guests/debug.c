@@ -395,6 +395,29 @@ static void io_breakpoints(void)
     write_cr4(read_cr4() & ~8ul);
 }
 
+#ifdef __x86_64__
+/* Before the fault of a fetch. */
+static void unmapped_code(void)
+{
+    volatile u64 *directory = (volatile u64 *)(word)(TABLES_GPA + 0x2000);
+    u64 own = directory[4];
+    word there = 4ul << 21;
+
+    directory[4] = 0;
+    invlpg((void *)there);
+    begin(0);
+    write_dr0(there);
+    write_dr7(0x402);
+    handlers[1] = NULL;
+    EXPECT(TRAPS("jmp *%0", : : "r"(there)), 1);
+    EXPECT(fault.ip, there);
+    end();
+    EXPECT(TRAPS("jmp *%0", : : "r"(there)), 14);
+    EXPECT(fault.cr2, there);
+    directory[4] = own;
+}
+#endif
+
 /* DR7.GD, DR4 and DR5, and bits that are fixed. */
 static void registers(void)
 {
@@ -441,5 +464,8 @@ void guest_main(void)
     resume_flag();
     data_breakpoints();
     io_breakpoints();
+#ifdef __x86_64__
+    unmapped_code();
+#endif
     registers();
 }
