@@ -29,11 +29,12 @@ bool vmx_page_address(const struct x86_cpu *cpu, u64 address)
     return !(address & 0xfff) && !(address & ~cpu->phys_mask);
 }
 
-static bool allowed(const struct vmcs *v, enum vmx_control_word word)
+static bool allowed(const struct x86_cpu *cpu, const struct vmcs *v, enum vmx_control_word word)
 {
+    const struct vmx_cpu *vmx = vmx_of(cpu);
     u32 value = (u32)vmx_control_get(v, word);
 
-    return !(~value & vmx_allowed0(word)) && !(value & ~vmx_allowed1(word));
+    return !(~value & vmx->allowed0[word]) && !(value & ~vmx->allowed1[word]);
 }
 
 /* An area of @count 16-byte entries. */
@@ -59,9 +60,9 @@ static bool check_execution(const struct x86_cpu *cpu, const struct vmcs *v)
     bool tpr_shadow = vmx_proc(v, (u32)VMX_C_use_tpr_shadow);
     bool vid = vmx_proc2(v, VMX_C_virtual_interrupt_delivery);
 
-    CHECK(allowed(v, VMX_PIN));
-    CHECK(allowed(v, VMX_PROC));
-    CHECK(!vmx_proc(v, (u32)VMX_C_activate_secondary_controls) || allowed(v, VMX_PROC2));
+    CHECK(allowed(cpu, v, VMX_PIN));
+    CHECK(allowed(cpu, v, VMX_PROC));
+    CHECK(!vmx_proc(v, (u32)VMX_C_activate_secondary_controls) || allowed(cpu, v, VMX_PROC2));
     CHECK(v->cr3_target_count <= 4);
     CHECK(!vmx_proc(v, (u32)VMX_C_use_io_bitmaps) || vmx_page_address(cpu, v->io_bitmap_a_address));
     CHECK(!vmx_proc(v, (u32)VMX_C_use_io_bitmaps) || vmx_page_address(cpu, v->io_bitmap_b_address));
@@ -123,7 +124,7 @@ static bool check_secondary(const struct x86_cpu *cpu, const struct vmcs *v)
 /* 27.2.1.2 VM-exit control fields. */
 static bool check_exit(const struct x86_cpu *cpu, const struct vmcs *v)
 {
-    CHECK(allowed(v, VMX_EXIT));
+    CHECK(allowed(cpu, v, VMX_EXIT));
     CHECK(vmx_pin(v, VMX_C_activate_vmx_preemption_timer) ||
           !vmx_exit_control(v, VMX_C_exit_save_preemption_timer));
     CHECK(msr_area(cpu, v->vm_exit_msr_store_address, v->vm_exit_msr_store_count));
@@ -145,7 +146,7 @@ static bool check_injection(const struct x86_cpu *cpu, const struct vmcs *v)
     if (!(info & VMX_INTR_VALID))
         return true;
     CHECK(type != 1 && (type != 7 || vmx_proc(v, VMX_C_monitor_trap_flag) ||
-                        vmx_allowed1(VMX_PROC) & VMX_C_monitor_trap_flag));
+                        vmx_of(cpu)->allowed1[VMX_PROC] & VMX_C_monitor_trap_flag));
     CHECK(type != 2 || vector == 2);
     CHECK(type != 3 || vector <= 31);
     CHECK(type != 7 || vector == 0);
@@ -160,7 +161,7 @@ static bool check_injection(const struct x86_cpu *cpu, const struct vmcs *v)
 /* 27.2.1.3 VM-entry control fields. */
 static bool check_entry(const struct x86_cpu *cpu, const struct vmcs *v)
 {
-    CHECK(allowed(v, VMX_ENTRY));
+    CHECK(allowed(cpu, v, VMX_ENTRY));
     if (!check_injection(cpu, v))
         return false;
     CHECK(msr_area(cpu, v->vm_entry_msr_load_address, v->vm_entry_msr_load_count));

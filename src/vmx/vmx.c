@@ -20,6 +20,10 @@ void vmx_init(struct vmx_cpu *vmx)
     vmx->current = vmx->exit_to = &vmx->root;
     vmx->nested.outer = &vmx->root;
     vmx->current_pointer = VMX_NO_POINTER;
+    for (enum vmx_control_word word = VMX_PIN; word < VMX_CONTROL_WORDS; word++) {
+        vmx->allowed0[word] = vmx_allowed0(word);
+        vmx->allowed1[word] = vmx_allowed1(word);
+    }
     vmcs->pin_based_controls = vmx_allowed0(VMX_PIN) | VMX_C_external_interrupt_exiting;
     vmcs->primary_processor_based_controls =
         (u32)(vmx_allowed0(VMX_PROC) | VMX_C_use_tsc_offsetting | VMX_C_hlt_exiting |

@@ -132,6 +132,7 @@ struct vmx_cpu {
     struct vmx_level *exit_to;   /* who gets the exit in cpu->vmexit */
     struct x86_event delivering; /* event whose delivery is under way: IDT-vectoring information */
     u64 exits[VMX_REASONS];
+    u32 allowed0[VMX_CONTROL_WORDS], allowed1[VMX_CONTROL_WORDS]; /* asked at every VM entry */
     const struct x86_hooks *hooks, *hooks_ept; /* the engine's, without and with second_level */
 
     /* VMX operation of the guest (nested.h). */

@@ -594,60 +594,6 @@ static void task_switches(void)
     EXPECT(GET(vm_exit_interruption_error_code), 0x38);
 }
 
-GUEST(code_tasks, ".code32; ljmp $0x28, $0; lcall $0x30, $0; int $0x40; iret; ljmp $0x38, $0;"
-                  ".code64");
-/* Code segment, data, an LDT for a hole, two TSSs that can be switched to, one that is not there. */
-static void task_switches(void)
-{
-    u64 *table = (u64 *)pages[4], *idt = (u64 *)pages[5];
-    u64 tss_at = (u64)pages[6];
-
-    begin("26.4.2 task switches", code_tasks);
-    table[1] = 0x00cf9b000000ffff;
-    table[2] = 0x00cf93000000ffff;
-    table[5] = 0x67 | (tss_at & 0xffffff) << 16 | 0x89ull << 40;
-    table[6] = 0x85ull << 40 | 0x28 << 16; /* a task gate */
-    table[7] = 0x67 | (tss_at & 0xffffff) << 16 | 0x09ull << 40;
-    memset(idt, 0, 4096);
-    idt[0x40] = 0x85ull << 40 | 0x28 << 16;
-    PROC2(C_enable_ept | C_unrestricted_guest);
-    PUT(exception_bitmap, 1 << 11);
-    PUT(vm_entry_controls, GET(vm_entry_controls) & ~(u64)C_entry_ia32e_mode_guest);
-    PUT(guest_ia32_efer, 0);
-    PUT(guest_cr0, 0x31);
-    PUT(guest_cr4, 1 << 13);
-    PUT(guest_cs_access_rights, 0xc09b);
-    PUT(guest_cs_limit, 0xffffffff);
-    PUT(guest_gdtr_base, (u64)table);
-    PUT(guest_gdtr_limit, 0x3f);
-    PUT(guest_idtr_base, (u64)idt);
-    PUT(guest_idtr_limit, 0x7ff);
-    *(u16 *)GET(guest_tr_base) = 0x28; /* the back link */
-    EXPECT(run(), 9);
-    EXPECT(GET(exit_qualification), 0x28 | 2u << 30);
-    EXPECT(GET(vm_exit_instruction_length), 7);
-    EXPECT(GET(idt_vectoring_information) >> 31, 0);
-    EXPECT(table[5] >> 40 & 0xff, 0x89); /* nothing has been switched */
-    skip();
-    EXPECT(run(), 9);
-    EXPECT(GET(exit_qualification), 0x28);
-    skip();
-    EXPECT(run(), 9);
-    EXPECT(GET(exit_qualification), 0x28 | 3u << 30);
-    EXPECT(GET(idt_vectoring_information), 0x80000440);
-    EXPECT(GET(vm_exit_instruction_length), 2);
-    skip();
-    PUT(guest_rflags, 0x4002); /* NT; a return wants a busy TSS */
-    table[5] |= 2ull << 40;
-    EXPECT(run(), 9);
-    EXPECT(GET(exit_qualification), 0x28 | 1u << 30);
-    EXPECT(GET(vm_exit_instruction_length), 1);
-    skip();
-    EXPECT(run(), 0); /* the checks come first */
-    EXPECT(GET(vm_exit_interruption_information) & 0xff, 11);
-    EXPECT(GET(vm_exit_interruption_error_code), 0x38);
-}
-
 static void vmfail(void)
 {
     u64 odd = 8, far = 1ull << 51, wild = (u64)pages[0], ok[2] = {0, 0};
@@ -698,7 +644,6 @@ unsigned test_exits(void)
         nmi,
         shadowing,
         real_mode,
-        task_switches,
         task_switches,
         vmfail,
     };

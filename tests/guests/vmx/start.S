@@ -127,7 +127,7 @@ unblock_nmis:
 9:  ret
 
     .data
-    .balign 16
+    .balign 4096 /* not on a page with code, where stores are slow */
     .globl gdt, table, tss
 gdt:
     .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
