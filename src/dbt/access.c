@@ -34,6 +34,16 @@ static void leave_if_own_code(struct guest_cpu *cpu, const struct slow_page *to,
     }
 }
 
+/* A store is done. A helper's may have changed what follows the helper's instruction in its block,
+ * and where that is nobody knows: the CPU leaves at the next look at the request word. */
+static void code_written(struct guest_cpu *cpu, const struct slow_page *to, unsigned bytes)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+
+    if (to->code && page_written(dc->dbt, to->gpa, bytes) && !dc->site)
+        dbt_request(cpu, GUEST_REQ_JUMPS);
+}
+
 static void page_load(struct guest_cpu *cpu, const struct slow_page *from, void *buf,
                       unsigned bytes)
 {
@@ -62,8 +72,7 @@ static void page_store(struct guest_cpu *cpu, const struct slow_page *to, const 
         __atomic_store_n((u16 *)to->hva, *(const u16 *)buf, __ATOMIC_RELAXED);
     else
         memcpy(to->hva, buf, bytes);
-    if (to->code)
-        page_written(dbt_cpu(cpu)->dbt, to->gpa, bytes);
+    code_written(cpu, to, bytes);
 }
 
 static void slow_load(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes, bool implicit)
@@ -257,10 +266,9 @@ static u64 atomic_exclusive(struct guest_cpu *cpu, u64 gva, enum ir_op op, unsig
     if (head < bytes)
         memcpy(page[1].hva, (u8 *)&value + head, bytes - head);
     exclusive_end(dc->dbt, dc);
-    if (page[0].code)
-        page_written(dc->dbt, page[0].gpa, head);
-    if (head < bytes && page[1].code)
-        page_written(dc->dbt, page[1].gpa, bytes - head);
+    code_written(cpu, &page[0], head);
+    if (head < bytes)
+        code_written(cpu, &page[1], bytes - head);
     return old;
 }
 
@@ -280,8 +288,7 @@ static u64 atomic(struct guest_cpu *cpu, u64 gva, enum ir_op op, unsigned bytes,
         return atomic_exclusive(cpu, gva, op, bytes, operand, desired);
     leave_if_own_code(cpu, &page, bytes);
     old = access_atomic_on(page.hva, op, bytes, operand, desired);
-    if (page.code)
-        page_written(dbt_cpu(cpu)->dbt, page.gpa, bytes);
+    code_written(cpu, &page, bytes);
     return old;
 }
 
@@ -306,8 +313,7 @@ static bool cas128(struct guest_cpu *cpu, u64 gva, u64 expected[2], const u64 de
         now = (u128)device[1] << 64 | device[0];
         page_store(cpu, &page, now == old ? desired : device, 16);
     }
-    if (page.code)
-        page_written(dbt_cpu(cpu)->dbt, page.gpa, 16);
+    code_written(cpu, &page, 16);
     expected[0] = (u64)now;
     expected[1] = (u64)(now >> 64);
     return now == old;

@@ -166,6 +166,7 @@ static void forget_jumps(struct dbt *dbt, struct block *block)
     for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
         if (dbt->cpus[i])
             atomic_store(&dbt->cpus[i]->drop_jumps, true);
+    dbt->must_leave = true;
 }
 
 void block_invalidate(struct dbt *dbt, struct block *block)

@@ -249,8 +249,10 @@ void dbt_fault_write(struct guest_cpu *cpu, const void *ucontext, u64 gva)
     bool own = cpu->leave && o.block && o.block != &dc->step_block && (o.site || !o.translated) &&
                !cpu->insn_limit && !dc->smc_step && page_touches(o.block, gva, len < 16 ? len : 16);
 
-    page_drop_range(dc->dbt, page, page);
-    dc->dbt->config.protect(dc->dbt->config.opaque, page, false);
+    if (!page_drop_range(dc->dbt, page, page)) /* another thread was faster, or it never was code */
+        dc->dbt->config.protect(dc->dbt->config.opaque, page, false);
+    else if (!o.translated) /* a helper may have changed what follows its instruction */
+        dbt_request(cpu, GUEST_REQ_JUMPS);
     if (!own)
         return;
     dc->smc_step = true;

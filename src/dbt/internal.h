@@ -64,6 +64,7 @@ struct code_page {
     u64 gpa;
     u64 granules; /* bit n: bytes 64n..64n+63 hold translated instructions */
     struct block *blocks;
+    unsigned idle; /* stores since it had a block */
     struct code_page *hash_next;
 };
 
@@ -156,6 +157,7 @@ struct dbt {
     u8 *_Atomic *code_map; /* direct mode: page_protect's bytes, in leaves by address */
     int fork_fd;           /* the child's code cache, between fork_prepare and its end */
 
+    bool must_leave;        /* a block went that vCPUs may still run, or find; under lock */
     struct dbt_stats stats; /* under lock */
 };
 
@@ -199,10 +201,11 @@ void page_add_block(struct dbt *dbt, struct block *block);    /* lock held */
 void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
 /* Does a store to [gpa, gpa+len), within a page, change code of @block? */
 bool page_touches(const struct block *block, u64 gpa, u64 len);
-/* [gpa, gpa+len), within a page, was written: the blocks made from it go. */
-void page_written(struct dbt *dbt, u64 gpa, u64 len);
-/* All blocks made from pages that [first, last] touches go. */
-void page_drop_range(struct dbt *dbt, u64 first, u64 last);
+/* [gpa, gpa+len), within a page, was written: the blocks made from it go. False: there were none. */
+bool page_written(struct dbt *dbt, u64 gpa, u64 len);
+/* All blocks made from pages that [first, last] touches go; the pages may be written then. False:
+ * there was no such page. */
+bool page_drop_range(struct dbt *dbt, u64 first, u64 last);
 void pages_free(struct dbt *dbt);
 
 /* tlb.c */

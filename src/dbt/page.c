@@ -12,6 +12,9 @@
 
 #define PAGE_HASH_BITS 12
 #define GRANULE 64
+/* So many stores in a row without code to run: it was code. Giving up earlier, each time that a
+ * program rewrites its code, would mean to search all soft TLBs each time when it runs. */
+#define IDLE_STORES 16
 
 static struct code_page **bucket(struct dbt *dbt, u64 page)
 {
@@ -111,6 +114,7 @@ static bool add_to_page(struct dbt *dbt, struct block *block, u64 page, unsigned
     }
     block->page_next[which] = p->blocks;
     p->blocks = block;
+    p->idle = 0;
     p->granules |= granules(block, page);
     return true;
 }
@@ -194,7 +198,9 @@ static void drop_page(struct dbt *dbt, struct code_page *p)
     free(p);
 }
 
-static void drop_all_jumps(struct dbt *dbt)
+/* All vCPUs leave translated code for a moment, and those whose jump cache may lead to dead blocks
+ * drop it. Seldom: mostly nothing leads to a dead block any more. */
+static void ask_to_leave(struct dbt *dbt)
 {
     pthread_mutex_lock(&dbt->cpus_lock);
     for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
@@ -203,27 +209,37 @@ static void drop_all_jumps(struct dbt *dbt)
     pthread_mutex_unlock(&dbt->cpus_lock);
 }
 
-void page_written(struct dbt *dbt, u64 gpa, u64 len)
+static bool take_must_leave(struct dbt *dbt)
+{
+    bool must = dbt->must_leave;
+
+    dbt->must_leave = false;
+    return must;
+}
+
+bool page_written(struct dbt *dbt, u64 gpa, u64 len)
 {
     u64 invalidated;
     struct code_page *p;
-    bool dropped = false;
+    bool leave, dropped;
 
     pthread_mutex_lock(&dbt->lock);
     invalidated = dbt->stats.invalidated;
     p = find_page(dbt, align_down(gpa, MEM_PAGE_SIZE));
     if (p) {
-        dropped = p->granules & touched(gpa, len);
-        if (dropped)
+        if (p->granules & touched(gpa, len))
             drop_blocks(dbt, p, touched(gpa, len));
-        if (!p->blocks)
+        if (!p->blocks && ++p->idle > IDLE_STORES)
             drop_page(dbt, p);
     }
     trace_emit(SMC, smc, -1, .gpa = gpa, .bytes = len,
                .dropped = dbt->stats.invalidated - invalidated);
+    dropped = dbt->stats.invalidated != invalidated;
+    leave = take_must_leave(dbt);
     pthread_mutex_unlock(&dbt->lock);
-    if (dropped)
-        drop_all_jumps(dbt);
+    if (leave)
+        ask_to_leave(dbt);
+    return dropped;
 }
 
 static bool drop_whole(struct dbt *dbt, struct code_page *p)
@@ -235,9 +251,9 @@ static bool drop_whole(struct dbt *dbt, struct code_page *p)
     return true;
 }
 
-void page_drop_range(struct dbt *dbt, u64 first, u64 last)
+bool page_drop_range(struct dbt *dbt, u64 first, u64 last)
 {
-    bool dropped = false;
+    bool dropped = false, leave;
 
     first = align_down(first, MEM_PAGE_SIZE);
     pthread_mutex_lock(&dbt->lock);
@@ -257,9 +273,11 @@ void page_drop_range(struct dbt *dbt, u64 first, u64 last)
             }
         }
     }
+    leave = take_must_leave(dbt);
     pthread_mutex_unlock(&dbt->lock);
-    if (dropped)
-        drop_all_jumps(dbt);
+    if (leave)
+        ask_to_leave(dbt);
+    return dropped;
 }
 
 void pages_free(struct dbt *dbt)
