@@ -82,20 +82,50 @@ static bool ignored(const struct isa_case *c, unsigned at)
     return ISA_DATA + at - c->ignored_at < c->ignored_bytes;
 }
 
-/* The first byte of memory that differs, -1 if none. */
-static int data_differs(const struct isa_case *c, const u8 *a, const u8 *b)
+void isa_note_data(const struct isa_case *c, u8 *data, struct isa_result *r)
 {
-    if (!memcmp(a, b, ISA_DATA_SIZE))
+    u64 at = c->patch_at ? c->patch_at - ISA_DATA : 0, patched;
+
+    memcpy(&patched, data + at, 8);
+    r->changed = c->patch_at && patched != c->patch;
+    if (c->patch_at)
+        memcpy(data + at, isa_pattern + at, 8);
+    r->changed |= memcmp(data, isa_pattern, ISA_WRITABLE) != 0;
+    if (!r->changed)
+        return;
+    memcpy(r->data, data, ISA_WRITABLE);
+    if (c->patch_at)
+        memcpy(r->data + at, &patched, 8);
+    memcpy(data, isa_pattern, ISA_WRITABLE);
+}
+
+/* The first byte of memory that differs, -1 if none; what each has there. */
+static int data_differs(const struct isa_case *c, const struct isa_result *a,
+                        const struct isa_result *b, u8 *in_a, u8 *in_b)
+{
+    u8 initial[ISA_WRITABLE];
+    const u8 *x = a->changed ? a->data : initial, *y = b->changed ? b->data : initial;
+
+    if (!a->changed && !b->changed)
         return -1;
-    for (unsigned i = 0; i < ISA_DATA_SIZE; i++)
-        if (a[i] != b[i] && !ignored(c, i))
-            return (int)i;
+    if (!a->changed || !b->changed)
+        isa_initial_data(c, initial);
+    if (!memcmp(x, y, ISA_WRITABLE))
+        return -1;
+    for (unsigned i = 0; i < ISA_WRITABLE; i++) {
+        if (x[i] == y[i] || ignored(c, i))
+            continue;
+        *in_a = x[i];
+        *in_b = y[i];
+        return (int)i;
+    }
     return -1;
 }
 
 bool isa_same(const struct isa_case *c, const struct isa_result *a, const struct isa_result *b)
 {
     u64 flags = FLAGS_COMPARED & ~c->undefined;
+    u8 x, y;
 
     if (a->vector != X86_BP)
         flags &= ~c->fault_undefined;
@@ -103,7 +133,7 @@ bool isa_same(const struct isa_case *c, const struct isa_result *a, const struct
            (a->vector != X86_PF || same_address(c, a->address, b->address)) &&
            !((a->out.rflags ^ b->out.rflags) & flags) &&
            !memcmp(a->out.gpr, b->out.gpr, sizeof(a->out.gpr)) &&
-           data_differs(c, a->data, b->data) < 0 && fx_differs(c, &a->out, &b->out) < 0;
+           data_differs(c, a, b, &x, &y) < 0 && fx_differs(c, &a->out, &b->out) < 0;
 }
 
 static void print_flags(const char *what, u64 flags)
@@ -176,6 +206,7 @@ void isa_print_difference(const struct isa_case *c, const struct isa_result *hos
                           const struct isa_result *ours)
 {
     int fx = fx_differs(c, &host->out, &ours->out), at;
+    u8 x, y;
 
     if (host->vector != ours->vector || !same_error(host, ours))
         fprintf(stderr, "  vector: host %u error %x, ours %u error %x\n", host->vector, host->error,
@@ -196,10 +227,9 @@ void isa_print_difference(const struct isa_case *c, const struct isa_result *hos
         fprintf(stderr, "  %-3s %016" PRIx64 " host %016" PRIx64 " ours %016" PRIx64 "%s\n",
                 names64[i], c->in.gpr[i], host->out.gpr[i], ours->out.gpr[i],
                 host->out.gpr[i] == ours->out.gpr[i] ? "" : "  <--");
-    at = data_differs(c, host->data, ours->data);
+    at = data_differs(c, host, ours, &x, &y);
     if (at >= 0)
-        fprintf(stderr, "  memory at %llx: host %02x ours %02x\n", ISA_DATA + (unsigned)at,
-                host->data[at], ours->data[at]);
+        fprintf(stderr, "  memory at %llx: host %02x ours %02x\n", ISA_DATA + (unsigned)at, x, y);
     if (fx >= 0)
         print_fx(c, host, ours);
     if (c->patch_at)

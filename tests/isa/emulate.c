@@ -176,11 +176,11 @@ void isa_emulate(struct isa_emulator *e, const struct isa_case *cases, unsigned 
 
     for (unsigned i = 0; i < count; i++)
         isa_place(&cases[i], e->ram.hva);
+    memcpy(data, isa_pattern, ISA_DATA_SIZE);
     mem_wrote(e->mem, 0, ISA_CODE_SIZE);
     for (unsigned i = 0; i < count; i++) {
         const struct isa_case *c = &cases[i];
 
-        memcpy(data, isa_pattern, ISA_DATA_SIZE);
         if (c->patch_at)
             memcpy(data + (c->patch_at - ISA_DATA), &c->patch, 8);
         set_mode(&e->cpu, c->bits);
@@ -189,6 +189,6 @@ void isa_emulate(struct isa_emulator *e, const struct isa_case *cases, unsigned 
         x86_update_mmu(&e->cpu);
         results[i].died = false;
         run(e, &results[i]);
-        memcpy(results[i].data, data, ISA_DATA_SIZE);
+        isa_note_data(c, data, &results[i]);
     }
 }

@@ -524,10 +524,14 @@ static bool is(const struct x86_insn *in, const char *name)
     return !strcmp(in->row->name, name);
 }
 
-/* Branches go to INT3s of their own slot; now and then to where no code is or can be. */
+/* Branches go to INT3s of their own slot; now and then to where no code is or can be. Of a CALL it is the
+ * CPU's choice (SDM vol. 3 table 6-2) what comes first, that or a fault of the push. */
 static u64 destination(const struct isa_case *c)
 {
-    switch (isa_random(24)) {
+    u64 stack = c->in.gpr[X86_RSP] + isa_data_base(c) - ISA_DATA;
+    bool pushes = stack >= 8 && stack <= ISA_WRITABLE;
+
+    switch (pushes || strcmp(c->row->name, "call") != 0 ? isa_random(24) : 2) {
     case 0:
         return c->bits == 64 ? wild_address(64, 1 + isa_random(4000)) : ISA_CODE16_LIMIT + 1;
     case 1:

@@ -79,9 +79,10 @@ struct isa_result {
     bool died; /* no state: the instruction hung or killed its process */
     struct isa_state out;
     u8 vector;
-    u32 error;   /* its error code, if it has one */
-    u64 address; /* #PF */
-    u8 data[ISA_DATA_SIZE];
+    u32 error;    /* its error code, if it has one */
+    u64 address;  /* #PF */
+    bool changed; /* memory: @data is what was written to, else all is as it was */
+    u8 data[ISA_WRITABLE];
 };
 
 static inline u64 isa_slot(unsigned number)
@@ -124,11 +125,23 @@ bool isa_generate_sequence(struct isa_sequence *s, unsigned bits, unsigned lengt
 /* Writes @s->text, again after items were left out. */
 bool isa_assemble(struct isa_sequence *s);
 
-/* native.c: runs cases on the host CPU in a child process. */
+/* The writable part of memory before the case. */
+static inline void isa_initial_data(const struct isa_case *c, u8 data[ISA_WRITABLE])
+{
+    memcpy(data, isa_pattern, ISA_WRITABLE);
+    if (c->patch_at)
+        memcpy(data + (c->patch_at - ISA_DATA), &c->patch, 8);
+}
+
+/* What both worlds do after a case, which began with isa_initial_data in @data: notes what memory
+ * became, and makes it the pattern again. */
+void isa_note_data(const struct isa_case *c, u8 *data, struct isa_result *r);
+
+/* native.c: runs cases on the host CPU in a child process. The results hold until the next run. */
 struct isa_native;
 struct isa_native *isa_native_create(void);
-void isa_native_run(struct isa_native *native, const struct isa_case *cases, unsigned count,
-                    struct isa_result *results);
+const struct isa_result *isa_native_run(struct isa_native *native, const struct isa_case *cases,
+                                        unsigned count);
 void isa_native_destroy(struct isa_native *native);
 
 /* emulate.c: runs them on ours. With @dump each stage of what is translated goes to stderr. */

@@ -35,7 +35,8 @@ struct run {
     struct isa_emulator *emulator[2]; /* interpreter, translator */
     struct isa_case cases[ISA_BATCH];
     unsigned count;
-    struct isa_result host[ISA_BATCH], ours[ISA_BATCH];
+    const struct isa_result *host; /* of the batch, until a single case is run */
+    struct isa_result ours[ISA_BATCH];
     u64 done, failures, died;
     unsigned reports, kept;
     u64 ended;                   /* sequences without an exception */
@@ -53,7 +54,7 @@ static unsigned bits_index(unsigned bits)
 
 static bool differs(struct run *run, const struct isa_case *c, unsigned e)
 {
-    isa_native_run(run->native, c, 1, &run->host1);
+    run->host1 = *isa_native_run(run->native, c, 1);
     if (run->host1.died)
         return false;
     isa_emulate(run->emulator[e], c, 1, &run->ours1);
@@ -148,6 +149,7 @@ static void compare(struct run *run, unsigned e)
         run->host1 = run->host[i];
         run->ours1 = run->ours[i];
         report(run, c, e);
+        run->host = isa_native_run(run->native, run->cases, run->count);
     }
 }
 
@@ -155,7 +157,7 @@ static void flush(struct run *run)
 {
     if (!run->count)
         return;
-    isa_native_run(run->native, run->cases, run->count, run->host);
+    run->host = isa_native_run(run->native, run->cases, run->count);
     for (unsigned i = 0; i < run->count; i++) {
         const struct isa_case *c = &run->cases[i];
         struct covered *covered = &run->covered[c->row - x86_rows];
@@ -361,7 +363,7 @@ static void test_sequences(struct run *run, struct isa_sequence *sequences, unsi
             if (isa_generate_sequence(s, bits, length, slot, run->count))
                 run->cases[run->count++] = s->c;
         }
-        isa_native_run(run->native, run->cases, run->count, run->host);
+        run->host = isa_native_run(run->native, run->cases, run->count);
         for (unsigned i = 0; i < run->count; i++) {
             const struct isa_case *c = &run->cases[i];
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -26,8 +27,12 @@ enum { LDT_CODE16, LDT_DATA16 };
 struct isa_native { /* shared with the child */
     struct isa_case cases[ISA_BATCH];
     struct isa_result results[ISA_BATCH];
+    u8 pattern[ISA_DATA_SIZE];
     unsigned first, count;
     volatile int current; /* -1 before the first */
+    /* The child lives on from batch to batch: a byte for each there, a byte back when it is done. */
+    int socket[2]; /* ours, the child's */
+    pid_t child;   /* 0: none */
 };
 
 /* The handler has no argument of its own. */
@@ -52,7 +57,7 @@ static void note(const ucontext_t *uc, struct isa_result *r)
     r->error = (u32)g[REG_ERR];
     r->address = (u64)g[REG_CR2];
     memcpy(r->out.fx, uc->uc_mcontext.fpregs, ISA_FX);
-    memcpy(r->data, (void *)ISA_DATA, ISA_DATA_SIZE);
+    isa_note_data(&shared->cases[shared->current], (u8 *)ISA_DATA, r);
     r->died = false;
 }
 
@@ -76,9 +81,31 @@ static void load(ucontext_t *uc, const struct isa_case *c)
     memcpy(&magic, fx + 464, 4);
     if (magic == XSTATE_MAGIC)
         *(u64 *)(fx + 512) |= 3;
-    memcpy((void *)ISA_DATA, isa_pattern, ISA_WRITABLE);
     if (c->patch_at)
         memcpy((void *)c->patch_at, &c->patch, 8);
+}
+
+static void set_memory(void)
+{
+    const size_t fixed = ISA_DATA_SIZE - ISA_WRITABLE;
+
+    memcpy(isa_pattern, shared->pattern, ISA_DATA_SIZE);
+    mprotect((void *)(ISA_DATA + ISA_WRITABLE), fixed, PROT_READ | PROT_WRITE);
+    memcpy((void *)ISA_DATA, isa_pattern, ISA_DATA_SIZE);
+    mprotect((void *)(ISA_DATA + ISA_WRITABLE), fixed, PROT_READ);
+}
+
+static void next_batch(void)
+{
+    char byte = 0;
+
+    alarm(0);
+    if (write(shared->socket[1], &byte, 1) != 1 || read(shared->socket[1], &byte, 1) != 1)
+        _exit(0);
+    alarm(3);
+    if (memcmp(isa_pattern, shared->pattern, ISA_DATA_SIZE) != 0)
+        set_memory();
+    shared->current = (int)shared->first;
 }
 
 static void on_signal(int number, siginfo_t *info, void *context)
@@ -94,7 +121,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
     else
         shared->current = (int)shared->first - 1;
     if ((unsigned)++shared->current == shared->count)
-        _exit(0);
+        next_batch();
     load(uc, &shared->cases[shared->current]);
 }
 
@@ -125,15 +152,17 @@ static NORETURN void child(void)
         sigaction(numbers[i], &sa, NULL);
     make_segment(LDT_CODE16, ISA_CODE, ISA_CODE16_LIMIT, MODIFY_LDT_CONTENTS_CODE);
     make_segment(LDT_DATA16, ISA_DATA, ISA_DATA_SIZE - 1, MODIFY_LDT_CONTENTS_DATA);
+    close(shared->socket[0]);
+    set_memory();
     alarm(3);
     raise(SIGTRAP);
     _exit(1);
 }
 
-static void *map_at(u64 address, size_t size, int protection)
+static void *map_at(u64 address, size_t size, int protection, int sharing)
 {
     void *p = mmap((void *)address, size, protection,
-                   MAP_PRIVATE | MAP_ANONYMOUS | (address ? MAP_FIXED_NOREPLACE : 0), -1, 0);
+                   sharing | MAP_ANONYMOUS | (address ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 
     if (p == MAP_FAILED) {
         perror("mmap");
@@ -144,52 +173,79 @@ static void *map_at(u64 address, size_t size, int protection)
 
 struct isa_native *isa_native_create(void)
 {
-    struct isa_native *native =
-        mmap(NULL, sizeof(*native), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct isa_native *native = map_at(0, sizeof(*native), PROT_READ | PROT_WRITE, MAP_SHARED);
 
-    if (native == MAP_FAILED) {
-        perror("mmap");
-        exit(1);
-    }
-    map_at(ISA_CODE, ISA_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
-    map_at(ISA_DATA, ISA_DATA_SIZE, PROT_READ | PROT_WRITE);
+    map_at(ISA_CODE, ISA_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED);
+    map_at(ISA_DATA, ISA_DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
     return native;
 }
 
-void isa_native_run(struct isa_native *native, const struct isa_case *cases, unsigned count,
-                    struct isa_result *results)
+static void start_child(struct isa_native *native)
+{
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, native->socket)) {
+        perror("socketpair");
+        exit(1);
+    }
+    native->child = fork();
+    if (native->child < 0) {
+        perror("fork");
+        exit(1);
+    }
+    if (!native->child)
+        child();
+    close(native->socket[1]);
+}
+
+/* It ends by itself when its socket is closed. */
+static int end_child(struct isa_native *native)
+{
+    int status = 0;
+
+    close(native->socket[0]);
+    waitpid(native->child, &status, 0);
+    native->child = 0;
+    return status;
+}
+
+/* From case native->first on; false if the child died of one. */
+static bool run_batch(struct isa_native *native)
+{
+    char byte = 0;
+
+    native->current = -1;
+    if (!native->child)
+        start_child(native);
+    else if (write(native->socket[0], &byte, 1) != 1)
+        return false;
+    return read(native->socket[0], &byte, 1) == 1;
+}
+
+const struct isa_result *isa_native_run(struct isa_native *native, const struct isa_case *cases,
+                                        unsigned count)
 {
     memcpy(native->cases, cases, count * sizeof(*cases));
     for (unsigned i = 0; i < count; i++)
         isa_place(&cases[i], (u8 *)ISA_CODE);
-    mprotect((void *)(ISA_DATA + ISA_WRITABLE), ISA_DATA_SIZE - ISA_WRITABLE,
-             PROT_READ | PROT_WRITE);
-    memcpy((void *)ISA_DATA, isa_pattern, ISA_DATA_SIZE);
-    mprotect((void *)(ISA_DATA + ISA_WRITABLE), ISA_DATA_SIZE - ISA_WRITABLE, PROT_READ);
+    memcpy(native->pattern, isa_pattern, ISA_DATA_SIZE);
     native->count = count;
     shared = native;
-    for (native->first = 0; native->first < count;) {
-        int status;
-        pid_t pid;
+    native->first = 0;
+    while (native->first < count && !run_batch(native)) {
+        int status = end_child(native);
 
-        native->current = -1;
-        pid = fork();
-        if (!pid)
-            child();
-        waitpid(pid, &status, 0);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-            break;
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+        if (native->current < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 2))
             exit(1);
         /* Go on behind the case that did it. */
         native->results[native->current].died = true;
         native->first = (unsigned)native->current + 1;
     }
-    memcpy(results, native->results, count * sizeof(*results));
+    return native->results;
 }
 
 void isa_native_destroy(struct isa_native *native)
 {
+    if (native->child)
+        end_child(native);
     munmap(native, sizeof(*native));
     munmap((void *)ISA_CODE, ISA_CODE_SIZE);
     munmap((void *)ISA_DATA, ISA_DATA_SIZE);
