@@ -280,7 +280,9 @@ EXEC(insn)
 
 EXEC(poll)
 {
-    return *m->run->request ? leave(m, IR_LEFT_EXIT, IR_EXIT_REQUEST) : in + 1;
+    return __atomic_load_n(m->run->request, __ATOMIC_RELAXED)
+               ? leave(m, IR_LEFT_EXIT, IR_EXIT_REQUEST)
+               : in + 1;
 }
 
 EXEC(goto)
