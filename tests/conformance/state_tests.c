@@ -536,6 +536,7 @@ void regs_reach_the_guest(void **state)
                             .rdx = 77};
     struct kvm_sregs sregs;
     struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80};
+    struct kvm_xsave xsave;
 
     (void)state;
     host_load(host, LOAD_GPA, code, sizeof code);
@@ -545,6 +546,11 @@ void regs_reach_the_guest(void **state)
     CHECK_EQUAL(OPS(set_sregs)(vcpu, &sregs), 0);
     memset(fpu.xmm[0], 0xf0, 16);
     memset(fpu.xmm[1], 0x3c, 16);
+    /* KVM's set_fpu writes the registers of its XSAVE image but not XSTATE_BV, by which those of a vCPU
+     * that never ran are in their initial state. */
+    CHECK_EQUAL(OPS(get_xsave)(vcpu, &xsave), 0);
+    xsave.region[128] |= 3;
+    CHECK_EQUAL(OPS(set_xsave)(vcpu, &xsave), 0);
     CHECK_EQUAL(OPS(set_fpu)(vcpu, &fpu), 0);
     CHECK_EQUAL(OPS(set_regs)(vcpu, &regs), 0);
     CHECK_EQUAL(host_run_once(host), 0);

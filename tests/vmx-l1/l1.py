@@ -108,8 +108,7 @@ class Initramfs:
 
     def write(self, path, script):
         self.text("init", "#!/bin/sh\nexport PATH=/bin:/usr/sbin HOME=/\n"
-                  "mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n"
-                  "mount -t tmpfs tmp /tmp\n" + script +
+                  "mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n" + script +
                   "dmesg | grep -E 'Call Trace|BUG:|Oops|WARNING:' && echo L1: kernel complains\n"
                   "echo L1: end\npoweroff -f\n")
         self.archive.add("TRAILER!!!", 0)
@@ -200,7 +199,8 @@ def qemu(run):
 
 
 def conformance(run):
-    tests = os.path.join(os.path.dirname(os.path.realpath(run.triode)), "../../tests/conformance")
+    tests = os.path.abspath(os.path.join(os.path.dirname(os.path.realpath(run.triode)),
+                                         "../../tests/conformance"))
     if not os.path.exists(tests):
         tests = os.path.join(os.path.dirname(os.path.realpath(run.triode)), "tests/conformance")
     image = Initramfs()
@@ -208,8 +208,8 @@ def conformance(run):
     for name in os.listdir(tests):
         path = os.path.join(tests, name)
         if os.path.isfile(path):
-            (image.program if name == "conformance" else image.file)("tests/" + name, path)
-    text = run.boot("conformance", image, LOAD_KVM + "cd /tests; ./conformance kvm\n")
+            (image.program if name == "conformance" else image.file)(path.lstrip("/"), path)
+    text = run.boot("conformance", image, LOAD_KVM + f"{tests}/conformance kvm\n")
     run.want("conformance", text, r"PASSED")
     if re.search(r"FAILED", text):
         print("\n".join(line for line in text.splitlines() if "FAILED" in line))
