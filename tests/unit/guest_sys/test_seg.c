@@ -243,6 +243,61 @@ static void test_call_gate(void **state)
     assert_raises(f, x86_helper_far_jmp(cpu, SEL_TEST, 0, 4, 7), X86_GP, SEL_CODE0);
 }
 
+/* Of 16 bits: gate, TSS, stack and return, which keep the upper half of ESP where the stack is small. */
+static void test_call_gate16(void **state)
+{
+    struct fixture *f = *state;
+    struct x86_cpu *cpu = &f->cpu;
+
+    enter_protected(f);
+    set_descriptor(f, SEL_TSS, descriptor(0x83, 0, TSS_BASE, 0x2b));
+    cpu->seg[X86_TR] =
+        (struct x86_seg){.base = TSS_BASE, .limit = 0x2b, .access = 0x83, .selector = SEL_TSS};
+    set_descriptor(f, SEL_TEST + 8, descriptor(0x93, 0, 0, 0xffff)); /* a 16-bit stack */
+    *ram16(f, TSS_BASE + 2) = 0x7000;
+    *ram16(f, TSS_BASE + 4) = SEL_TEST + 8;
+    set_descriptor(f, SEL_TEST,
+                   0xffff000000005678 | (u64)SEL_CODE0 << 16 | 0xe4ull << 40 | 3ull << 32);
+    set_cpl(f, 3);
+    x86_set_rip(cpu, 0x1000);
+    cpu->gpr[X86_RSP] = 0x18000;
+    for (unsigned i = 0; i < 3; i++)
+        *ram16(f, 0x18000 + 2 * i) = (u16)(0xa0 + i);
+    assert_int_equal(TRY(f, x86_helper_far_call(cpu, SEL_TEST | 3, 0, 4, 7)), 0);
+    assert_int_equal(cpu->cpl, 0);
+    assert_int_equal(cpu->lip, 0x5678); /* 16 bits of offset */
+    assert_int_equal(cpu->seg[X86_SS].selector, SEL_TEST + 8);
+    assert_int_equal(cpu->gpr[X86_RSP] & 0xffff, 0x7000 - 14);
+    assert_int_equal(*ram16(f, 0x7000 - 2), SEL_DATA3);
+    assert_int_equal(*ram16(f, 0x7000 - 4), 0x8000);
+    assert_int_equal(*ram16(f, 0x7000 - 6), 0xa2);
+    assert_int_equal(*ram16(f, 0x7000 - 10), 0xa0);
+    assert_int_equal(*ram16(f, 0x7000 - 12), SEL_CODE3);
+    assert_int_equal(*ram16(f, 0x7000 - 14), 0x1007);
+    assert_int_equal(TRY(f, x86_helper_far_ret(cpu, 2, 6)), 0);
+    assert_int_equal(cpu->cpl, 3);
+    assert_int_equal(cpu->lip, 0x1007);
+    assert_int_equal(cpu->gpr[X86_RSP], 0x8006); /* the 16 bits that were pushed */
+
+    /* Not enough room on the new stack: #SS with its selector; no SS in the TSS: #TS. */
+    set_cpl(f, 3);
+    x86_set_rip(cpu, 0x1000);
+    cpu->gpr[X86_RSP] = 0x18000;
+    set_descriptor(f, SEL_TEST + 8, descriptor(0x93, 0, 0, 0x6ff1));
+    assert_raises(f, x86_helper_far_call(cpu, SEL_TEST | 3, 0, 4, 7), X86_SS_FAULT, SEL_TEST + 8);
+    *ram16(f, TSS_BASE + 4) = 0;
+    assert_raises(f, x86_helper_far_call(cpu, SEL_TEST | 3, 0, 4, 7), X86_TS, 0);
+    *ram16(f, TSS_BASE + 4) = SEL_DATA3;
+    assert_raises(f, x86_helper_far_call(cpu, SEL_TEST | 3, 0, 4, 7), X86_TS, SEL_DATA3 & ~3u);
+    set_descriptor(f, SEL_TEST + 8, descriptor(0x13, 0, 0, 0xffff));
+    *ram16(f, TSS_BASE + 4) = SEL_TEST + 8;
+    assert_raises(f, x86_helper_far_call(cpu, SEL_TEST | 3, 0, 4, 7), X86_SS_FAULT, SEL_TEST + 8);
+    cpu->seg[X86_TR].limit = 4;
+    assert_raises(f, x86_helper_far_call(cpu, SEL_TEST | 3, 0, 4, 7), X86_TS, SEL_TSS);
+    assert_int_equal(cpu->cpl, 3);
+    assert_int_equal(cpu->gpr[X86_RSP], 0x18000);
+}
+
 static void test_call_gate64(void **state)
 {
     struct fixture *f = *state;
@@ -541,11 +596,12 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_data_segments),  T(test_stack_segment), T(test_real_segments),   T(test_ldtr_tr),
-        T(test_inspection),     T(test_far_jump),      T(test_enter_protected), T(test_call_gate),
-        T(test_call_gate64),    T(test_iretq),         T(test_flag_privilege),  T(test_syscall),
-        T(test_sysenter),       T(test_io_permission), T(test_string_io),       T(test_umip),
-        T(test_segment_linear),
+        T(test_data_segments),   T(test_stack_segment), T(test_real_segments),
+        T(test_ldtr_tr),         T(test_inspection),    T(test_far_jump),
+        T(test_enter_protected), T(test_call_gate),     T(test_call_gate16),
+        T(test_call_gate64),     T(test_iretq),         T(test_flag_privilege),
+        T(test_syscall),         T(test_sysenter),      T(test_io_permission),
+        T(test_string_io),       T(test_umip),          T(test_segment_linear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
