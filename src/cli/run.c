@@ -373,6 +373,7 @@ static void handle_early_signals(void)
             sigaction(deadly[i], &action, NULL);
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a disk that may not grow is the guest's I/O error */
 }
 
 /* From now on signals are read from a descriptor, beside the machine's end. */

@@ -6,6 +6,6 @@
 #include "device/image.h"
 
 /* Makes @image drive 0 of channel 0 or 1; before the machine runs. It outlives the device. */
-void device_ide_set_disk(struct device *ide, unsigned channel, const struct disk_image *image);
+void device_ide_set_disk(struct device *ide, unsigned channel, struct disk_image *image);
 
 #endif

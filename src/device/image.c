@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 static int measure(struct disk_image *image, const char *path, struct err *err)
 {
     struct stat st;
@@ -114,14 +116,17 @@ int image_transfer(const struct disk_image *image, bool write, struct iovec *iov
     return 0;
 }
 
-int image_flush(const struct disk_image *image)
+int image_flush(struct disk_image *image)
 {
     if (image->read_only)
         return 0;
-    while (fdatasync(image->fd))
-        if (errno != EINTR)
-            return -errno;
-    return 0;
+    while (!image->lost && fdatasync(image->fd)) {
+        if (errno == EINTR)
+            continue;
+        image->lost = -errno;
+        log_warn("a disk cannot be flushed, and will not be trusted any more: %s", strerror(errno));
+    }
+    return image->lost;
 }
 
 int image_zero(const struct disk_image *image, u64 offset, u64 len, bool discard)

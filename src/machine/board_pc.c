@@ -100,7 +100,7 @@ static void lay_out_memory(struct machine *machine)
 }
 
 static int add_ide_disk(struct machine *machine, struct device *host, struct device **ide,
-                        unsigned *channel, const struct disk_image *image, struct err *err)
+                        unsigned *channel, struct disk_image *image, struct err *err)
 {
     int ret = 0;
 

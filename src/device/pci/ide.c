@@ -72,7 +72,7 @@ struct ide;
 
 struct channel {
     struct ide *ide;
-    const struct disk_image *image;
+    struct disk_image *image;
     unsigned line;
     struct device_timer work;
 };
@@ -778,7 +778,7 @@ static void loaded(struct device *dev)
     pci_unit_loaded(&ide->unit);
 }
 
-void device_ide_set_disk(struct device *dev, unsigned channel, const struct disk_image *image)
+void device_ide_set_disk(struct device *dev, unsigned channel, struct disk_image *image)
 {
     struct channel *c = &to_ide(dev)->channels[channel];
 

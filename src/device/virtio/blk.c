@@ -110,7 +110,7 @@ static u8 *take_last(struct iovec *pieces, unsigned count)
 
 static int transfer(struct virtio_blk *blk, bool write, u64 sector, bool through)
 {
-    const struct disk_image *image = blk->v.dev.image;
+    struct disk_image *image = blk->v.dev.image;
     struct virtio_chain *chain = &blk->chain;
     struct iovec *pieces = write ? chain->pieces : chain->pieces + chain->out;
     u64 bytes = write ? chain->out_bytes - sizeof(struct request) : chain->in_bytes - 1;
