@@ -34,14 +34,10 @@ static void leave_if_own_code(struct guest_cpu *cpu, const struct slow_page *to,
     }
 }
 
-/* A store is done. A helper's may have changed what follows the helper's instruction in its block,
- * and where that is nobody knows: the CPU leaves at the next look at the request word. */
 static void code_written(struct guest_cpu *cpu, const struct slow_page *to, unsigned bytes)
 {
-    struct dbt_cpu *dc = dbt_cpu(cpu);
-
-    if (to->code && page_written(dc->dbt, to->gpa, bytes) && !dc->site)
-        dbt_request(cpu, GUEST_REQ_JUMPS);
+    if (to->code)
+        page_written(dbt_cpu(cpu)->dbt, to->gpa, bytes);
 }
 
 static void page_load(struct guest_cpu *cpu, const struct slow_page *from, void *buf,
