@@ -2,12 +2,15 @@
 """Faults of the host: faults.py TEST TRIODE [FAILALLOC IMAGE]
 
 allocations  every allocation of start-up and translation fails once, and then all from it on
+program      every allocation of a run in user mode fails once
 cache        Linux boots with 1 MiB of room for code
 mappings     no mapping is ever writable and executable
 full         a trace to a full disk
-killed       SIGKILL leaves no file behind
+storm        signals without end, to a virtual machine and to a program
+killed       SIGKILL, to the process or to the thread of a vCPU, leaves nothing that hinders the next run
 """
 import concurrent.futures
+import ctypes
 import os
 import random
 import signal
@@ -17,11 +20,14 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../boot"))
-from guest import linux, need_guests, run  # noqa: E402
+from guest import GUESTS, linux, need_guests, run  # noqa: E402
 
 SURVIVED = 33
 # A failed allocation may end the run with: failure, usage (the kernel was not read), the engine's end.
 REFUSALS = {1, 2, 4}
+# Of a program: it was not started; no memory for its code was left. Or the program itself was told so.
+PROGRAM_ENDS = {1, 2, 126, 127, -signal.SIGKILL}
+BUSYBOX = os.path.join(GUESTS, "busybox")
 
 
 def fail(text):
@@ -29,19 +35,28 @@ def fail(text):
     sys.exit(1)
 
 
-def with_failure(triode, library, image, environment):
-    return subprocess.run(
-        [triode, "run", "--engine", "soft", "--kernel", image, "--append", "page-ends 1", "--mem", "32M",
-         "--code-cache", "1M", "--test-devices", "--serial", "none"],
-        env={**os.environ, "LD_PRELOAD": library, **environment}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
+def with_failure(command, library, environment):
+    return subprocess.run(command, env={**os.environ, "LD_PRELOAD": library, **environment},
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=120)
 
 
 def allocations(triode, library, image):
+    fail_each([triode, "run", "--engine", "soft", "--kernel", image, "--append", "page-ends 1", "--mem",
+               "32M", "--code-cache", "1M", "--test-devices", "--serial", "none"],
+              library, SURVIVED, REFUSALS)
+
+
+def program(triode, library):
+    fail_each([triode, "user", BUSYBOX, "sh", "-c", "exit 33"], library, SURVIVED, PROGRAM_ENDS)
+
+
+def fail_each(command, library, good, refusals):
+    """Each allocation of the command fails in turn, alone and with all that come after."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "count")
-        result = with_failure(triode, library, image, {"FAIL_COUNT": path})
-        if result.returncode != SURVIVED:
+        result = with_failure(command, library, {"FAIL_COUNT": path})
+        if result.returncode != good:
             fail(f"without a failure: status {result.returncode}\n{result.stderr.decode()}")
         with open(path, encoding="ascii") as file:
             count = int(file.read())
@@ -52,7 +67,7 @@ def allocations(triode, library, image):
 
     def one(job):
         number, everything = job
-        result = with_failure(triode, library, image, {"FAIL_AT": str(number), **everything})
+        result = with_failure(command, library, {"FAIL_AT": str(number), **everything})
         return number, everything, result
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -60,9 +75,9 @@ def allocations(triode, library, image):
         for number, everything, result in pool.map(one, jobs):
             text = result.stderr.decode(errors="replace")
             ends[result.returncode] = ends.get(result.returncode, 0) + 1
-            if result.returncode not in REFUSALS | {SURVIVED}:
+            if result.returncode not in refusals | {good}:
                 fail(f"allocation {number} {everything}: status {result.returncode}\n{text}")
-            if result.returncode != SURVIVED and "triode: " not in text and not everything:
+            if result.returncode in refusals and "triode: " not in text and not everything:
                 fail(f"allocation {number} {everything}: status {result.returncode}, no sentence")
     print(f"{len(numbers)} of {count} allocations failed alone and with all after them: {ends}")
 
@@ -130,22 +145,90 @@ def opened(pid):
     return found
 
 
+def storm(triode):
+    """Signals that mean nothing to Triode, as fast as they go, while Linux boots; those that a program
+    counts; then the one that ends the run, many times."""
+    child = subprocess.Popen([triode, *linux("quiet triode.poweroff", "--smp", "2")],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    sent = 0
+    time.sleep(0.2)  # handlers are in place
+    while child.poll() is None:
+        for number in (signal.SIGWINCH, signal.SIGCHLD, signal.SIGURG, signal.SIGCONT, signal.SIGPIPE):
+            child.send_signal(number)
+        if sent % 100 == 0:
+            child.send_signal(signal.SIGSTOP)
+            child.send_signal(signal.SIGCONT)
+        sent += 5
+        time.sleep(0.0005)
+    text = child.stdout.read()
+    if child.returncode or b"Triode guest ready" not in text or sent < 1000:
+        fail(f"status {child.returncode} after {sent} signals: {child.stderr.read()[-2000:]}")
+
+    script = "n=0; trap 'n=$((n+1))' USR1 USR2; echo ready; while [ $n -lt 300 ]; do :; done; echo $n"
+    child = subprocess.Popen([triode, "user", BUSYBOX, "sh", "-c", script], stdout=subprocess.PIPE)
+    if child.stdout.readline() != b"ready\n":
+        fail("the program did not start")
+    end = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < end:
+        child.send_signal(random.choice((signal.SIGUSR1, signal.SIGUSR2)))
+        time.sleep(0.0002)
+    if child.poll() is None or child.returncode or int(child.stdout.read()) < 300:
+        child.kill()
+        fail(f"a program under a storm of signals ended with {child.returncode}")
+
+    child = subprocess.Popen([triode, *linux("quiet", "--smp", "2")], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(0.5)
+    while child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+    if child.returncode not in (128 + signal.SIGTERM, -signal.SIGTERM):
+        fail(f"status {child.returncode} after SIGTERM")
+    print(f"booted under {sent} signals; a program counted its own; SIGTERM many times: "
+          f"status {child.returncode}")
+
+
+def vcpu_thread(pid, rng):
+    """The thread of some vCPU, or None before there is one."""
+    threads = []
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/comm", encoding="ascii") as file:
+            if file.read().startswith("triode-cpu"):
+                threads.append(int(tid))
+    return rng.choice(threads) if threads else None
+
+
 def killed(triode):
     rng = random.Random()
-    with tempfile.TemporaryDirectory() as folder:
+    libc = ctypes.CDLL(None, use_errno=True)
+    threads = 0
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as own:
+        disk, gdb = os.path.join(own, "disk"), os.path.join(own, "gdb")
+        with open(disk, "wb") as file:
+            file.truncate(1 << 20)
+        options = ["--smp", "2", "--disk", disk, "--gdb", f"unix:{gdb}"]
         for _ in range(12):
-            child = subprocess.Popen([triode, *linux("quiet", "--smp", "2")], cwd=folder,
+            child = subprocess.Popen([triode, *linux("quiet", *options)], cwd=folder,
                                      env={**os.environ, "TMPDIR": folder}, stdin=subprocess.DEVNULL,
                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(0.05 + rng.random() * 1.5)
-            files = opened(child.pid)
+            files = opened(child.pid) - {disk}
             with open(f"/proc/{child.pid}/task/{child.pid}/children", encoding="ascii") as file:
                 children = file.read()
-            child.send_signal(signal.SIGKILL)
-            child.wait()
+            thread = vcpu_thread(child.pid, rng) if rng.random() < 0.5 else None
+            if thread:
+                threads += 1
+                libc.syscall(234, child.pid, thread, signal.SIGKILL)  # tgkill
+            else:
+                child.send_signal(signal.SIGKILL)
+            if child.wait() != -signal.SIGKILL:
+                fail(f"status {child.returncode} instead of SIGKILL")
             if children.strip() or files or os.listdir(folder):
                 fail(f"left behind: {files} {os.listdir(folder)}, processes {children}")
-    print("12 times killed, nothing left")
+        # The image's lock and the debugger's socket are free again.
+        result = run(triode, linux("quiet triode.poweroff", *options), seconds=120)
+        if result.returncode or "Triode guest ready" not in result.stdout:
+            fail(f"after the last one: status {result.returncode}\n{result.stderr[-2000:]}")
+    print(f"12 times killed, {threads} of them by a vCPU's thread; nothing left, and the next one boots")
 
 
 def main():
@@ -154,7 +237,10 @@ def main():
         allocations(triode, *sys.argv[3:5])
         return
     need_guests()
-    {"cache": cache, "mappings": mappings, "full": full, "killed": killed}[test](
+    if test == "program":
+        program(triode, sys.argv[3])
+        return
+    {"cache": cache, "mappings": mappings, "full": full, "storm": storm, "killed": killed}[test](
         os.path.abspath(triode))
 
 
