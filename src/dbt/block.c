@@ -17,7 +17,8 @@ struct block *block_find(struct dbt *dbt, u64 gpa, u32 mode, u64 page2)
     struct block *b = atomic_load_explicit(&dbt->hash[hash_of(gpa, mode)], memory_order_acquire);
 
     while (b) {
-        if (b->gpa == gpa && b->mode == mode && (b->page2 == DBT_NO_PAGE || b->page2 == page2) &&
+        if (b->gpa == gpa && b->mode == mode &&
+            (b->page2 == DBT_NO_PAGE || b->region || b->page2 == page2) &&
             !atomic_load_explicit(&b->dead, memory_order_relaxed))
             return b;
         b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
@@ -29,7 +30,7 @@ struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode)
 {
     struct block *b = atomic_load_explicit(&dbt->hash[hash_of(gpa, mode)], memory_order_acquire);
 
-    while (b && (b->gpa != gpa || b->mode != mode || b->page2 == DBT_NO_PAGE ||
+    while (b && (b->gpa != gpa || b->mode != mode || b->page2 == DBT_NO_PAGE || b->region ||
                  atomic_load_explicit(&b->dead, memory_order_relaxed)))
         b = atomic_load_explicit(&b->hash_next, memory_order_acquire);
     return b;
@@ -68,7 +69,7 @@ struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code)
 
     pthread_mutex_lock(&dbt->lock);
     answer = block_find(dbt, block->gpa, block->mode, block->page2);
-    if (!answer || answer->page2 != block->page2) {
+    if (!answer || (answer->page2 != block->page2 && !answer->region)) {
         page_add_block(dbt, block);
         if (code_unchanged(dbt, block, code)) {
             atomic_store_explicit(&block->hash_next, atomic_load(head), memory_order_relaxed);
@@ -104,18 +105,26 @@ void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
     pthread_mutex_lock(&dbt->lock);
     from = cache_find(dbt, patch_addr);
     /* Only inside a page and a mode is the destination's identity certain, or by guest address. */
-    if (from && !from->dead && !to->dead && to->page2 == DBT_NO_PAGE && from->mode == to->mode &&
+    if (from && !from->dead && !to->dead && (to->page2 == DBT_NO_PAGE || to->region) &&
+        from->mode == to->mode &&
         (dbt->config.direct ||
          align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE))) {
         for (u32 i = 0; i < from->nlinks; i++) {
             struct dbt_link *link = &from->links[i];
 
-            if ((u64)from->code + link->host.patch != patch_addr || link->to)
+            if ((u64)from->code + link->host.patch != patch_addr)
                 continue;
+            if (link->to && !link->host.counter) /* another CPU was faster */
+                continue;
+            if (link->to)
+                unlink_jump(link);
             link->to = to;
             link->next = to->incoming;
             to->incoming = link;
-            host_patch_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
+            if (link->host.counter && *link->host.counter >= 0 && !to->region && !to->no_region)
+                host_count_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
+            else
+                host_patch_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
             dbt->stats.chained++;
         }
     }
@@ -133,6 +142,25 @@ static struct jump_entry *jump_named(struct dbt *dbt, u32 name)
     struct dbt_cpu *dc = dbt->cpus[name >> (DBT_JUMP_BITS + 1)];
 
     return dc ? &dc->jumps[name >> DBT_JUMP_BITS & 1][name & ((1u << DBT_JUMP_BITS) - 1)] : NULL;
+}
+
+bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr)
+{
+    struct block *from;
+    bool hot = false;
+
+    if (!dbt->counters)
+        return false;
+    pthread_mutex_lock(&dbt->lock);
+    from = cache_find(dbt, patch_addr);
+    for (u32 i = 0; from && i < from->nlinks; i++) {
+        const struct host_link *link = &from->links[i].host;
+
+        if ((u64)from->code + link->patch == patch_addr)
+            hot = link->counter && *link->counter < 0;
+    }
+    pthread_mutex_unlock(&dbt->lock);
+    return hot;
 }
 
 void block_remember_jump(struct block *block, struct dbt_cpu *dc, unsigned table, u32 index)
@@ -169,7 +197,8 @@ static void forget_jumps(struct dbt *dbt, struct block *block)
     dbt->must_leave = true;
 }
 
-void block_invalidate(struct dbt *dbt, struct block *block)
+/* Nobody finds @block any more, and no jump leads to it or away. */
+static void retire(struct dbt *dbt, struct block *block)
 {
     struct block *_Atomic *at = &dbt->hash[hash_of(block->gpa, block->mode)];
 
@@ -192,5 +221,42 @@ void block_invalidate(struct dbt *dbt, struct block *block)
             host_patch_link(block->code_rw, (u64)block->code, &block->links[i].host, 0);
             unlink_jump(&block->links[i]);
         }
+}
+
+void block_invalidate(struct dbt *dbt, struct block *block)
+{
+    retire(dbt, block);
+    if (block->region) /* it may go round and round without looking at its links */
+        dbt->must_leave = true;
     dbt->stats.invalidated++;
+}
+
+bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
+                   bool (*unchanged)(void *opaque), void *opaque)
+{
+    struct block *_Atomic *at = &dbt->hash[hash_of(block->gpa, block->mode)];
+    bool ok = false;
+
+    pthread_mutex_lock(&dbt->lock);
+    page_protect_locked(dbt, block->gpa);
+    if (block->page2 != DBT_NO_PAGE)
+        page_protect_locked(dbt, block->page2);
+    if (!atomic_load(&head->dead)) {
+        page_add_block(dbt, block);
+        ok = !atomic_load(&block->dead) && unchanged(opaque);
+        if (ok) {
+            retire(dbt, head);
+            atomic_store_explicit(&block->hash_next, atomic_load(at), memory_order_relaxed);
+            atomic_store_explicit(at, block, memory_order_release);
+            dbt->stats.blocks++;
+            dbt->stats.regions++;
+            dbt->stats.guest_insns += block->guest_insns;
+        } else {
+            page_remove_block(dbt, block);
+        }
+    }
+    if (!ok)
+        atomic_store(&block->dead, true);
+    pthread_mutex_unlock(&dbt->lock);
+    return ok;
 }

@@ -184,11 +184,13 @@ void cache_flush(struct dbt *dbt)
     dbt->next_chunk = dbt->first_chunk;
     arena_reset(&dbt->blocks);
     atomic_store(&dbt->kept_units, 0);
+    atomic_store(&dbt->counters_used, 0);
     dbt->stats.code_bytes = 0;
     dbt->stats.flushes++;
     for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
         if (dbt->cpus[i]) {
             dbt->cpus[i]->chunk = NULL;
+            dbt->cpus[i]->counters_next = dbt->cpus[i]->counters_end = 0;
             memset(dbt->cpus[i]->jumps, 0, sizeof(dbt->cpus[i]->jumps));
         }
     pthread_mutex_unlock(&dbt->lock);

@@ -27,6 +27,7 @@ struct dbt_config {
     u64 code_cache_bytes; /* 0: default; at least 1 MiB, at most 1 GiB */
     bool jit;             /* false: the IR interpreter runs the units */
     bool count_insns;
+    u32 hot; /* jumps back until a loop is compiled as a region; 0: default, ~0: never */
     u32 dump_stages;
     u64 dump_first, dump_last; /* linear addresses */
 
@@ -87,6 +88,7 @@ int dbt_fork_child(struct guest_cpu *cpu);
 
 struct dbt_stats {
     u64 blocks;      /* translated since start */
+    u64 regions;     /* loops among them that were compiled as one */
     u64 guest_insns; /* lifted into them */
     u64 code_bytes;  /* host code in use */
     u64 cache_bytes; /* size of the cache */

@@ -15,6 +15,9 @@
 #define DBT_MAX_BLOCK_CODE (48 * KiB) /* a step area for each CPU fits before the first chunk */
 #define DBT_MAX_INSNS 64              /* guest instructions a block */
 #define DBT_INSN_BYTES 16             /* longest instruction of any guest, rounded up */
+#define DBT_HOT 1024                  /* jumps back until a loop is compiled as a region */
+#define DBT_COUNTERS (1u << 20)       /* of jumps back */
+#define DBT_COUNTER_CHUNK 256         /* handed to one vCPU at a time */
 #define DBT_BLOCK_JUMPS 3             /* jump cache entries a block remembers */
 #define DBT_MAX_UNITS 100000          /* kept by the interpreter */
 #define DBT_HASH_BITS 16
@@ -42,11 +45,14 @@ struct block {
     u32 mode;
     atomic_bool dead;
     struct block *_Atomic hash_next;
-    u8 *code;   /* executable address */
-    u32 length; /* guest bytes */
+    u8 *code;       /* executable address */
+    bool region;    /* compiled from several blocks, in direct mode of any two pages */
+    bool no_region; /* jumps back here need not be counted */
+    u32 length;     /* guest bytes */
     u32 guest_insns;
-    u32 code_bytes; /* with sites */
-    u32 insn_bytes; /* without */
+    u64 granules[2]; /* the 64-byte pieces of its pages that hold its guest code */
+    u32 code_bytes;  /* with sites */
+    u32 insn_bytes;  /* without */
     u8 *code_rw;
     struct ir_unit *unit; /* without jit: what is interpreted */
     struct dbt_link *links;
@@ -119,7 +125,8 @@ struct dbt_cpu {
     struct chunk *chunk;
     u32 chunk_index;
     struct arena arena; /* for one translation */
-    u8 *step_rw;        /* where single instructions are compiled, never kept */
+    u32 counters_next, counters_end;
+    u8 *step_rw; /* where single instructions are compiled, never kept */
     u64 step_exec;
     struct block *running;      /* interpreter: the block being run */
     struct host_code step_code; /* direct mode: what is at step_exec, */
@@ -145,6 +152,8 @@ struct dbt {
     struct block *_Atomic *hash;
     struct code_page **pages;
     struct arena blocks;
+    s32 *counters; /* NULL: no regions */
+    atomic_uint counters_used;
     atomic_uint
         kept_units; /* without jit: units since the last flush, so that memory has a bound */
 
@@ -188,6 +197,11 @@ struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode);
  * memory no longer holds these bytes: translate again. */
 struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code);
 void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to);
+/* Has the jump at @patch_addr been taken so often that a region is due? */
+bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr);
+/* Publishes region @block in the place of @head, if @unchanged says yes with the lock held. */
+bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
+                   bool (*unchanged)(void *opaque), void *opaque);
 /* Entry @index of dc->jumps[@table] is about to lead to @block. */
 void block_remember_jump(struct block *block, struct dbt_cpu *dc, unsigned table, u32 index);
 void block_invalidate(struct dbt *dbt, struct block *block); /* lock held */
@@ -197,6 +211,8 @@ void block_invalidate(struct dbt *dbt, struct block *block); /* lock held */
 void page_protect(struct dbt *dbt, u64 gpa);
 /* The same with the lock held, which direct mode wants. */
 void page_protect_locked(struct dbt *dbt, u64 gpa);
+/* Granules of the page that [gpa, gpa+len), within a page, touches. */
+u64 page_granules(u64 gpa, u64 len);
 void page_add_block(struct dbt *dbt, struct block *block);    /* lock held */
 void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
 /* Does a store to [gpa, gpa+len), within a page, change code of @block? */
@@ -247,6 +263,20 @@ struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code);
 /* One instruction (or insn_limit), not kept: its code is at dc->step_exec, or *unit without jit. */
 u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit);
 void *translate_missed(void *state, u64 link, u64 from);
+/* Memory for a block and its links; zeroed. */
+struct block *translate_block_new(struct dbt *dbt, const struct host_code *code);
+/* The host's view for the next unit, with counters of its own. */
+struct host_abi translate_abi(struct dbt_cpu *dc);
+void translate_fill_block(struct block *block, u8 *rw, u64 exec, const struct host_code *code);
+/* Prints a stage, if that was asked for. */
+void translate_dump_unit(const struct dbt *dbt, u64 pc, u32 stage, const char *title,
+                         const struct ir_unit *unit);
+void translate_dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
+                         const struct host_code *code);
+
+/* region.c: a region around the loop that begins at @head, where the CPU is about to go on; NULL if
+ * there is none to be had. */
+struct block *region_translate(struct guest_cpu *cpu, struct block *head);
 
 /* direct.c: guest memory that is the host's. */
 extern const struct guest_memory direct_memory;

@@ -82,22 +82,23 @@ static void unprotect(struct dbt *dbt, u64 page)
         dbt->config.protect(dbt->config.opaque, page, false);
 }
 
+u64 page_granules(u64 gpa, u64 len)
+{
+    u64 page = align_down(gpa, MEM_PAGE_SIZE);
+
+    return mask_low((unsigned)((gpa + len - 1 - page) / GRANULE) + 1) &
+           ~mask_low((unsigned)((gpa - page) / GRANULE));
+}
+
+static unsigned which_page(const struct block *block, u64 page)
+{
+    return align_down(block->gpa, MEM_PAGE_SIZE) == page ? 0 : 1;
+}
+
 /* The part of @block's guest bytes that lies in @page, as granule bits. */
 static u64 granules(const struct block *block, u64 page)
 {
-    u64 first = block->gpa, last = block->gpa + block->length - 1;
-    u64 in_first = align_down(block->gpa, MEM_PAGE_SIZE) + MEM_PAGE_SIZE - block->gpa;
-
-    if (block->page2 != DBT_NO_PAGE) {
-        if (page == block->page2) {
-            first = page;
-            last = page + (block->length - in_first) - 1;
-        } else {
-            last = block->gpa + in_first - 1;
-        }
-    }
-    return mask_low((unsigned)((last - page) / GRANULE) + 1) &
-           ~mask_low((unsigned)((first - page) / GRANULE));
+    return block->granules[which_page(block, page)];
 }
 
 static bool add_to_page(struct dbt *dbt, struct block *block, u64 page, unsigned which)
@@ -117,11 +118,6 @@ static bool add_to_page(struct dbt *dbt, struct block *block, u64 page, unsigned
     p->idle = 0;
     p->granules |= granules(block, page);
     return true;
-}
-
-static unsigned which_page(const struct block *block, u64 page)
-{
-    return align_down(block->gpa, MEM_PAGE_SIZE) == page ? 0 : 1;
 }
 
 static void remove_from_page(struct dbt *dbt, struct block *block, u64 page)
@@ -156,22 +152,13 @@ void page_remove_block(struct dbt *dbt, struct block *block)
         remove_from_page(dbt, block, block->page2);
 }
 
-/* Granules of the page that [gpa, gpa+len) touches. */
-static u64 touched(u64 gpa, u64 len)
-{
-    u64 page = align_down(gpa, MEM_PAGE_SIZE);
-
-    return mask_low((unsigned)((gpa + len - 1 - page) / GRANULE) + 1) &
-           ~mask_low((unsigned)((gpa - page) / GRANULE));
-}
-
 bool page_touches(const struct block *block, u64 gpa, u64 len)
 {
     u64 page = align_down(gpa, MEM_PAGE_SIZE);
 
     if (align_down(block->gpa, MEM_PAGE_SIZE) != page && block->page2 != page)
         return false;
-    return granules(block, page) & touched(gpa, len);
+    return granules(block, page) & page_granules(gpa, len);
 }
 
 static void drop_blocks(struct dbt *dbt, struct code_page *p, u64 hit)
@@ -227,8 +214,8 @@ bool page_written(struct dbt *dbt, u64 gpa, u64 len)
     invalidated = dbt->stats.invalidated;
     p = find_page(dbt, align_down(gpa, MEM_PAGE_SIZE));
     if (p) {
-        if (p->granules & touched(gpa, len))
-            drop_blocks(dbt, p, touched(gpa, len));
+        if (p->granules & page_granules(gpa, len))
+            drop_blocks(dbt, p, page_granules(gpa, len));
         if (!p->blocks && ++p->idle > IDLE_STORES)
             drop_page(dbt, p);
     }

@@ -243,6 +243,8 @@ int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *er
     fill_abi(dbt);
     dbt->hash = calloc(1u << DBT_HASH_BITS, sizeof(*dbt->hash));
     dbt->pages = calloc(1u << 12, sizeof(*dbt->pages));
+    if (config->jit && config->hot != ~0u)
+        dbt->counters = calloc(DBT_COUNTERS, sizeof(*dbt->counters)); /* touched as they are used */
     ret = cache_create(dbt, err);
     if (!ret && config->direct)
         ret = direct_create(dbt);
@@ -280,6 +282,7 @@ void dbt_destroy(struct dbt *dbt)
     arena_free(&dbt->blocks);
     free((void *)dbt->hash);
     free(dbt->pages);
+    free(dbt->counters);
     pthread_cond_destroy(&dbt->cpus_cond);
     pthread_mutex_destroy(&dbt->cpus_lock);
     pthread_mutex_destroy(&dbt->lock);

@@ -127,8 +127,8 @@ static void dump_guest(struct guest_cpu *cpu, const struct source *src, u32 leng
     }
 }
 
-static void dump_unit(const struct dbt *dbt, u64 pc, u32 stage, const char *title,
-                      const struct ir_unit *unit)
+void translate_dump_unit(const struct dbt *dbt, u64 pc, u32 stage, const char *title,
+                         const struct ir_unit *unit)
 {
     if (!dumped(dbt, pc, stage))
         return;
@@ -183,14 +183,14 @@ static int lift_block(struct guest_cpu *cpu, struct ir_unit *unit, struct arena 
         return ret;
     if (dumped(dbt, src->pc, DBT_DUMP_GUEST))
         dump_guest(cpu, src, *length);
-    dump_unit(dbt, src->pc, DBT_DUMP_LIFT, "lifted", unit);
+    translate_dump_unit(dbt, src->pc, DBT_DUMP_LIFT, "lifted", unit);
     ret = opt_run(unit, OPT_QUICK);
-    dump_unit(dbt, src->pc, DBT_DUMP_OPT, "optimised", unit);
+    translate_dump_unit(dbt, src->pc, DBT_DUMP_OPT, "optimised", unit);
     return ret;
 }
 
-static void dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
-                      const struct host_code *code)
+void translate_dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
+                         const struct host_code *code)
 {
     if (!dumped(dbt, pc, DBT_DUMP_HOST))
         return;
@@ -209,11 +209,23 @@ static void *block_memory(struct dbt *dbt, size_t bytes)
     return p;
 }
 
-static struct block *make_block(struct guest_cpu *cpu, const struct source *src, u32 length,
-                                u32 nlinks)
+struct block *translate_block_new(struct dbt *dbt, const struct host_code *code)
 {
     struct block *block =
-        block_memory(dbt_cpu(cpu)->dbt, sizeof(*block) + nlinks * sizeof(struct dbt_link));
+        block_memory(dbt, sizeof(*block) + code->nlinks * sizeof(struct dbt_link));
+
+    if (!block)
+        return NULL;
+    block->nlinks = code->nlinks;
+    block->links = (struct dbt_link *)(block + 1);
+    return block;
+}
+
+static struct block *make_block(struct guest_cpu *cpu, const struct source *src, u32 length,
+                                const struct host_code *code)
+{
+    struct block *block = translate_block_new(dbt_cpu(cpu)->dbt, code);
+    u32 first = (u32)(MEM_PAGE_SIZE - (src->gpa & (MEM_PAGE_SIZE - 1)));
 
     if (!block)
         return NULL;
@@ -221,9 +233,48 @@ static struct block *make_block(struct guest_cpu *cpu, const struct source *src,
     block->page2 = src->page2;
     block->mode = cpu->mode;
     block->length = length;
-    block->nlinks = nlinks;
-    block->links = (struct dbt_link *)(block + 1);
+    if (src->page2 == DBT_NO_PAGE)
+        first = length;
+    else
+        block->granules[1] = page_granules(src->page2, length - first);
+    block->granules[0] = page_granules(src->gpa, first);
     return block;
+}
+
+void translate_fill_block(struct block *block, u8 *rw, u64 exec, const struct host_code *code)
+{
+    block->code = (u8 *)exec;
+    block->code_rw = rw;
+    block->code_bytes = (u32)code->total_bytes;
+    block->insn_bytes = (u32)code->code_bytes;
+    for (u32 i = 0; i < code->nlinks; i++) {
+        block->links[i].host = code->links[i];
+        block->links[i].from = block;
+    }
+}
+
+struct host_abi translate_abi(struct dbt_cpu *dc)
+{
+    struct dbt *dbt = dc->dbt;
+    struct host_abi abi = dbt->abi;
+    u32 hot = dbt->config.hot ? dbt->config.hot : DBT_HOT;
+
+    if (!dbt->counters)
+        return abi;
+    if (dc->counters_end - dc->counters_next < HOST_MAX_COUNTERS) {
+        u32 first = atomic_fetch_add(&dbt->counters_used, DBT_COUNTER_CHUNK);
+
+        if (first > DBT_COUNTERS - DBT_COUNTER_CHUNK) { /* what is translated now stays cold */
+            atomic_store(&dbt->counters_used, DBT_COUNTERS);
+            return abi;
+        }
+        dc->counters_next = first;
+        dc->counters_end = first + DBT_COUNTER_CHUNK;
+    }
+    abi.counters = &dbt->counters[dc->counters_next];
+    for (u32 i = 0; i < HOST_MAX_COUNTERS; i++)
+        abi.counters[i] = (s32)(hot < INT32_MAX ? hot : INT32_MAX) - 1;
+    return abi;
 }
 
 /* Compiles into the CPU's chunk; lifts less when the unit is more than the host back end takes. */
@@ -231,6 +282,7 @@ static struct block *compile_block(struct guest_cpu *cpu, struct source *src, u3
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     struct dbt *dbt = dc->dbt;
+    struct host_abi abi = translate_abi(dc);
     u32 max_insns = DBT_MAX_INSNS;
     struct host_code code;
     struct ir_unit unit;
@@ -247,28 +299,22 @@ static struct block *compile_block(struct guest_cpu *cpu, struct source *src, u3
         if (*ret)
             return NULL;
         memset(&code, 0, sizeof(code));
-        *ret = host_compile(&unit, &dbt->abi, rw, exec, DBT_MAX_BLOCK_CODE, &code);
+        *ret = host_compile(&unit, &abi, rw, exec, DBT_MAX_BLOCK_CODE, &code);
         if ((*ret != -ENOSPC && *ret != -E2BIG) || max_insns == 1)
             break;
         max_insns = max_insns > 8 ? max_insns / 4 : 1;
     }
     if (*ret)
         return NULL;
-    dump_host(dbt, src->pc, rw, exec, &code);
-    block = make_block(cpu, src, *length, code.nlinks);
+    translate_dump_host(dbt, src->pc, rw, exec, &code);
+    block = make_block(cpu, src, *length, &code);
     if (!block) {
         *ret = -ENOMEM;
         return NULL;
     }
     block->guest_insns = unit.guest_insns;
-    block->code = (u8 *)exec;
-    block->code_rw = rw;
-    block->code_bytes = (u32)code.total_bytes;
-    block->insn_bytes = (u32)code.code_bytes;
-    for (u32 i = 0; i < code.nlinks; i++) {
-        block->links[i].host = code.links[i];
-        block->links[i].from = block;
-    }
+    translate_fill_block(block, rw, exec, &code);
+    dc->counters_next += code.ncounters;
     cache_commit(dc, block, code.total_bytes);
     return block;
 }
@@ -291,7 +337,7 @@ static struct block *keep_unit(struct guest_cpu *cpu, struct source *src, u32 *l
         return NULL;
     insts = unit.ninsts * sizeof(*unit.insts);
     blocks = unit.nblocks * sizeof(*unit.blocks);
-    block = make_block(cpu, src, *length, 0);
+    block = make_block(cpu, src, *length, &(struct host_code){.nlinks = 0});
     memory = block_memory(dc->dbt, sizeof(*kept) + insts + blocks);
     if (!block || !memory) {
         *ret = -ENOMEM;
@@ -435,7 +481,7 @@ static u32 step(struct guest_cpu *cpu, struct ir_unit *unit)
         return 0;
     ret = host_compile(unit, &dbt->abi, dc->step_rw, dc->step_exec, DBT_MAX_BLOCK_CODE, &code);
     if (!ret)
-        dump_host(dbt, src.pc, dc->step_rw, dc->step_exec, &code);
+        translate_dump_host(dbt, src.pc, dc->step_rw, dc->step_exec, &code);
     note_step(dc, &src, length, &code);
     return ret ? DBT_EXIT_NOMEM : 0;
 }
@@ -455,8 +501,8 @@ u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
 void *translate_missed(void *state, u64 link, u64 from)
 {
     struct guest_cpu *cpu = state;
+    struct block *block, *region = NULL;
     u32 exit_code;
-    struct block *block;
 
     if (!link && cpu->ops->jumped)
         cpu->ops->jumped(cpu, from);
@@ -466,7 +512,17 @@ void *translate_missed(void *state, u64 link, u64 from)
     block = translate_lookup(cpu, &exit_code);
     if (!block)
         return NULL; /* the run loop asks again and gets the same answer */
-    if (link)
-        block_chain(dbt_cpu(cpu)->dbt, link, block);
+    if (!link)
+        return block->code;
+    if (!block->region && !block->no_region && block_jump_is_hot(dbt_cpu(cpu)->dbt, link)) {
+        atomic_store_explicit(&dbt_cpu(cpu)->translating, true, memory_order_relaxed);
+        region = region_translate(cpu, block);
+        atomic_store_explicit(&dbt_cpu(cpu)->translating, false, memory_order_relaxed);
+        if (region)
+            block = region;
+        else
+            block->no_region = true;
+    }
+    block_chain(dbt_cpu(cpu)->dbt, link, block);
     return block->code;
 }

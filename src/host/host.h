@@ -51,8 +51,13 @@ struct host_link {
     u32 patch;    /* offset in code of the 4-byte-aligned rel32 to overwrite atomically */
     u32 unlinked; /* offset in code that the rel32 leads to when not chained */
     s64 offset;   /* guest destination: base + offset */
+    /* A jump backwards that is counted: */
+    u32 counting; /* offset of code that counts down, then goes on by */
+    u32 onward;   /* this rel32; at less than 0 it goes where an unlinked jump goes */
+    s32 *counter; /* NULL: not counted */
 };
-#define HOST_MAX_LINKS 8
+#define HOST_MAX_LINKS 40
+#define HOST_MAX_COUNTERS 2
 #define HOST_JUMP_HASH_SHIFT 11
 
 /* Where the jump cache of 1 << @bits entries keeps @gva. */
@@ -76,6 +81,8 @@ struct host_abi {
     u64 direct_base;   /* HOST_MEMORY_DIRECT: host address of guest address 0 */
     bool direct_pages; /* true: a goto to any offset may be chained; false: only in the page */
     bool count_insns;
+    s32 *
+        counters; /* HOST_MAX_COUNTERS for jumps backwards of the next unit; NULL: they do not count */
     /* Made by host_make_thunks: code addresses (in the executable mapping) of the thunks, and what
      * the host CPU can do beyond the baseline. */
     u64 thunk_site;         /* call'ed by slow paths and side exits with a host_site behind */
@@ -115,7 +122,7 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
 struct host_code {
     size_t code_bytes; /* instructions; then aligned sites; total is what was used of the buffer */
     size_t total_bytes;
-    u32 nlinks;
+    u32 nlinks, ncounters;
     struct host_link links[HOST_MAX_LINKS];
 };
 
@@ -158,6 +165,9 @@ struct host_frame *host_fault_frame(const void *ucontext);
 /* Points the link's jump at @to (an executable address), or back when @to is 0. Atomic against CPUs
  * that execute it. @code_rw/@code_exec: the unit's code in its two mappings. */
 void host_patch_link(u8 *code_rw, u64 code_exec, const struct host_link *link, u64 to);
+
+/* The same for a jump that has a counter: it counts on its way to @to. */
+void host_count_link(u8 *code_rw, u64 code_exec, const struct host_link *link, u64 to);
 
 /* The host's floating-point environment: enter with the guest's rounding mode and all exceptions
  * masked, leave with the sticky flags. In x86 MXCSR format. */

@@ -269,6 +269,24 @@ static int check_call(const struct verifier *v, ir_ref ref)
     return 0;
 }
 
+/* Is the slot put at the beginning of @block, before anybody can look? */
+static bool is_put_first(const struct verifier *v, u32 block, u64 slot, unsigned bytes)
+{
+    const struct ir_unit *unit = v->unit;
+
+    for (const struct ir_inst *in = &unit->insts[unit->blocks[block].first];; in++) {
+        bool put = in->op == IR_put || in->op == IR_dput;
+
+        if (put && in->imm == slot && ir_type_bytes(type_of(v, in->a)) == bytes)
+            return true;
+        if ((in->op == IR_get && in->imm < slot + bytes &&
+             slot < in->imm + ir_type_bytes((enum ir_type)in->type)) ||
+            in->op == IR_call || in->op == IR_goto_if ||
+            ir_op_info[in->op].flags & (IR_OBSERVE | IR_TERM | IR_TRAP))
+            return false;
+    }
+}
+
 /* A dput's value must never be needed in memory: see ops.def. */
 static int check_dput(const struct verifier *v, ir_ref ref)
 {
@@ -294,8 +312,15 @@ static int check_dput(const struct verifier *v, ir_ref ref)
                 break;
         } else if (pc && (in->op == IR_goto || in->op == IR_goto_ind)) {
             return 0;
+        } else if (in->op == IR_jump || in->op == IR_branch) {
+            u32 to[2];
+            unsigned n = successors(in, to);
+
+            if (is_put_first(v, to[0], slot, bytes) && is_put_first(v, to[n - 1], slot, bytes))
+                return 0;
+            break;
         } else if (ir_op_info[in->op].flags & (IR_OBSERVE | IR_TERM)) {
-            if (!pc || in->op != IR_goto_if)
+            if (in->op != IR_goto_if)
                 break;
         }
     }

@@ -9,15 +9,16 @@
  * Keeps:    references, blocks, every load. Marks are 0 again.
  * Breaks:   nothing; IR_NOP appears.
  *
- * For the puts the walk keeps a set of ranges of state that a put later in the block covers. The
- * ranges are disjoint: a put that stays ends those that it overlaps. A trap in between does not end
- * a range but makes it trapped: an earlier put to exactly the same slot may then become a dput.
+ * For the puts the walk keeps a set of ranges of state that a put later in the block, or at the
+ * beginning of all blocks that may come next, covers. The ranges are disjoint: a put that stays ends
+ * those that it overlaps. A trap or goto_if in between does not end a range but makes it trapped: an
+ * earlier put to exactly the same slot may then become a dput.
  */
 #include <string.h>
 
 #include "opt/private.h"
 
-enum { COVERS = 64 };
+enum { COVERS = 96 };
 
 struct cover {
     u32 slot, end;
@@ -83,19 +84,59 @@ static void sink_put(struct walk *walk, struct ir_inst *inst)
     add_cover(walk, slot, end);
 }
 
-/* goto_if: everybody sees everything but the pc slot, which a taken goto_if writes itself. */
-static void keep_pc_only(struct walk *walk)
+/* goto_if: who takes it sees everything, as after a trap, but the pc slot, which it writes itself. */
+static void sink_past_goto_if(struct walk *walk)
 {
-    u32 pc = walk->unit->pc_slot;
+    u32 pc = walk->unit->pc_slot, before = walk->traps++;
 
     for (u32 i = 0; i < walk->ncovers; i++) {
-        if (walk->cover[i].slot == pc && walk->cover[i].end == pc + 8) {
-            walk->cover[0] = walk->cover[i];
-            walk->ncovers = 1;
+        struct cover *cover = &walk->cover[i];
+
+        if (cover->slot == pc && cover->end == pc + 8 && cover->trap == before)
+            cover->trap = walk->traps;
+    }
+}
+
+/* Is the slot put at the beginning of @block, before anybody can look? */
+static bool is_put_first(const struct walk *walk, u32 block, u32 slot, u32 end)
+{
+    const struct ir_unit *unit = walk->unit;
+
+    for (const struct ir_inst *inst = &unit->insts[unit->blocks[block].first];; inst++) {
+        u32 at = (u32)inst->imm;
+
+        if (inst->op == IR_put || inst->op == IR_dput) {
+            if (at == slot && at + value_bytes(walk, inst->a) == end)
+                return true;
+        } else if (inst->op == IR_get && at < end && slot < at + ir_type_bytes(inst->type)) {
+            return false;
+        } else if (inst->op == IR_call || inst->op == IR_goto_if ||
+                   ir_op_info[inst->op].flags & (IR_OBSERVE | IR_TERM | IR_TRAP)) {
+            return false;
+        }
+    }
+}
+
+/* Covered at a block's end is what all blocks behind it put first. */
+static void sink_past_jump(struct walk *walk, const struct ir_inst *jump)
+{
+    const struct ir_unit *unit = walk->unit;
+    u32 then = (u32)jump->imm, otherwise = jump->op == IR_jump ? then : (u32)(jump->imm >> 32);
+
+    cover_nothing(walk);
+    for (const struct ir_inst *inst = &unit->insts[unit->blocks[then].first];; inst++) {
+        u32 end = (u32)inst->imm;
+
+        if (inst->op == IR_put || inst->op == IR_dput) {
+            end += value_bytes(walk, inst->a);
+            uncover(walk, (u32)inst->imm, end);
+            if (then == otherwise || is_put_first(walk, otherwise, (u32)inst->imm, end))
+                add_cover(walk, (u32)inst->imm, end);
+        } else if (inst->op == IR_get || inst->op == IR_call || inst->op == IR_goto_if ||
+                   ir_op_info[inst->op].flags & (IR_OBSERVE | IR_TERM | IR_TRAP)) {
             return;
         }
     }
-    cover_nothing(walk);
 }
 
 static u8 helper_flags(const struct ir_unit *unit, const struct ir_inst *call)
@@ -116,7 +157,11 @@ static void sink_past(struct walk *walk, const struct ir_inst *inst)
             cover_nothing(walk);
         return;
     case IR_goto_if:
-        keep_pc_only(walk);
+        sink_past_goto_if(walk);
+        return;
+    case IR_jump:
+    case IR_branch:
+        sink_past_jump(walk, inst);
         return;
     case IR_goto:
     case IR_goto_ind:

@@ -62,7 +62,7 @@ struct fixup {
 enum stub_kind {
     STUB_SITE,     /* call thunk_site for site */
     STUB_UNLINKED, /* a direct jump that is not chained */
-    STUB_LEAVE,    /* a goto out of the page */
+    STUB_LEAVE,    /* a goto_if out of the page, or with dputs in effect */
 };
 struct stub {
     u8 kind;
@@ -70,8 +70,11 @@ struct stub {
     u8 *place;     /* displacement that leads here */
     u32 site;      /* SITE: offset in the site buffer */
     u32 link;      /* UNLINKED: index in host_code.links */
+    bool backward; /* LEAVE: the jump leads to the instruction itself or before it */
     u64 constant[2];
-    s64 offset;      /* LEAVE, UNLINKED: the destination is base + offset */
+    s64 offset;    /* LEAVE, UNLINKED: the destination is base + offset */
+    ir_ref *dputs; /* LEAVE: to be done before */
+    u32 ndputs;
     s64 insn_offset; /* of the guest instruction that it belongs to */
 };
 
@@ -107,6 +110,7 @@ struct lowering {
     u32 ndputs;
     u32 pending_insns; /* guest instructions not yet counted */
     s64 insn_offset;   /* of the current guest instruction, from base */
+    bool backward;     /* the jump being made leads backwards */
     struct host_code *out;
 
     u32 max_sets; /* the most sets in one block */
@@ -343,8 +347,8 @@ LOWER(exit);
 LOWER(exit_if);
 LOWER(nothing);
 
-/* lower_leave.c: the tail of a goto whose address (base + offset) is known. */
-void leave_direct(struct lowering *l, s64 offset);
+/* The tail of a goto to base + @offset. */
+void leave_to(struct lowering *l, s64 offset);
 /* A jump to base + @offset that may be chained: fills a link and makes its stub. False when it must
  * be left otherwise. */
 bool leave_may_link(const struct lowering *l, s64 offset);

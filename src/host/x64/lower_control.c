@@ -172,7 +172,7 @@ LOWER(insn)
 {
     (void)ref;
     l->pending_insns++;
-    l->insn_offset = (u32)inst->imm;
+    l->insn_offset = (s32)(u32)inst->imm;
 }
 
 /* Adds what was executed since the last time; changes the flags. */
@@ -247,6 +247,8 @@ void leave_link(struct lowering *l, u8 *place, s64 offset)
 
     link->patch = (u32)(place - l->code.start);
     link->offset = offset;
+    if (l->backward && l->abi->counters && l->out->ncounters < HOST_MAX_COUNTERS)
+        link->counter = &l->abi->counters[l->out->ncounters++];
     stub->link = l->out->nlinks++;
     stub->offset = offset;
 }
@@ -311,10 +313,16 @@ static void move_base(struct lowering *l, s64 delta)
     }
 }
 
-void leave_direct(struct lowering *l, s64 offset)
+static bool in_page(s64 offset)
 {
-    if (leave_may_link(l, offset)) { /* to another page */
-        move_base(l, offset & -4096);
+    return (u64)offset < 4096;
+}
+
+void leave_to(struct lowering *l, s64 offset)
+{
+    if (leave_may_link(l, offset)) {
+        if (!in_page(offset))
+            move_base(l, offset & -4096);
         align_displacement(l, 1);
         leave_link(l, x64_jmp_later(&l->code), offset & 4095);
         return;
@@ -323,37 +331,59 @@ void leave_direct(struct lowering *l, s64 offset)
     leave_indirect(l);
 }
 
-static bool in_page(s64 offset)
-{
-    return (u64)offset < 4096;
-}
-
 LOWER(goto)
 {
     s64 offset = (s64)inst->imm;
 
     (void)ref;
     count_insns(l);
-    if (in_page(offset) && leave_may_link(l, offset)) {
-        align_displacement(l, 1);
-        leave_link(l, x64_jmp_later(&l->code), offset);
-    } else {
-        leave_direct(l, offset);
+    l->backward = offset <= l->insn_offset;
+    leave_to(l, offset);
+}
+
+/* The dputs whose value must be in memory when the jump at l->pos is taken: all in effect but the
+ * pc's, which the jump writes. */
+static bool dputs_to_do(struct lowering *l, struct stub *stub)
+{
+    u32 pc = l->unit->pc_slot;
+
+    stub->dputs = arena_alloc(l->unit->arena, (l->ndputs + 1) * sizeof(*stub->dputs));
+    if (!stub->dputs) {
+        lower_fail(l, -ENOMEM);
+        return false;
     }
+    for (u32 i = 0; i < l->ndputs; i++) {
+        ir_ref ref = l->dputs[i].ref;
+
+        if (l->dputs[i].end >= l->pos && ir_inst(l->unit, ref)->imm != pc)
+            stub->dputs[stub->ndputs++] = ref;
+    }
+    return stub->ndputs;
 }
 
 LOWER(goto_if)
 {
     s64 offset = (s64)inst->imm;
+    struct stub leave = {.offset = offset,
+                         .insn_offset = l->insn_offset,
+                         .backward = offset <= l->insn_offset},
+                *stub;
     struct condition cond;
+    bool dputs;
 
     (void)ref;
     count_insns(l);
+    dputs = dputs_to_do(l, &leave);
     cond = condition_flags(l, inst->a);
-    if (in_page(offset) && leave_may_link(l, offset))
+    if (!dputs && in_page(offset) && leave_may_link(l, offset)) {
+        l->backward = leave.backward;
         leave_link(l, condition_jump_aligned(l, cond), offset);
-    else
-        stub_new(l, STUB_LEAVE, condition_jump(l, cond))->offset = offset;
+        return;
+    }
+    stub = stub_new(l, STUB_LEAVE, condition_jump(l, cond));
+    leave.kind = stub->kind;
+    leave.place = stub->place;
+    *stub = leave;
 }
 
 LOWER(goto_ind)
@@ -370,4 +400,12 @@ void host_patch_link(u8 *code_rw, u64 code_exec, const struct host_link *link, u
     u32 rel = (u32)((to ? to : code_exec + link->unlinked) - from);
 
     __atomic_store_n((u32 *)(void *)(code_rw + link->patch), rel, __ATOMIC_RELEASE);
+}
+
+void host_count_link(u8 *code_rw, u64 code_exec, const struct host_link *link, u64 to)
+{
+    u64 from = code_exec + link->onward + 4;
+
+    __atomic_store_n((u32 *)(void *)(code_rw + link->onward), (u32)(to - from), __ATOMIC_RELEASE);
+    host_patch_link(code_rw, code_exec, link, code_exec + link->counting);
 }

@@ -216,25 +216,23 @@ static void dputs_store_all(struct lowering *l, struct dput_walk *w)
     w->filter = 0;
 }
 
-/* All state is looked at. Only the pc slot is special: the gotos write it themselves, so a dput to
- * it ends at goto and goto_ind, and stays in effect where goto_if goes on. */
+/* All state is looked at. Only the pc slot is special: goto and goto_ind write it themselves. */
 static void dputs_observe(struct lowering *l, struct dput_walk *w, unsigned op)
 {
-    u32 pc = l->unit->pc_slot, kept = 0;
+    u32 pc = l->unit->pc_slot;
 
-    if (op == IR_goto || op == IR_goto_ind) {
+    if (op == IR_goto || op == IR_goto_ind)
         dputs_touch(l, w, pc, pc + 8, true);
-    } else if (op == IR_goto_if) {
-        for (u32 i = 0; i < w->n; i++) {
-            if (w->active[i].slot == pc && w->active[i].end == pc + 8)
-                w->active[kept++] = w->active[i];
-            else
-                l->values[w->active[i].ref].flags |= VALUE_STORE;
-        }
-        w->n = kept;
-        return;
-    }
     dputs_store_all(l, w);
+}
+
+/* All that is in effect at a jump is put again where it leads. */
+static void dputs_jump(struct lowering *l, struct dput_walk *w)
+{
+    for (u32 i = 0; i < w->n; i++)
+        l->values[w->active[i].ref].end = w->last_trap > w->active[i].ref ? w->last_trap : 0;
+    w->n = 0;
+    w->filter = 0;
 }
 
 static void dput_begin(struct lowering *l, struct dput_walk *w, ir_ref ref, u32 slot, u32 end)
@@ -269,10 +267,12 @@ static void walk_dputs(struct lowering *l, struct dput_walk *w, ir_ref ref,
         if (helper->flags & (IR_HELPER_READS | IR_HELPER_WRITES | IR_HELPER_TRAPS))
             dputs_store_all(l, w);
         l->ncalls++;
-    } else if (flags & (IR_OBSERVE | IR_TERM)) {
+    } else if (inst->op == IR_jump || inst->op == IR_branch) {
+        dputs_jump(l, w);
+    } else if (flags & (IR_OBSERVE | IR_TERM) && inst->op != IR_goto_if) {
         dputs_observe(l, w, inst->op);
     }
-    if (flags & IR_TRAP)
+    if (flags & IR_TRAP || inst->op == IR_goto_if)
         w->last_trap = ref;
 }
 

@@ -4,7 +4,8 @@
  */
 #include "host/x64/lower.h"
 
-#define STUB_ROOM 64
+#define STUB_ROOM 96
+#define STORE_ROOM 24
 
 /* --- locations ---------------------------------------------------------------------------- */
 
@@ -181,13 +182,35 @@ static void emit_unlinked_stub(struct lowering *l, const struct stub *stub)
     /* lea of the patch field, for the run time to find the link by */
     x64_lea(c, 8, RDX, x64_at(X64_RIP, (s32)link->patch - ((s32)(c->p - c->start) + 7)));
     x64_jmp(c, l->abi->thunk_goto);
+    if (!link->counter)
+        return;
+    link->counting = (u32)(c->p - c->start);
+    x64_mov_ri(c, RAX, (u64)link->counter);
+    x64_alu_mi(c, ALU_SUB, 4, x64_at(RAX, 0), 1);
+    x64_jcc(c, CC_S, c->exec + link->unlinked);
+    align_displacement(l, 1);
+    link->onward = (u32)(x64_jmp_later(c) - c->start);
+}
+
+static void emit_leave_stub(struct lowering *l, const struct stub *stub)
+{
+    for (u32 i = 0; i < stub->ndputs; i++) {
+        const struct ir_inst *dput = ir_inst(l->unit, stub->dputs[i]);
+
+        store_operand(l, dput->a, ir_typeof(l->unit, dput->a), slot_mem(dput->imm));
+    }
+    l->backward = stub->backward;
+    leave_to(l, stub->offset);
 }
 
 void emit_stubs(struct lowering *l)
 {
     /* A LEAVE stub may make UNLINKED stubs, so the list can grow on the way. */
-    for (u32 i = 0; i < l->nstubs && room(l, 2 * STUB_ROOM); i++) {
-        struct stub *stub = &l->stubs[i];
+    for (u32 i = 0; i < l->nstubs; i++) {
+        struct stub copy = l->stubs[i], *stub = &l->stubs[i];
+
+        if (!room(l, 2 * STUB_ROOM + copy.ndputs * STORE_ROOM))
+            return;
 
         l->insn_offset = stub->insn_offset;
         x64_land(&l->code, stub->place);
@@ -199,7 +222,7 @@ void emit_stubs(struct lowering *l)
             emit_unlinked_stub(l, stub);
             break;
         case STUB_LEAVE:
-            leave_direct(l, stub->offset);
+            emit_leave_stub(l, &copy);
             break;
         }
     }

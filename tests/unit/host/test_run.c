@@ -190,22 +190,23 @@ static void test_conditional_chaining(void **state)
 
 static void test_more_gotos_than_links(void **state)
 {
-    char text[4096] = "block 0:\n%1 = get.i64 " S0 "\n";
+    enum { GOTOS = HOST_MAX_LINKS + 4 };
+    char text[8192] = "block 0:\n%1 = get.i64 " S0 "\n";
     struct host_code code;
     void *at;
 
     (void)state;
-    for (unsigned k = 0; k < 12; k++)
+    for (unsigned k = 0; k < GOTOS; k++)
         sprintf(text + strlen(text),
                 "%%%u = const.i64 %u\n%%%u = eq %%1, %%%u\ngoto_if %%%u, base + %u\n", 10 * k + 10,
                 k, 10 * k + 11, 10 * k + 10, 10 * k + 11, 16 * k);
     strcat(text, "exit 20\n");
     at = compile(text, &code);
     assert_int_equal(code.nlinks, HOST_MAX_LINKS);
-    for (u64 k = 0; k < 13; k++) {
+    for (u64 k = 0; k <= GOTOS; k++) {
         memcpy(b.w->slots + 8, &k, 8);
-        assert_int_equal(run(at), k < 12 ? 0 : 20);
-        if (k < 12)
+        assert_int_equal(run(at), k < GOTOS ? 0 : 20);
+        if (k < GOTOS)
             assert_int_equal(slot(0), WORLD_BASE + 16 * k);
     }
 }

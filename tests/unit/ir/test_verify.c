@@ -97,12 +97,24 @@ static const struct text_case cases[] = {
     {VALUES "dput s[8], %1\n%9 = get.i8 s[16]\nput s[8], %1" EXIT, NULL},
     {VALUES "dput s[8], %1\ncall @reads, %1\nput s[8], %1" EXIT, "no put replaces it"},
     {VALUES "dput s[8], %1\ncall @one, %1\ncall @pure, %1\nput s[8], %1" EXIT, NULL},
-    {VALUES "dput s[8], %1\ngoto_if %4, base\nput s[8], %1" EXIT, "no put replaces it"},
+    {VALUES "dput s[8], %1\ngoto_if %4, base\nput s[8], %1" EXIT, NULL},
     {VALUES "dput s[0], %1\ngoto_if %4, base\nput s[0], %1" EXIT, NULL},
     {VALUES "dput s[0], %1\ngoto base + 1", NULL},
     {VALUES "dput s[0], %1\ngoto_ind %1", NULL},
     {VALUES "dput s[0], %1" EXIT, "no put replaces it"},
-    {VALUES "dput s[8], %1\njump block 1\nblock 1:\nput s[8], %1" EXIT, "no put replaces it"},
+    {VALUES "dput s[8], %1\njump block 1\nblock 1:\nput s[8], %1" EXIT, NULL},
+    {VALUES "dput s[8], %1\njump block 1\nblock 1:\npoll\nput s[8], %1" EXIT, "no put replaces it"},
+    {VALUES "dput s[8], %1\njump block 1\nblock 1:\ngoto_if %4, base\nput s[8], %1" EXIT,
+     "no put replaces it"},
+    {VALUES "dput s[8], %1\njump block 1\nblock 1:\nput s[8], %2" EXIT, "no put replaces it"},
+    {VALUES "dput s[8], %1\njump block 1\nblock 1:\njump block 2\nblock 2:\nput s[8], %1" EXIT,
+     "no put replaces it"},
+    {VALUES "dput s[8], %1\nbranch %4, block 1, block 2\nblock 1:\nput s[8], %1\nexit 16\n"
+            "block 2:\nput s[0], %1\nput s[8], %1" EXIT,
+     NULL},
+    {VALUES "dput s[8], %1\nbranch %4, block 1, block 2\nblock 1:\nput s[8], %1\nexit 16\n"
+            "block 2:\nput s[0], %1" EXIT,
+     "no put replaces it"},
     /* Values across blocks */
     {VALUES "branch %4, block 1, block 2\nblock 1:\n%20 = neg.i64 %1\njump block 2\n"
             "block 2:\nput s[8], %20" EXIT,
