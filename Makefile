@@ -2,6 +2,7 @@
 
 BUILD := build
 ARGS ?=
+GUESTS ?=
 TIME ?= 600
 
 .PHONY: all help build run test fuzz bench lint format check-layers soak coverage guests clean
@@ -14,12 +15,12 @@ help:
 	@echo "make test          everything CI runs"
 	@echo "make fuzz          libFuzzer on each target, TIME=600 seconds each; ARGS names targets"
 	@echo "make bench         boot time and memory beside QEMU"
-	@echo "make soak          long runs: 20 boots in a row, a boot on the IR interpreter"
+	@echo "make soak          long runs: 50 boots in a row, other kernels, stress-ng; ARGS chooses"
 	@echo "make lint          clang-format, clang-tidy, cppcheck"
 	@echo "make format        let clang-format mend what lint complains about"
 	@echo "make check-layers  who includes whom, against the table of the design"
 	@echo "make coverage      lines the unit tests reach"
-	@echo "make guests        fetch kernels, make the initramfs"
+	@echo "make guests        fetch kernels, make the initramfs; GUESTS=test, all or openssl: more"
 	@echo "make clean         remove $(BUILD), guests and all"
 
 build:
@@ -29,7 +30,7 @@ build:
 
 guests:
 	@tools/packages.sh run
-	@tools/guests.sh
+	@tools/guests.sh $(GUESTS)
 
 # Only what runs, not the tests: the first prompt shall come soon.
 run: guests
@@ -50,7 +51,9 @@ bench: guests build
 	@tools/packages.sh run test
 	@bench/boot $(ARGS)
 
-soak: guests build
+soak: build
+	@tools/guests.sh all
+	@case "$(ARGS)" in *openssl*) tools/packages.sh test soak && tools/guests.sh openssl ;; esac
 	@tests/boot/soak.py $(BUILD)/triode $(ARGS)
 
 lint:

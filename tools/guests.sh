@@ -1,15 +1,13 @@
 #!/bin/sh
-# guests.sh [all|openssl]: fetches Debian's kernels and programs for guests into build/guests.
-#   nothing   what `make run` and the tests need at least:
+# guests.sh [test|all|openssl]: fetches Debian's kernels and programs for guests into build/guests.
+#   nothing   what `make run` needs:
 #               vmlinuz-cloud    linux-image-cloud-amd64's kernel
 #               vmlinuz          linux-image-amd64's
 #               busybox, initramfs.cpio   busybox-static, and the default guest made of it
-#   all       what docs/guests.md lists, besides:
-#               vmlinuz-rt, vmlinuz-backports, vmlinuz-686, vmlinuz-686-pae
-#               busybox-i386, initramfs-i386.cpio   the default guest for 32-bit kernels
-#               initramfs-stress.cpio               with stress-ng
-#               memtest86+x64.bin, memtest86+ia32.bin, gnumach.gz
-#   openssl   initramfs-openssl.cpio: OpenSSL's own tests, built from Debian's source (minutes)
+#   test      what `make test` boots besides: $test_files,
+#               and initramfs-i386.cpio, the default guest for 32-bit kernels
+#   all       what docs/guests.md lists besides: $more_files, and initramfs-stress.cpio
+#   openssl   initramfs-openssl.cpio: OpenSSL's own tests, made from Debian's source (a minute or two)
 # Quick and without network when all is there. Packages come by apt from where the machine's own
 # configuration says, through a private state below build/: nothing of the system is changed, no
 # root is needed.
@@ -19,12 +17,14 @@ cd "$(dirname "$0")/.."
 guests=build/guests
 apt=$PWD/build/apt
 what=${1:-}
+test_files="vmlinuz-rt vmlinuz-686-pae busybox-i386 gnumach.gz memtest86+x64.bin memtest86+ia32.bin"
+more_files="vmlinuz-backports vmlinuz-686 stress.cpio"
 mkdir -p "$guests"
 
 case $what in
-'' | all | openssl) ;;
+'' | test | all | openssl) ;;
 *)
-    echo "usage: guests.sh [all|openssl]" >&2
+    echo "usage: guests.sh [test|all|openssl]" >&2
     exit 2
     ;;
 esac
@@ -64,10 +64,10 @@ END
     apt-get update -q || apt-get update -q || echo "guests: going on with the lists that came" >&2
 }
 
-# The kernel package that meta package $1 stands for, of those versions that contain $2.
+# The kernel package that meta package $1 stands for, in the machine's own suite or in $2.
 newest() {
-    version=$(apt-cache madison "$1" | awk -F ' *[|] *' -v part="${2:-}" \
-        'part == "" || index($0, part) { print $2; exit }')
+    version=$(apt-cache madison "$1" | awk -F ' *[|] *' -v suite="${2:-}" \
+        'suite == "" ? !/backports/ : index($0, suite) { print $2; exit }')
     apt-cache show "$1=$version" |
         sed -n 's/^Depends:.*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -n 1
 }
@@ -88,7 +88,7 @@ unpack() {
     echo "$into"
 }
 
-fetch_kernel() { # file, meta package, architecture suffix, part of the version
+fetch_kernel() { # file, meta package, architecture suffix, suite
     [ ! -s "$guests/$1" ] || return 0
     package=$(newest "$2$3" "${4:-}")
     if [ -z "$package" ]; then
@@ -146,38 +146,118 @@ join_initramfs() {
         cat "$guests/initramfs.cpio" "$guests/$1.cpio" >"$guests/initramfs-$1.cpio"
 }
 
-fetch_default() {
-    if missing vmlinuz-cloud vmlinuz busybox; then
-        prepare_apt '"amd64";'
-        fetch_kernel vmlinuz-cloud linux-image-cloud-amd64 ""
-        fetch_kernel vmlinuz linux-image-amd64 ""
-        fetch_file busybox busybox-static ./bin/busybox
-        rm -rf "$apt"
-    fi
-    make_initramfs busybox initramfs.cpio
+fetch() { # file
+    case $1 in
+    vmlinuz-cloud) fetch_kernel "$1" linux-image-cloud-amd64 "" ;;
+    vmlinuz) fetch_kernel "$1" linux-image-amd64 "" ;;
+    vmlinuz-rt) fetch_kernel "$1" linux-image-rt-amd64 "" ;;
+    vmlinuz-backports) fetch_kernel "$1" linux-image-amd64 "" backports ;;
+    vmlinuz-686*) fetch_kernel "$1" "linux-image-${1#vmlinuz-}" :i386 ;;
+    busybox) fetch_file "$1" busybox-static ./bin/busybox ;;
+    busybox-i386) fetch_file "$1" busybox-static:i386 ./bin/busybox ;;
+    memtest86+*) fetch_file "$1" memtest86+ "./boot/$1" ;;
+    gnumach.gz) fetch_file "$1" gnumach-image-1.8-486:i386 './boot/gnumach-*.gz' ;;
+    stress.cpio)
+        [ ! -s "$guests/$1" ] || return 0
+        root=$(unpack_with_libraries stress-ng)
+        tools/mkinitramfs --programs "$root" "$guests/$1" usr/bin/stress-ng
+        ;;
+    esac
 }
 
-fetch_all() {
-    if missing vmlinuz-rt vmlinuz-backports vmlinuz-686 vmlinuz-686-pae busybox-i386 \
-        stress.cpio memtest86+x64.bin memtest86+ia32.bin gnumach.gz; then
-        prepare_apt '"amd64"; "i386";' "deb @-backports"
-        fetch_kernel vmlinuz-rt linux-image-rt-amd64 "" 6.1.
-        fetch_kernel vmlinuz-backports linux-image-amd64 "" backports
-        fetch_kernel vmlinuz-686 linux-image-686 :i386 6.1.
-        fetch_kernel vmlinuz-686-pae linux-image-686-pae :i386 6.1.
-        fetch_file busybox-i386 busybox-static:i386 ./bin/busybox
-        fetch_file memtest86+x64.bin memtest86+ ./boot/memtest86+x64.bin
-        fetch_file memtest86+ia32.bin memtest86+ ./boot/memtest86+ia32.bin
-        fetch_file gnumach.gz gnumach-image-1.8-486:i386 './boot/gnumach-*.gz'
-        if missing stress.cpio; then
-            root=$(unpack_with_libraries stress-ng)
-            tools/mkinitramfs --programs "$root" "$guests/stress.cpio" usr/bin/stress-ng
-        fi
+# By architecture, because apt takes all lists of a suite or none.
+fetch_files() { # files...
+    amd64=
+    i386=
+    for file in "$@"; do
+        case $file in
+        *86 | *-686* | gnumach*) i386="$i386 $file" ;;
+        *) amd64="$amd64 $file" ;;
+        esac
+    done
+    # shellcheck disable=SC2086
+    if missing $amd64; then
+        case $amd64 in
+        *backports*) prepare_apt '"amd64";' "deb @-backports" ;;
+        *) prepare_apt '"amd64";' ;;
+        esac
+        for file in $amd64; do
+            fetch "$file"
+        done
         rm -rf "$apt"
     fi
-    make_initramfs busybox-i386 initramfs-i386.cpio
-    join_initramfs stress
+    # shellcheck disable=SC2086
+    if missing $i386; then
+        prepare_apt '"amd64"; "i386";'
+        for file in $i386; do
+            fetch "$file"
+        done
+        rm -rf "$apt"
+    fi
 }
 
-fetch_default
-[ "$what" != all ] || fetch_all
+# OpenSSL's test programs, compiled from Debian's source and linked with Debian's library, into folder
+# $1. Tests of its inside need symbols that libcrypto.so.3 hides: these are linked with a library made
+# of libcrypto.a.
+build_openssl_tests() {
+    (
+        cd "$apt"
+        apt-get source -q --download-only openssl
+        mkdir -p source root built
+        tar -xf openssl_*.orig.tar.gz -C source --strip-components=1
+        version=$(sed -n 's/^Version: //p' openssl_*.dsc | head -n 1)
+        apt-get download -q "libssl-dev=$version" "libssl3=$version"
+        for package in libssl*.deb; do
+            dpkg-deb -x "$package" root
+        done
+        cd built
+        # As Debian configures it, for headers that fit its library.
+        ../source/Configure linux-x86_64 --prefix=/usr --openssldir=/usr/lib/ssl \
+            no-idea no-mdc2 no-rc5 no-zlib no-ssl3 no-ssl3-method no-capieng no-rdrand \
+            enable-unit-test enable-rfc3779 enable-cms enable-ec_nistp_64_gcc_128 >/dev/null
+        make -s build_generated
+        libraries=../root/usr/lib/x86_64-linux-gnu
+        cp -a "$libraries"/*.so* .
+        gcc -shared -Wl,-Bsymbolic,-soname,libcrypto-all.so -o libcrypto-all.so \
+            -Wl,--whole-archive "$libraries/libcrypto.a" "$libraries/libssl.a" -Wl,--no-whole-archive
+        echo 'INPUT(libcrypto-all.so)' | tee libcrypto.a >libssl.a
+        # shellcheck disable=SC2046
+        make -s -j"$(nproc)" -o libcrypto.a -o libssl.a -o libcrypto.so -o libssl.so \
+            $(sed 's/ .*//; s,^,test/,' "$OLDPWD/../../guests/openssl/list" | sort -u)
+        mkdir -p "$1/lib" "$1/modules" "$1/test/apps" "$1/test/recipes"
+        for program in test/*; do
+            [ ! -f "$program" ] || [ ! -x "$program" ] || strip -o "$1/${program##*/}" "$program"
+        done
+        strip -o "$1/lib/libcrypto-all.so" libcrypto-all.so
+        cp libcrypto.so.3 libssl.so.3 "$1/lib"
+        cp "$libraries"/ossl-modules/*.so "$1/modules"
+        cd ../source/test
+        cp -r ./*.cnf ./*.pem ./*.in certs ct ssl-tests d2i-tests "$1/test"
+        cp -r recipes/*_data "$1/test/recipes"
+        cp ../apps/server.pem "$1/test/apps"
+    ) >&2
+    cp guests/openssl/* "$1"
+}
+
+fetch_openssl() {
+    if missing openssl.cpio; then
+        prepare_apt '"amd64";' "deb-src @"
+        root=$(unpack_with_libraries libc6)
+        build_openssl_tests "$root/usr/lib/openssl-tests"
+        tools/mkinitramfs --programs "$root" "$guests/openssl.cpio" usr/lib/openssl-tests
+        rm -rf "$apt"
+    fi
+}
+
+set -- vmlinuz-cloud vmlinuz busybox
+# shellcheck disable=SC2086
+[ "$what" != test ] || set -- "$@" $test_files
+# shellcheck disable=SC2086
+[ "$what" != all ] || set -- "$@" $test_files $more_files
+fetch_files "$@"
+make_initramfs busybox initramfs.cpio
+[ ! -s "$guests/busybox-i386" ] || make_initramfs busybox-i386 initramfs-i386.cpio
+[ "$what" != openssl ] || fetch_openssl
+for programs in stress openssl; do
+    [ ! -s "$guests/$programs.cpio" ] || join_initramfs $programs
+done
