@@ -5,7 +5,8 @@
 #               vmlinuz          linux-image-amd64's
 #               busybox, initramfs.cpio   busybox-static, and the default guest made of it
 #   test      what `make test` boots besides: $test_files,
-#               and initramfs-i386.cpio, the default guest for 32-bit kernels
+#               initramfs-i386.cpio, the default guest for 32-bit kernels, and initramfs-disk.cpio,
+#               the default guest with modules for vmlinuz: disks and ext4
 #   all       what docs/guests.md lists besides: $more_files, and initramfs-stress.cpio
 #   openssl   initramfs-openssl.cpio: OpenSSL's own tests, made from Debian's source (a minute or two)
 # Quick and without network when all is there. Packages come by apt from where the machine's own
@@ -17,7 +18,8 @@ cd "$(dirname "$0")/.."
 guests=build/guests
 apt=$PWD/build/apt
 what=${1:-}
-test_files="vmlinuz-rt vmlinuz-686-pae busybox-i386 gnumach.gz memtest86+x64.bin memtest86+ia32.bin"
+test_files="vmlinuz-rt vmlinuz-686-pae busybox-i386 gnumach.gz memtest86+x64.bin memtest86+ia32.bin
+    disk.cpio"
 more_files="vmlinuz-backports vmlinuz-686 stress.cpio"
 mkdir -p "$guests"
 
@@ -146,6 +148,24 @@ join_initramfs() {
         cat "$guests/initramfs.cpio" "$guests/$1.cpio" >"$guests/initramfs-$1.cpio"
 }
 
+# Modules of the very kernel that vmlinuz is.
+fetch_modules() { # file
+    [ ! -s "$guests/$1" ] || return 0
+    version=$(grep -ao -m 1 '[0-9.]*-[0-9]*-amd64' "$guests/vmlinuz" | head -n 1)
+    from=$(
+        set --
+        for module in block/t10-pi 'crypto/crc*' 'lib/crc*' 'drivers/ata/*' drivers/block/virtio_blk \
+            drivers/char/hw_random/virtio-rng 'drivers/virtio/*' 'drivers/scsi/scsi_*' \
+            drivers/scsi/sd_mod fs/ext4/ext4 fs/jbd2/jbd2 fs/mbcache; do
+            set -- "$@" "./lib/modules/$version/kernel/$module.ko"
+        done
+        unpack "linux-image-$version" "$@"
+    )
+    # shellcheck disable=SC2046
+    tools/mkinitramfs --files "$from" "$guests/$1" $(cd "$from" && find lib -type f | sort)
+    rm -rf "$from"
+}
+
 fetch() { # file
     case $1 in
     vmlinuz-cloud) fetch_kernel "$1" linux-image-cloud-amd64 "" ;;
@@ -156,6 +176,7 @@ fetch() { # file
     busybox) fetch_file "$1" busybox-static ./bin/busybox ;;
     busybox-i386) fetch_file "$1" busybox-static:i386 ./bin/busybox ;;
     memtest86+*) fetch_file "$1" memtest86+ "./boot/$1" ;;
+    disk.cpio) fetch_modules "$1" ;;
     gnumach.gz) fetch_file "$1" gnumach-image-1.8-486:i386 './boot/gnumach-*.gz' ;;
     stress.cpio)
         [ ! -s "$guests/$1" ] || return 0
@@ -254,10 +275,11 @@ set -- vmlinuz-cloud vmlinuz busybox
 [ "$what" != test ] || set -- "$@" $test_files
 # shellcheck disable=SC2086
 [ "$what" != all ] || set -- "$@" $test_files $more_files
+[ ! -s "$guests/vmlinuz" ] || made_after "$guests/disk.cpio" "$guests/vmlinuz" || rm -f "$guests/disk.cpio"
 fetch_files "$@"
 make_initramfs busybox initramfs.cpio
 [ ! -s "$guests/busybox-i386" ] || make_initramfs busybox-i386 initramfs-i386.cpio
 [ "$what" != openssl ] || fetch_openssl
-for programs in stress openssl; do
+for programs in disk stress openssl; do
     [ ! -s "$guests/$programs.cpio" ] || join_initramfs $programs
 done
