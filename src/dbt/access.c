@@ -34,6 +34,7 @@ static void leave_if_own_code(struct guest_cpu *cpu, const struct slow_page *to,
     }
 }
 
+/* A store is done; not to the block that it stands in: see leave_if_own_code. */
 static void code_written(struct guest_cpu *cpu, const struct slow_page *to, unsigned bytes)
 {
     if (to->code)

@@ -51,12 +51,13 @@ static void make_tables(struct isa_emulator *e)
     map(e, PT_DATA, ISA_DATA + ISA_WRITABLE, ISA_DATA_SIZE - ISA_WRITABLE, 1ull << 63);
 }
 
-struct isa_emulator *isa_emulator_create(bool jit, bool dump)
+struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump)
 {
     struct isa_emulator *e = NULL;
     struct dbt_config config = {
         .guest = &x86_guest_ops,
-        .jit = jit,
+        .jit = engine != ISA_INTERPRETER,
+        .hot = engine == ISA_REGIONS ? 1 : ~0u,
         .dump_stages = dump ? DBT_DUMP_GUEST | DBT_DUMP_LIFT | DBT_DUMP_OPT | DBT_DUMP_HOST : 0,
         .dump_last = ~0ull,
     };
@@ -83,6 +84,14 @@ struct isa_emulator *isa_emulator_create(bool jit, bool dump)
     e->cpu.phys_mask = (1ull << 40) - 1;
     e->cpu.cr3 = TABLES;
     return e;
+}
+
+u64 isa_emulator_regions(struct isa_emulator *e)
+{
+    struct dbt_stats stats;
+
+    dbt_get_stats(e->dbt, &stats);
+    return stats.regions;
 }
 
 void isa_emulator_destroy(struct isa_emulator *e)

@@ -145,10 +145,17 @@ const struct isa_result *isa_native_run(struct isa_native *native, const struct 
 void isa_native_destroy(struct isa_native *native);
 
 /* emulate.c: runs them on ours. With @dump each stage of what is translated goes to stderr. */
+enum isa_engine {
+    ISA_INTERPRETER,
+    ISA_TRANSLATOR, /* block by block; */
+    ISA_REGIONS,    /* and loops, all that go round a second time, as regions */
+    ISA_ENGINES
+};
 struct isa_emulator;
-struct isa_emulator *isa_emulator_create(bool jit, bool dump);
+struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump);
 void isa_emulate(struct isa_emulator *emulator, const struct isa_case *cases, unsigned count,
                  struct isa_result *results);
+u64 isa_emulator_regions(struct isa_emulator *emulator); /* compiled so far */
 void isa_emulator_destroy(struct isa_emulator *emulator);
 
 /* compare.c */

@@ -14,7 +14,7 @@ struct options {
     unsigned cases; /* a row, engine and code size */
     u64 seed;
     const char *row;
-    bool jit, interpret, bits64, bits32, bits16;
+    bool engine[ISA_ENGINES], bits64, bits32, bits16;
     unsigned failures_shown;
     unsigned sequences, length; /* instead of rows, for each code size */
     const char *regressions;    /* a folder, instead of both */
@@ -27,12 +27,12 @@ struct covered {
     unsigned cases[3], ended[3];
 };
 
-static const char *const engines[] = {"interpreter", "translator"};
+static const char *const engines[ISA_ENGINES] = {"interpreter", "translator", "regions"};
 
 struct run {
     const struct options *options;
     struct isa_native *native;
-    struct isa_emulator *emulator[2]; /* interpreter, translator */
+    struct isa_emulator *emulator[ISA_ENGINES]; /* NULL: not asked for */
     struct isa_case cases[ISA_BATCH];
     unsigned count;
     const struct isa_result *host; /* of the batch, until a single case is run */
@@ -109,7 +109,7 @@ static void keep(struct run *run, const struct isa_case *c, unsigned e)
 /* What the engine makes of it, stage by stage. */
 static void dump(const struct isa_case *c, unsigned e)
 {
-    struct isa_emulator *emulator = isa_emulator_create(e == 1, true);
+    struct isa_emulator *emulator = isa_emulator_create((enum isa_engine)e, true);
     static struct isa_result result;
 
     isa_emulate(emulator, c, 1, &result);
@@ -170,7 +170,7 @@ static void flush(struct run *run)
         covered->cases[bits_index(c->bits)]++;
         covered->ended[bits_index(c->bits)] += run->host[i].vector == X86_BP;
     }
-    for (unsigned e = 0; e < 2; e++) {
+    for (unsigned e = 0; e < ISA_ENGINES; e++) {
         if (!run->emulator[e])
             continue;
         isa_emulate(run->emulator[e], run->cases, run->count, run->ours);
@@ -261,7 +261,7 @@ static void test_kept(struct run *run, const char *path)
         return;
     }
     run->done++;
-    for (unsigned e = 0; e < 2; e++) {
+    for (unsigned e = 0; e < ISA_ENGINES; e++) {
         if (!run->emulator[e] || !differs(run, c, e))
             continue;
         run->failures++;
@@ -371,7 +371,7 @@ static void test_sequences(struct run *run, struct isa_sequence *sequences, unsi
             run->ended += run->host[i].vector == X86_BP &&
                           run->host[i].out.rip == c->in.rip + c->text_size + 1;
         }
-        for (unsigned e = 0; e < 2; e++)
+        for (unsigned e = 0; e < ISA_ENGINES; e++)
             if (run->emulator[e] && !compare_sequences(run, sequences, e))
                 break;
         run->done += run->count;
@@ -435,8 +435,8 @@ static int parse(int argc, char **argv, struct options *o)
             o->bits16 = atoi(optarg) == 16;
             break;
         case 'e':
-            o->jit = *optarg != 'i';
-            o->interpret = *optarg == 'i';
+            for (unsigned e = 0; e < ISA_ENGINES; e++)
+                o->engine[e] = !strcmp(optarg, engines[e]);
             break;
         case 'f':
             o->failures_shown = (unsigned)strtoul(optarg, NULL, 0);
@@ -461,7 +461,7 @@ static int parse(int argc, char **argv, struct options *o)
         default:
             fprintf(stderr,
                     "usage: test_isa [--cases N] [--seed N|random] [--row NAME] "
-                    "[--bits 16|32|64] [--engine interpreter|translator] [--show N] "
+                    "[--bits 16|32|64] [--engine interpreter|translator|regions] [--show N] "
                     "[--sequences N [--length 10..%u]] [--regressions FOLDER] [--keep FOLDER] "
                     "[--coverage]\n",
                     ISA_ITEMS - 100);
@@ -476,8 +476,7 @@ int main(int argc, char **argv)
     struct options options = {
         .cases = 60,
         .seed = 1,
-        .jit = true,
-        .interpret = true,
+        .engine = {true, true, true},
         .bits64 = true,
         .bits32 = true,
         .bits16 = true,
@@ -495,10 +494,9 @@ int main(int argc, char **argv)
     isa_make_pattern();
     run->options = &options;
     run->native = isa_native_create();
-    if (options.interpret)
-        run->emulator[0] = isa_emulator_create(false, false);
-    if (options.jit)
-        run->emulator[1] = isa_emulator_create(true, false);
+    for (unsigned e = 0; e < ISA_ENGINES; e++)
+        if (options.engine[e] && (e != ISA_REGIONS || options.sequences || options.regressions))
+            run->emulator[e] = isa_emulator_create((enum isa_engine)e, false);
     if (options.regressions)
         test_regressions(run, options.regressions);
     else if (options.sequences)
@@ -512,7 +510,9 @@ int main(int argc, char **argv)
            run->done, run->failures, run->died, options.seed);
     if (options.sequences)
         printf("%" PRIu64 " sequences ran to their end\n", run->ended);
-    for (unsigned e = 0; e < 2; e++)
+    if (run->emulator[ISA_REGIONS])
+        printf("%" PRIu64 " regions\n", isa_emulator_regions(run->emulator[ISA_REGIONS]));
+    for (unsigned e = 0; e < ISA_ENGINES; e++)
         if (run->emulator[e])
             isa_emulator_destroy(run->emulator[e]);
     isa_native_destroy(run->native);

@@ -120,7 +120,11 @@ u64 x86_helper_check_alignment(struct x86_cpu *cpu, u64 linear, u64 bytes)
 {
     struct x86_memory_operand m;
 
-    if (linear & (bytes - 1) && (!x86_find_memory_operand(cpu, linear, &m) || !m.outside))
+    if (!(linear & (bytes - 1)))
+        return 0;
+    if (x86_code64(cpu) && (!x86_canonical(cpu, linear) || !x86_canonical(cpu, linear + bytes - 1)))
+        return 0;
+    if (!x86_find_memory_operand(cpu, linear, &m) || !m.outside)
         x86_raise_error(cpu, X86_AC, 0);
     return 0;
 }
