@@ -135,12 +135,14 @@ static void beyond_handler(struct frame *frame)
 /* Enters a code segment at short_code that ends behind its byte @limit; where #GP came. */
 static u32 run_short(u32 limit, u32 ip)
 {
-    struct {
+    static struct {
         u32 offset;
         u16 selector;
-    } __attribute__((packed)) far = {ip, SELECTOR_FREE};
+    } __attribute__((packed)) far; /* the stack pointer moves before it is used */
 
     set_descriptor(SELECTOR_FREE, DESCRIPTOR((word)short_code, limit, 0x9b, 4));
+    far.offset = ip;
+    far.selector = SELECTOR_FREE;
     beyond.ip = -1;
     asm volatile("push %%ebp; ljmp *%0\n"
                  "short_back: pop %%ebp"
