@@ -41,19 +41,80 @@ static void code_written(struct guest_cpu *cpu, const struct slow_page *to, unsi
         page_written(dbt_cpu(cpu)->dbt, to->gpa, bytes);
 }
 
+/* Guest memory as other vCPUs use it, too: one access of the host, as the guest meant it. */
+static void ram_load(void *buf, const u8 *hva, unsigned bytes)
+{
+    bool aligned = !((u64)hva & (bytes - 1));
+    u64 q;
+    u32 d;
+    u16 w;
+
+    switch (aligned ? bytes : 0) {
+    case 8:
+        q = __atomic_load_n((const u64 *)hva, __ATOMIC_RELAXED);
+        memcpy(buf, &q, 8);
+        break;
+    case 4:
+        d = __atomic_load_n((const u32 *)hva, __ATOMIC_RELAXED);
+        memcpy(buf, &d, 4);
+        break;
+    case 2:
+        w = __atomic_load_n((const u16 *)hva, __ATOMIC_RELAXED);
+        memcpy(buf, &w, 2);
+        break;
+    case 1:
+        *(u8 *)buf = __atomic_load_n(hva, __ATOMIC_RELAXED);
+        break;
+    default:
+        if (bytes == 8)
+            memcpy(buf, hva, 8);
+        else if (bytes == 4)
+            memcpy(buf, hva, 4);
+        else
+            memcpy(buf, hva, bytes);
+    }
+}
+
+static void ram_store(u8 *hva, const void *buf, unsigned bytes)
+{
+    bool aligned = !((u64)hva & (bytes - 1));
+    u64 q;
+    u32 d;
+    u16 w;
+
+    switch (aligned ? bytes : 0) {
+    case 8:
+        memcpy(&q, buf, 8);
+        __atomic_store_n((u64 *)hva, q, __ATOMIC_RELAXED);
+        break;
+    case 4:
+        memcpy(&d, buf, 4);
+        __atomic_store_n((u32 *)hva, d, __ATOMIC_RELAXED);
+        break;
+    case 2:
+        memcpy(&w, buf, 2);
+        __atomic_store_n((u16 *)hva, w, __ATOMIC_RELAXED);
+        break;
+    case 1:
+        __atomic_store_n(hva, *(const u8 *)buf, __ATOMIC_RELAXED);
+        break;
+    default:
+        if (bytes == 8)
+            memcpy(hva, buf, 8);
+        else if (bytes == 4)
+            memcpy(hva, buf, 4);
+        else
+            memcpy(hva, buf, bytes);
+    }
+}
+
 static void page_load(struct guest_cpu *cpu, const struct slow_page *from, void *buf,
                       unsigned bytes)
 {
     if (!from->hva)
         cpu->ops->mmio_read(cpu, from->gpa, buf, bytes);
-    else if (bytes == 8 && !((u64)from->hva & 7)) /* one access, as the guest meant it */
-        *(u64 *)buf = __atomic_load_n((const u64 *)from->hva, __ATOMIC_RELAXED);
-    else if (bytes == 4 && !((u64)from->hva & 3))
-        *(u32 *)buf = __atomic_load_n((const u32 *)from->hva, __ATOMIC_RELAXED);
-    else if (bytes == 2 && !((u64)from->hva & 1))
-        *(u16 *)buf = __atomic_load_n((const u16 *)from->hva, __ATOMIC_RELAXED);
     else
-        memcpy(buf, from->hva, bytes);
+        ram_load(buf, from->hva, bytes);
 }
 
 static void page_store(struct guest_cpu *cpu, const struct slow_page *to, const void *buf,
@@ -61,14 +122,8 @@ static void page_store(struct guest_cpu *cpu, const struct slow_page *to, const 
 {
     if (!to->hva)
         cpu->ops->mmio_write(cpu, to->gpa, buf, bytes);
-    else if (bytes == 8 && !((u64)to->hva & 7))
-        __atomic_store_n((u64 *)to->hva, *(const u64 *)buf, __ATOMIC_RELAXED);
-    else if (bytes == 4 && !((u64)to->hva & 3))
-        __atomic_store_n((u32 *)to->hva, *(const u32 *)buf, __ATOMIC_RELAXED);
-    else if (bytes == 2 && !((u64)to->hva & 1))
-        __atomic_store_n((u16 *)to->hva, *(const u16 *)buf, __ATOMIC_RELAXED);
     else
-        memcpy(to->hva, buf, bytes);
+        ram_store(to->hva, buf, bytes);
     code_written(cpu, to, bytes);
 }
 
@@ -132,12 +187,8 @@ static void load(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes)
 
     if (!hva)
         slow_load(cpu, gva, buf, bytes, false);
-    else if (bytes == 8)
-        memcpy(buf, hva, 8);
-    else if (bytes == 4)
-        memcpy(buf, hva, 4);
     else
-        memcpy(buf, hva, bytes);
+        ram_load(buf, hva, bytes);
 }
 
 static void store(struct guest_cpu *cpu, u64 gva, const void *buf, unsigned bytes)
@@ -146,12 +197,8 @@ static void store(struct guest_cpu *cpu, u64 gva, const void *buf, unsigned byte
 
     if (!hva)
         slow_store(cpu, gva, buf, bytes, false);
-    else if (bytes == 8)
-        memcpy(hva, buf, 8);
-    else if (bytes == 4)
-        memcpy(hva, buf, 4);
     else
-        memcpy(hva, buf, bytes);
+        ram_store(hva, buf, bytes);
 }
 
 static void load_implicit(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes)

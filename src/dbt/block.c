@@ -105,10 +105,10 @@ void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
     pthread_mutex_lock(&dbt->lock);
     from = cache_find(dbt, patch_addr);
     /* Only inside a page and a mode is the destination's identity certain, or by guest address. */
-    if (from && !from->dead && !to->dead && (to->page2 == DBT_NO_PAGE || to->region) &&
-        from->mode == to->mode &&
+    if (from && !from->dead && !to->dead && from->mode == to->mode &&
         (dbt->config.direct ||
-         align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE))) {
+         (to->page2 == DBT_NO_PAGE &&
+          align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE)))) {
         for (u32 i = 0; i < from->nlinks; i++) {
             struct dbt_link *link = &from->links[i];
 
@@ -186,7 +186,7 @@ static void forget_jumps(struct dbt *dbt, struct block *block)
         struct jump_entry *entry =
             jump_named(dbt, __atomic_load_n(&block->jumps[i], __ATOMIC_SEQ_CST));
 
-        if (entry && __atomic_load_n(&entry->block, __ATOMIC_RELAXED) == block)
+        if (entry && __atomic_load_n(&entry->block, __ATOMIC_SEQ_CST) == block)
             __atomic_store_n(&entry->space, 0, __ATOMIC_SEQ_CST); /* no space has this tag */
     }
     if (n <= DBT_BLOCK_JUMPS)

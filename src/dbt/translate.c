@@ -62,13 +62,27 @@ static int find_source(struct guest_cpu *cpu, struct source *src)
     return 0;
 }
 
+/* Other vCPUs may write it meanwhile; page_written comes behind their stores. */
+static void copy_code(u8 *to, const u8 *from, u32 bytes)
+{
+    for (; bytes && (u64)from & 7; bytes--)
+        *to++ = __atomic_load_n(from++, __ATOMIC_RELAXED);
+    for (; bytes >= 8; bytes -= 8, from += 8, to += 8) {
+        u64 word = __atomic_load_n((const u64 *)from, __ATOMIC_RELAXED);
+
+        memcpy(to, &word, 8);
+    }
+    while (bytes--)
+        *to++ = __atomic_load_n(from++, __ATOMIC_RELAXED);
+}
+
 static int copy_source(struct guest_cpu *cpu, struct source *src, u32 max_insns)
 {
     if (src->avail > max_insns * DBT_INSN_BYTES)
         src->avail = max_insns * DBT_INSN_BYTES;
     src->code = src->bytes;
     if (src->hva) {
-        memcpy(src->bytes, src->hva, src->avail);
+        copy_code(src->bytes, src->hva, src->avail);
         return 0;
     }
     cpu->scratch[0] = src->gpa;
@@ -403,7 +417,8 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
     struct block *block;
     int ret;
 
-    if (jump->gva == pc && jump->space == cpu->space && jump->mode == cpu->mode && jump->block &&
+    if (jump->gva == pc && __atomic_load_n(&jump->space, __ATOMIC_RELAXED) == cpu->space &&
+        jump->mode == cpu->mode && jump->block &&
         !atomic_load_explicit(&jump->block->dead, memory_order_relaxed))
         return jump->block;
     dc->lookups++;
@@ -429,8 +444,12 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
     table = tlb_jumps(dc); /* the fetch may have found that code is not shared */
     jump = &dc->jumps[table][index];
     block_remember_jump(block, dc, table, index);
-    *jump = (struct jump_entry){
-        .gva = pc, .space = cpu->space, .mode = cpu->mode, .code = block->code, .block = block};
+    jump->gva = pc;
+    jump->mode = cpu->mode;
+    jump->code = block->code;
+    __atomic_store_n(&jump->space, cpu->space, __ATOMIC_RELAXED);
+    /* Before the look at dead, or this CPU and who drops the block could each miss the other. */
+    __atomic_store_n(&jump->block, block, __ATOMIC_SEQ_CST);
     if (unlikely(atomic_load(&block->dead))) /* gone meanwhile: who dropped it saw an older entry */
         __atomic_store_n(&jump->space, 0, __ATOMIC_SEQ_CST);
     tlb_note_code(dc, pc);
