@@ -172,7 +172,8 @@ static void inject_nmi(struct soft_vcpu *vcpu)
     vmx_inject(&vcpu->vmx, &event);
 }
 
-/* The vector of the interrupt that waits, taken from its controller. */
+/* The vector of the interrupt that waits, taken from its controller; -1 when the 8259's line, which
+ * another thread sets, has fallen meanwhile. */
 static int acknowledge(struct soft_vcpu *vcpu)
 {
     struct lapic *lapic = &vcpu->parts.lapic;
@@ -181,14 +182,18 @@ static int acknowledge(struct soft_vcpu *vcpu)
     if (lapic_extint(lapic))
         return pic_acknowledge(&vcpu->id.vm->pic);
     vector = lapic_pending(lapic);
-    lapic_accept(lapic, (u8)vector);
+    if (vector >= 0)
+        lapic_accept(lapic, (u8)vector);
     return vector;
 }
 
 static void inject_interrupt(struct soft_vcpu *vcpu)
 {
-    struct x86_event event = {.valid = true, .type = 0, .vector = (u8)acknowledge(vcpu)};
+    int vector = acknowledge(vcpu);
+    struct x86_event event = {.valid = true, .type = 0, .vector = (u8)vector};
 
+    if (vector < 0)
+        return;
     trace_emit(IRQ, irq, (int)vcpu->id.vcpu.index, .unit = "cpu", .action = "take",
                .number = event.vector);
     vcpu->priv.stats.injected[0]++;
