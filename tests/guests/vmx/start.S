@@ -113,6 +113,44 @@ load_guest_registers:
     mov guest_rbp(%rip), %rbp
     ret
 
+/* The second CPU begins here, copied to 8000h, and comes to second_main. */
+    .globl second_start, second_end
+    .code16
+second_start:
+    cli
+    xor %eax, %eax
+    mov %ax, %ds
+    lgdtl 0x8000 + 8f - second_start
+    mov %cr0, %eax
+    or $1, %eax
+    mov %eax, %cr0
+    ljmpl $40, $second_protected
+8:  .word table - gdt - 1
+    .long gdt
+second_end:
+    .code32
+second_protected:
+    mov $16, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    mov %eax, %ss
+    mov $root, %eax
+    mov %eax, %cr3
+    mov $0x620, %eax
+    mov %eax, %cr4
+    mov $0xc0000080, %ecx
+    rdmsr
+    or $0x900, %eax
+    wrmsr
+    mov $0x80000033, %eax
+    mov %eax, %cr0
+    ljmp $8, $1f
+    .code64
+1:  lea second_stack_end(%rip), %rsp
+    call second_main
+2:  hlt
+    jmp 2b
+
 /* Ends blocking by NMI. */
     .globl unblock_nmis
 unblock_nmis:
@@ -132,6 +170,7 @@ unblock_nmis:
 gdt:
     .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
     .quad 0x0000890000000067, 0
+    .quad 0x00cf9b000000ffff
 table:
     .word table - gdt - 1
     .quad gdt
@@ -165,3 +204,5 @@ directories:
     .fill 4 * 4096
     .fill 16384
 stack_end:
+    .fill 8192
+second_stack_end:

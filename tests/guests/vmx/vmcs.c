@@ -3,8 +3,10 @@
 u8 pages[16][4096] __attribute__((aligned(4096)));
 u64 ept_pointer;
 
-static u8 vmxon_region[4096] __attribute__((aligned(4096)));
-static u8 vmcs_region[4096] __attribute__((aligned(4096)));
+u8 vmcs_regions[2][4096] __attribute__((aligned(4096)));
+unsigned vmcs_number;
+
+static u8 vmxon_regions[2][4096] __attribute__((aligned(4096)));
 static u64 ept_root[512] __attribute__((aligned(4096)));
 static u64 ept_gigabytes[512] __attribute__((aligned(4096)));
 static u8 guest_stack[4096] __attribute__((aligned(16)));
@@ -52,13 +54,13 @@ u32 may_be_one(u32 msr)
 
 bool vmx_start(void)
 {
-    u64 region = (u64)vmxon_region, cr4 = READ_CR(4) | 1 << 13;
+    u64 region = (u64)vmxon_regions[vmcs_number], cr4 = READ_CR(4) | 1 << 13;
     u8 failed;
 
     if (!(rdmsr(0x3a) & 1))
         wrmsr(0x3a, 5);
     __asm__ volatile("mov %0, %%cr4" : : "r"(cr4));
-    *(u32 *)vmxon_region = (u32)rdmsr(0x480);
+    *(u32 *)region = (u32)rdmsr(0x480);
     __asm__ volatile("vmxon %1; setna %0" : "=r"(failed) : "m"(region) : "cc", "memory");
     ept_root[0] = (u64)ept_gigabytes | 7;
     for (u64 i = 0; i < 4; i++)
@@ -133,10 +135,11 @@ static void guest_state(void (*code)(void))
 
 void vmcs_make(void (*code)(void))
 {
+    u8 *vmcs_region = vmcs_regions[vmcs_number];
     u64 region = (u64)vmcs_region;
 
     __asm__ volatile("vmclear %0" : : "m"(region) : "cc", "memory");
-    memset(vmcs_region, 0, sizeof(vmcs_region));
+    memset(vmcs_region, 0, 4096);
     *(u32 *)vmcs_region = (u32)rdmsr(0x480);
     __asm__ volatile("vmptrld %0" : : "m"(region) : "cc", "memory");
     controls();

@@ -75,7 +75,10 @@ static inline void outb(u16 port, u8 value)
 
 /* vmcs.c */
 extern u8 pages[16][4096]; /* for bitmaps, lists and the like */
-extern u64 ept_pointer;    /* maps the first 4 GiB one to one */
+/* Whose regions vmx_start and vmcs_make use: one for each CPU. */
+extern unsigned vmcs_number;
+extern u8 vmcs_regions[2][4096];
+extern u64 ept_pointer; /* maps the first 4 GiB one to one */
 bool vmx_start(void);
 /* A new VMCS, current, valid: 64-bit code at @code with this hypervisor's address space. */
 void vmcs_make(void (*code)(void));
@@ -87,5 +90,6 @@ unsigned test_exits(void);
 unsigned test_events(void);
 unsigned test_information(void);
 unsigned test_memory(void);
+unsigned test_smp(void);
 
 #endif
