@@ -16,9 +16,10 @@ ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip, bool canonical);
 void lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset);
 
 /* Ends the block of a stepping mode, lip being the next instruction's: with the debug traps that are
- * due. @tf (i64): not 0 if TF traps; @keep_rf: a string instruction that may have work left, or an
- * IRET: RF, if set for that instruction, stays. */
-void lift_end_step(struct x86_lift *l, ir_ref tf, bool keep_rf);
+ * due. @tf (i64): not 0 if TF traps; RF stays if it is set for that instruction
+ * and @keep_rf says so: of a string instruction that may have work left, or an IRET. */
+enum lift_keep_rf { CLEAR_RF, KEEP_RF_REPEAT, KEEP_RF_IRET };
+void lift_end_step(struct x86_lift *l, ir_ref tf, enum lift_keep_rf keep_rf);
 
 /* Executes this instruction again (a string instruction with work left) if @cond; otherwise the
  * unit goes on, or with TF set is left. */

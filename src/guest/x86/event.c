@@ -1,4 +1,5 @@
 /* Exceptions and interrupts: raising them, and delivery through the IDT (SDM vol. 3 chapter 6). */
+#include "guest/x86/driver.h"
 #include "guest/x86/x86_internal.h"
 
 static bool has_error_code(unsigned vector)
@@ -338,6 +339,7 @@ static void note_payload(struct x86_cpu *cpu, const struct x86_event *event)
     } else if (event->vector == X86_DB) {
         cpu->dr[6] = (cpu->dr[6] & ~0xfull) | event->payload;
         cpu->dr[7] &= ~BIT(13); /* GD */
+        cpu->msr_debugctl &= ~X86_DEBUGCTL_BTF;
     }
 }
 
@@ -465,10 +467,12 @@ u64 x86_helper_debugger_break(struct x86_cpu *cpu)
     return 0;
 }
 
-/* What of debug traps is due behind the instruction before lip, which began with @tf. */
-static u64 traps_due(struct x86_cpu *cpu, bool tf)
+/* What of debug traps is due behind the instruction before lip, which began with @tf. With BTF only
+ * those that branch are stepped (SDM vol. 3 18.4.3). */
+static u64 traps_due(struct x86_cpu *cpu, bool tf, bool branched)
 {
-    u64 due = cpu->debug_hits | (tf ? X86_DR6_BS : 0);
+    bool stepped = tf && (branched || !(cpu->msr_debugctl & X86_DEBUGCTL_BTF));
+    u64 due = cpu->debug_hits | (stepped ? X86_DR6_BS : 0);
 
     /* A load of SS holds breakpoints back until the next instruction is done (SDM vol. 3 7.8.3). */
     if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
@@ -477,13 +481,14 @@ static u64 traps_due(struct x86_cpu *cpu, bool tf)
     return due;
 }
 
-u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf, u64 keep_rf)
+u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf, u64 keep_rf, u64 next)
 {
+    bool branched = cpu->lip != next && keep_rf != KEEP_RF_REPEAT;
     u64 due;
 
     if (!keep_rf || cpu->lip != cpu->rf_lip)
         cpu->eflags &= ~X86_FLAG_RF;
-    due = traps_due(cpu, tf);
+    due = traps_due(cpu, tf, branched);
     if (due)
         x86_raise_debug(cpu, due);
     return 0;
@@ -497,7 +502,7 @@ void x86_debug_trap(struct x86_cpu *cpu, bool again)
         x86_between_iterations(cpu);
     else
         cpu->eflags &= ~X86_FLAG_RF;
-    due = traps_due(cpu, cpu->eflags & X86_FLAG_TF);
+    due = traps_due(cpu, cpu->eflags & X86_FLAG_TF, false);
     if (due)
         cpu->pending = debug_event(due);
 }

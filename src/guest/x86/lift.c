@@ -52,9 +52,10 @@ ir_ref lift_next_rip(struct x86_lift *l)
     return ir_sub(l->u, pc, cs_base(l));
 }
 
-void lift_end_step(struct x86_lift *l, ir_ref tf, bool keep_rf)
+void lift_end_step(struct x86_lift *l, ir_ref tf, enum lift_keep_rf keep_rf)
 {
-    LIFT_CALL(l, IR_VOID, single_step, tf, ir_const(l->u, IR_I64, keep_rf), IR_NONE, IR_NONE);
+    LIFT_CALL(l, IR_VOID, single_step, tf, ir_const(l->u, IR_I64, keep_rf), lift_next_pc(l),
+              IR_NONE);
     ir_exit(l->u, X86_EXIT_HALT_CHECK);
     l->ended = true;
 }
@@ -64,7 +65,7 @@ static void leave_for(struct x86_lift *l, ir_ref pc)
 {
     if (l->mode & X86_MODE_STEPPING) {
         ir_put(l->u, X86_SLOT(lip), pc);
-        lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), false);
+        lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), CLEAR_RF);
     } else {
         ir_goto_ind(l->u, pc);
     }
@@ -182,7 +183,7 @@ void lift_again_if(struct x86_lift *l, ir_ref cond)
 {
     if (l->mode & X86_MODE_STEPPING) {
         ir_put(l->u, X86_SLOT(lip), ir_sel(l->u, cond, at_offset(l, l->offset), lift_next_pc(l)));
-        lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), true);
+        lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), KEEP_RF_REPEAT);
     } else
         ir_goto_if(l->u, cond, l->offset);
 }

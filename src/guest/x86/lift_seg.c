@@ -3,12 +3,12 @@
 #include "guest/x86/lift_sys.h"
 
 /* Ends the block at the linear address that a far transfer's helper answered. @flags (i64): those in
- * which TF has to be set for a trap, besides the mode's. @resumes: it may have set RF. */
-static void go_to_with(struct x86_lift *l, ir_ref lip, ir_ref flags, bool resumes)
+ * which TF has to be set for a trap, besides the mode's. */
+static void go_to_with(struct x86_lift *l, ir_ref lip, ir_ref flags, enum lift_keep_rf keep_rf)
 {
     if (l->mode & X86_MODE_STEPPING) {
         lift_end_step(l, ir_and(l->u, flags, imm(l, l->mode & X86_MODE_TF ? X86_FLAG_TF : 0)),
-                      resumes);
+                      keep_rf);
         return;
     }
     ir_goto_ind(l->u, lip);
@@ -17,7 +17,7 @@ static void go_to_with(struct x86_lift *l, ir_ref lip, ir_ref flags, bool resume
 
 static void go_to(struct x86_lift *l, ir_ref lip)
 {
-    go_to_with(l, lip, imm(l, X86_FLAG_TF), false);
+    go_to_with(l, lip, imm(l, X86_FLAG_TF), CLEAR_RF);
 }
 
 /* --- Segment registers --- */
@@ -178,7 +178,7 @@ void lift_iret(struct x86_lift *l)
 {
     ir_ref lip = VALUE2(l, iret, imm(l, l->in->operand_size), imm(l, length(l)));
 
-    go_to_with(l, lip, imm(l, X86_FLAG_TF), true);
+    go_to_with(l, lip, imm(l, X86_FLAG_TF), KEEP_RF_IRET);
 }
 
 void lift_syscall(struct x86_lift *l)
@@ -186,7 +186,7 @@ void lift_syscall(struct x86_lift *l)
     ir_ref lip = VALUE1(l, syscall, imm(l, length(l)));
 
     /* Where it masks TF it is not stepped. */
-    go_to_with(l, lip, ir_get(l->u, IR_I64, X86_SLOT(eflags)), false);
+    go_to_with(l, lip, ir_get(l->u, IR_I64, X86_SLOT(eflags)), CLEAR_RF);
 }
 
 void lift_sysret(struct x86_lift *l)

@@ -395,6 +395,37 @@ static void io_breakpoints(void)
     write_cr4(read_cr4() & ~8ul);
 }
 
+#define DEBUGCTL 0x1d9
+#define BTF 2
+extern char b_start[], b_target[], b_end[];
+
+/* IA32_DEBUGCTL.BTF: steps only what branches, and ends with the first trap. */
+static void branch_steps(void)
+{
+    const void *from = b_start;
+    word count = 2;
+
+    if (TRAPS("wrmsr", : : "c"(DEBUGCTL), "a"(BTF), "d"(0)) != NONE || rdmsr(DEBUGCTL) != BTF)
+        return;
+    begin((word)b_end);
+    asm volatile(STEP_ON LABEL(b_start) "nop\n"
+                                        "inb $0x80, %%al\n"
+                                        "rep lodsb\n"
+                                        "test %%esp, %%esp\n"
+                                        "jz 1f\n" /* not taken */
+                                        "jmp 1f\n"
+                                        "nop\n"
+                                        "1:" LABEL(b_target) "nop\n" LABEL(b_end)
+                 : "+c"(count), "+S"(from)
+                 :
+                 : "eax", "memory", "cc");
+    EXPECT(end(), 2);
+    EXPECT(seen[0].ip, (word)b_target);
+    EXPECT(seen[0].dr6, DR6_CLEAR | BS);
+    EXPECT(seen[1].ip, (word)b_end); /* the trap has cleared BTF */
+    EXPECT(rdmsr(DEBUGCTL), 0);
+}
+
 #ifdef __x86_64__
 /* Before the fault of a fetch. */
 static void unmapped_code(void)
@@ -464,6 +495,7 @@ void guest_main(void)
     resume_flag();
     data_breakpoints();
     io_breakpoints();
+    branch_steps();
 #ifdef __x86_64__
     unmapped_code();
 #endif
