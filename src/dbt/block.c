@@ -121,7 +121,8 @@ void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
             link->to = to;
             link->next = to->incoming;
             to->incoming = link;
-            if (link->host.counter && *link->host.counter >= 0 && !to->region && !to->no_region)
+            if (link->host.counter && *link->host.counter >= 0 && !to->region &&
+                !__atomic_load_n(&to->no_region, __ATOMIC_RELAXED))
                 host_count_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
             else
                 host_patch_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);

@@ -295,18 +295,23 @@ static bool may_cache_write(const struct mem_slot *slot, u64 gpa, const struct g
            !__atomic_load_n(&slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT], __ATOMIC_SEQ_CST);
 }
 
-/* An entry that moved within its table may have been missed by a revocation: ask again. */
-static void recheck(struct guest_cpu *cpu, struct tlb_entry *e)
+/* Puts @from elsewhere in its table. A revocation may have looked at neither place in time: the question
+ * is asked again, after the entry can be seen there. */
+static void move(struct guest_cpu *cpu, struct tlb_entry *to, struct tlb_entry from)
 {
-    u64 gpa = e->gpa & ~1ull;
+    u64 gpa = from.gpa & ~1ull;
     const struct mem_slot *slot;
 
-    if (e->write_tag & 1)
+    to->read_tag = from.read_tag;
+    to->addend = from.addend;
+    __atomic_store_n(&to->gpa, from.gpa, __ATOMIC_RELAXED);
+    __atomic_store_n(&to->write_tag, from.write_tag, __ATOMIC_SEQ_CST);
+    if (from.write_tag & 1)
         return;
     slot = mem_find(cpu->mem, gpa);
     if (!slot ||
         __atomic_load_n(&slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT], __ATOMIC_SEQ_CST))
-        __atomic_or_fetch(&e->write_tag, 1, __ATOMIC_SEQ_CST);
+        __atomic_or_fetch(&to->write_tag, 1, __ATOMIC_SEQ_CST);
 }
 
 static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
@@ -329,14 +334,13 @@ static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
     if (e->read_tag != INVALID_TAG && align_down(e->read_tag, MEM_PAGE_SIZE) != at) {
         struct tlb_entry *v = &tlb->victim[tlb->next_victim++ % TLB_VICTIMS];
 
-        *v = *e;
-        recheck(cpu, v);
+        move(cpu, v, *e);
     }
     __atomic_store_n(&tlb->used, tlb->used + 1 ? tlb->used + 1 : 1, __ATOMIC_SEQ_CST);
     e->read_tag = page->readable ? at : at | 1;
     e->addend = (u64)slot->hva + (gpa - slot->gpa) - gva;
     write_tag = may_cache_write(slot, gpa, page) ? at : at | 1;
-    e->write_tag = at | 1;
+    __atomic_store_n(&e->write_tag, at | 1, __ATOMIC_RELAXED);
     __atomic_store_n(&e->gpa, align_down(gpa, MEM_PAGE_SIZE) | page->global, __ATOMIC_SEQ_CST);
     __atomic_store_n(&e->write_tag, write_tag, __ATOMIC_SEQ_CST);
     /* A revocation between the question and the answer did not see the entry: ask again. */
@@ -356,10 +360,8 @@ static struct tlb_entry *victim_hit(struct guest_cpu *cpu, struct tlb *tlb, u64 
             struct tlb_entry *e = entry_of(tlb, gva);
             struct tlb_entry old = *e;
 
-            *e = *v;
-            *v = old;
-            recheck(cpu, e);
-            recheck(cpu, v);
+            move(cpu, e, *v);
+            move(cpu, v, old);
             return e;
         }
     }

@@ -533,14 +533,15 @@ void *translate_missed(void *state, u64 link, u64 from)
         return NULL; /* the run loop asks again and gets the same answer */
     if (!link)
         return block->code;
-    if (!block->region && !block->no_region && block_jump_is_hot(dbt_cpu(cpu)->dbt, link)) {
+    if (!block->region && !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED) &&
+        block_jump_is_hot(dbt_cpu(cpu)->dbt, link)) {
         atomic_store_explicit(&dbt_cpu(cpu)->translating, true, memory_order_relaxed);
         region = region_translate(cpu, block);
         atomic_store_explicit(&dbt_cpu(cpu)->translating, false, memory_order_relaxed);
         if (region)
             block = region;
         else
-            block->no_region = true;
+            __atomic_store_n(&block->no_region, true, __ATOMIC_RELAXED);
     }
     block_chain(dbt_cpu(cpu)->dbt, link, block);
     return block->code;
