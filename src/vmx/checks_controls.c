@@ -7,7 +7,7 @@ bool vmx_check_failed(const struct x86_cpu *cpu, const char *condition)
     trace_emit(VMX, vmx, (int)cpu->common.index, .what = "check failed", .detail = condition,
                .level = 2, .rip = vmx_of(cpu)->nested.vmcs.guest_rip);
     vmx_trace_vmcs(cpu, &vmx_of(cpu)->nested.vmcs, condition);
-    return true;
+    return false;
 }
 
 bool vmx_canonical(const struct x86_cpu *cpu, u64 address)

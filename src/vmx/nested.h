@@ -83,13 +83,13 @@ static inline struct vmcs *vmx_inner(const struct x86_cpu *cpu)
     return vmx->current == &vmx->root ? NULL : &vmx->current->vmcs;
 }
 
-/* A check of VM entry: answers from the function with @error when @condition, the SDM's sentence,
- * does not hold; its text is the trace. */
+/* A check of VM entry: answers false from the function when @condition, the SDM's sentence, does not
+ * hold; its text is the trace. */
 bool vmx_check_failed(const struct x86_cpu *cpu, const char *condition);
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
-        if (!(condition) && vmx_check_failed(cpu, #condition))                                     \
-            return false;                                                                          \
+        if (!(condition))                                                                          \
+            return vmx_check_failed(cpu, #condition);                                              \
     } while (0)
 
 /* checks_controls.c, checks_host.c, checks_guest.c: in the SDM's order. */
