@@ -474,7 +474,7 @@ static u64 traps_due(struct x86_cpu *cpu, bool tf, bool branched)
     bool stepped = tf && (branched || !(cpu->msr_debugctl & X86_DEBUGCTL_BTF));
     u64 due = cpu->debug_hits | (stepped ? X86_DR6_BS : 0);
 
-    /* A load of SS holds breakpoints back until the next instruction is done (SDM vol. 3 7.8.3). */
+    /* A load of SS holds breakpoints back until the next instruction is done (SDM vol. 3 6.8.3). */
     if (x86_interruptibility(cpu) & X86_SHADOW_MOV_SS)
         return 0;
     cpu->debug_hits = 0;

@@ -1,9 +1,9 @@
-/* Segment registers, far transfers, and the instructions on descriptors and their tables: operands, and
- * the calls of the helpers that do the work on the state. */
+/* Segment registers, far transfers, and the instructions on descriptors and their tables: operands,
+ * and the calls of the helpers that do the work on the state. */
 #include "guest/x86/lift_sys.h"
 
-/* Ends the block at the linear address that a far transfer's helper answered. @flags (i64): those in
- * which TF has to be set for a trap, besides the mode's. */
+/* Ends the block at the linear address that a far transfer's helper answered. @flags (i64): those
+ * in which TF has to be set for a trap, besides the mode's. */
 static void go_to_with(struct x86_lift *l, ir_ref lip, ir_ref flags, enum lift_keep_rf keep_rf)
 {
     if (l->mode & X86_MODE_STEPPING) {

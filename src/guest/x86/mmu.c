@@ -390,7 +390,7 @@ static void note_watched(struct x86_cpu *cpu, u64 gva, enum guest_access access,
 
 /* --- The walk as others see it --- */
 
-/* A breakpoint on the instruction comes before what its fetch meets (SDM vol. 3 table 7-2). */
+/* A breakpoint on the instruction comes before what its fetch meets (SDM vol. 3 table 6-2). */
 static void fetch_fails(struct x86_cpu *cpu)
 {
     if (cpu->common.mode & X86_MODE_DR)

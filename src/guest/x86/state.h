@@ -95,7 +95,7 @@ struct x86_cpu {
     u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
     u64 dr[8]; /* 0..3, 6, 7 used */
     /* Data and I/O breakpoints (DR6 bits) that this instruction met: #DB at its end, or behind the next
-     * one if this loads SS (SDM vol. 3 7.8.3). */
+     * one if this loads SS (SDM vol. 3 6.8.3). */
     u32 debug_hits;
     /* EFLAGS.RF holds only while lip is rf_lip: nothing has to clear it when the instruction is done.
      * x86_rflags knows. */

@@ -1,7 +1,7 @@
 /*
- * Task switches (SDM vol. 3 chapter 8). Everything that can fault in the old task is looked at first;
- * from the commit point on the CPU is in the new task, and what is wrong with its segments is an
- * exception of its own.
+ * Task switches (SDM vol. 3 chapter 8). Everything that can fault in the old task is looked at
+ * first; from the commit point on the CPU is in the new task, and what is wrong with its segments is
+ * an exception of its own.
  */
 #include "guest/x86/x86_internal.h"
 
@@ -322,7 +322,7 @@ static void commit(struct task_switch *t, const struct task_state *s)
         x86_raise_error(cpu, X86_GP, t->ext);
 }
 
-/* Answers whether the new task's debug trap flag is set. @rip, @flags: as the old one saves them. */
+/* Answers whether the new task's debug trap flag is set. @rip, @flags: what the old one saves. */
 static bool switch_task(struct task_switch *t, u64 rip, u64 flags, u32 insn_len,
                         const struct x86_event *event)
 {
