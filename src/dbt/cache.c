@@ -80,16 +80,24 @@ static int take_chunk(struct dbt_cpu *dc)
 
 /* Asks the host for the next pages in both mappings at once: two faults for each would cost more.
  * It may refuse (Linux before 5.14): then they come by faults. */
-static void populate(struct dbt_cpu *dc)
+static void populate(struct dbt_cpu *dc, struct chunk_part *part, u32 begin, u32 end)
 {
-    struct chunk *chunk = dc->chunk;
-    u64 offset = (u64)dc->chunk_index * DBT_CHUNK + chunk->populated;
+    u64 offset = (u64)dc->chunk_index * DBT_CHUNK + begin + part->populated;
+    u32 bytes = end - begin - part->populated;
 
-    if (chunk->populated == DBT_CHUNK)
+    if (part->used + POPULATE_AHEAD <= part->populated || !bytes)
         return;
-    madvise(dc->dbt->code_rw + offset, POPULATE, MADV_POPULATE_WRITE);
-    madvise(dc->dbt->code_exec + offset, POPULATE, MADV_POPULATE_READ);
-    chunk->populated += POPULATE;
+    if (bytes > POPULATE)
+        bytes = POPULATE;
+    madvise(dc->dbt->code_rw + offset, bytes, MADV_POPULATE_WRITE);
+    madvise(dc->dbt->code_exec + offset, bytes, MADV_POPULATE_READ);
+    part->populated += bytes;
+}
+
+static bool has_room(const struct chunk *chunk)
+{
+    return chunk->hot.used + DBT_MAX_BLOCK_CODE <= DBT_CHUNK_HOT &&
+           chunk->cold.used + DBT_MAX_BLOCK_CODE <= DBT_CHUNK - DBT_CHUNK_HOT;
 }
 
 int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec)
@@ -97,24 +105,26 @@ int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec)
     struct dbt *dbt = dc->dbt;
     u64 offset;
 
-    if (!dc->chunk || dc->chunk->used + DBT_MAX_BLOCK_CODE > DBT_CHUNK) {
+    if (!dc->chunk || !has_room(dc->chunk)) {
         int ret = take_chunk(dc);
 
         if (ret)
             return ret;
     }
-    if (dc->chunk->used + POPULATE_AHEAD > dc->chunk->populated)
-        populate(dc);
-    offset = (u64)dc->chunk_index * DBT_CHUNK + dc->chunk->used;
+    populate(dc, &dc->chunk->hot, 0, DBT_CHUNK_HOT);
+    populate(dc, &dc->chunk->cold, DBT_CHUNK_HOT, DBT_CHUNK);
+    offset = (u64)dc->chunk_index * DBT_CHUNK + dc->chunk->hot.used;
+    dc->cold = DBT_CHUNK_HOT + dc->chunk->cold.used - dc->chunk->hot.used;
     *rw = dbt->code_rw + offset;
     *exec = (u64)dbt->code_exec + offset;
     return 0;
 }
 
-void cache_commit(struct dbt_cpu *dc, struct block *block, size_t bytes)
+void cache_commit(struct dbt_cpu *dc, struct block *block)
 {
     struct dbt *dbt = dc->dbt;
     struct chunk *chunk = dc->chunk;
+    u32 cold_bytes = block->code_bytes - block->cold;
 
     pthread_mutex_lock(&dbt->lock);
     if (chunk->nblocks == chunk->cap) {
@@ -124,16 +134,17 @@ void cache_commit(struct dbt_cpu *dc, struct block *block, size_t bytes)
         if (!blocks) {
             /* cache_find will not know the block: its jumps stay unchained, nothing else. */
             pthread_mutex_unlock(&dbt->lock);
-            chunk->used = (u32)align_up(chunk->used + bytes, 64);
-            return;
+            goto used;
         }
         chunk->blocks = blocks;
         chunk->cap = cap;
     }
     chunk->blocks[chunk->nblocks++] = block;
-    chunk->used = (u32)align_up(chunk->used + bytes, 64);
-    dbt->stats.code_bytes += bytes;
+    dbt->stats.code_bytes += block->hot_bytes + cold_bytes;
     pthread_mutex_unlock(&dbt->lock);
+used:
+    chunk->hot.used = (u32)align_up(chunk->hot.used + block->hot_bytes, 16);
+    chunk->cold.used = (u32)align_up(chunk->cold.used + cold_bytes, 16);
 }
 
 /* Lock held. */
@@ -142,18 +153,23 @@ struct block *cache_find(struct dbt *dbt, u64 exec_addr)
     u64 offset = exec_addr - (u64)dbt->code_exec;
     const struct chunk *chunk;
     u32 lo = 0, hi;
+    bool cold;
 
     if (offset >= dbt->code_size)
         return NULL;
     chunk = &dbt->chunks[offset / DBT_CHUNK];
+    cold = offset % DBT_CHUNK >= DBT_CHUNK_HOT;
     hi = chunk->nblocks;
     while (lo < hi) {
         u32 mid = (lo + hi) / 2;
         struct block *block = chunk->blocks[mid];
 
-        if (exec_addr < (u64)block->code)
+        u64 first = (u64)block->code + (cold ? block->cold : 0);
+        u64 end = (u64)block->code + (cold ? block->code_bytes : block->hot_bytes);
+
+        if (exec_addr < first)
             hi = mid;
-        else if (exec_addr >= (u64)block->code + block->code_bytes)
+        else if (exec_addr >= end)
             lo = mid + 1;
         else
             return block;
@@ -180,7 +196,7 @@ void cache_flush(struct dbt *dbt)
     memset((void *)dbt->hash, 0, sizeof(*dbt->hash) << DBT_HASH_BITS);
     pages_free(dbt);
     for (u32 i = dbt->first_chunk; i < dbt->nchunks; i++)
-        dbt->chunks[i].used = dbt->chunks[i].nblocks = 0;
+        dbt->chunks[i].hot.used = dbt->chunks[i].cold.used = dbt->chunks[i].nblocks = 0;
     dbt->next_chunk = dbt->first_chunk;
     arena_reset(&dbt->blocks);
     atomic_store(&dbt->kept_units, 0);

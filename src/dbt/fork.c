@@ -32,10 +32,13 @@ static int copy_cache(struct dbt *dbt)
         return -errno;
     if (ftruncate(fd, (off_t)dbt->code_size) || !write_all(fd, dbt->code_rw, DBT_THUNKS, 0))
         goto fail;
-    for (u32 i = dbt->first_chunk; i < dbt->next_chunk; i++)
-        if (!write_all(fd, dbt->code_rw + (u64)i * DBT_CHUNK, dbt->chunks[i].used,
-                       (u64)i * DBT_CHUNK))
+    for (u32 i = dbt->first_chunk; i < dbt->next_chunk; i++) {
+        u64 hot = (u64)i * DBT_CHUNK, cold = hot + DBT_CHUNK_HOT;
+
+        if (!write_all(fd, dbt->code_rw + hot, dbt->chunks[i].hot.used, hot) ||
+            !write_all(fd, dbt->code_rw + cold, dbt->chunks[i].cold.used, cold))
             goto fail;
+    }
     dbt->fork_fd = fd;
     return 0;
 fail:

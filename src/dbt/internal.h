@@ -11,6 +11,7 @@
 
 #define DBT_MAX_CPUS 256
 #define DBT_CHUNK (256 * KiB)         /* of the code cache, handed to one vCPU at a time */
+#define DBT_CHUNK_HOT (104 * KiB)     /* its first part: code that runs often */
 #define DBT_THUNKS (64 * KiB)         /* at the start of the cache */
 #define DBT_MAX_BLOCK_CODE (48 * KiB) /* a step area for each CPU fits before the first chunk */
 #define DBT_MAX_INSNS 64              /* guest instructions a block */
@@ -51,8 +52,10 @@ struct block {
     u32 length;     /* guest bytes */
     u32 guest_insns;
     u64 granules[2]; /* the 64-byte pieces of its pages that hold its guest code */
-    u32 code_bytes;  /* with sites */
-    u32 insn_bytes;  /* without */
+    u32 hot_bytes;   /* of code from its start */
+    u32 cold;        /* distance from the start to code that runs seldom, */
+    u32 insn_bytes;  /* to its end, where the sites are, */
+    u32 code_bytes;  /* and to their end */
     u8 *code_rw;
     struct ir_unit *unit; /* without jit: what is interpreted */
     struct dbt_link *links;
@@ -74,9 +77,13 @@ struct code_page {
     struct code_page *hash_next;
 };
 
-/* A piece of the code cache: its blocks in address order. */
-struct chunk {
+struct chunk_part {
     u32 used, populated; /* bytes; the latter have host memory and page table entries */
+};
+
+/* A piece of the code cache: its blocks in address order, which is the same in both parts. */
+struct chunk {
+    struct chunk_part hot, cold;
     u32 nblocks, cap;
     struct block **blocks;
 };
@@ -124,6 +131,7 @@ struct dbt_cpu {
     u64 code_filter[DBT_FILTER_BITS / 64];
     struct chunk *chunk;
     u32 chunk_index;
+    u32 cold;           /* host_abi.cold for what cache_reserve answered */
     struct arena arena; /* for one translation */
     u32 counters_next, counters_end;
     u8 *step_rw; /* where single instructions are compiled, never kept */
@@ -178,10 +186,10 @@ static inline struct dbt_cpu *dbt_cpu(struct guest_cpu *cpu)
 /* cache.c: the code cache, one memfd mapped twice: writable and executable. */
 int cache_create(struct dbt *dbt, struct err *err);
 void cache_destroy(struct dbt *dbt);
-/* Room of DBT_MAX_BLOCK_CODE in the CPU's chunk; -ENOSPC when the cache is full. Called with lock
- * not held. */
+/* Room of DBT_MAX_BLOCK_CODE in both parts of the CPU's chunk, dc->cold bytes apart; -ENOSPC when the
+ * cache is full. Called with lock not held. */
 int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec);
-void cache_commit(struct dbt_cpu *dc, struct block *block, size_t bytes);
+void cache_commit(struct dbt_cpu *dc, struct block *block);
 struct block *cache_find(struct dbt *dbt, u64 exec_addr);
 /* The block whose code the vCPU is in: as noted without jit; else that which called for a slow path or
  * helper. NULL outside guest code, and for single instructions. */

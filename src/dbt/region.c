@@ -164,8 +164,10 @@ static struct block *compile(struct former *f, u64 pc)
     if (opt_run(&unit, OPT_FULL))
         return NULL;
     translate_dump_unit(f->dbt, pc, DBT_DUMP_OPT, "region, optimised", &unit);
-    if (cache_reserve(dc, &rw, &exec) ||
-        host_compile(&unit, &abi, rw, exec, DBT_MAX_BLOCK_CODE, &code))
+    if (cache_reserve(dc, &rw, &exec))
+        return NULL;
+    abi.cold = dc->cold;
+    if (host_compile(&unit, &abi, rw, exec, DBT_MAX_BLOCK_CODE, &code))
         return NULL;
     translate_dump_host(f->dbt, pc, rw, exec, &code);
     block = translate_block_new(f->dbt, &code);
@@ -174,7 +176,7 @@ static struct block *compile(struct former *f, u64 pc)
     describe(f, block);
     translate_fill_block(block, rw, exec, &code);
     dc->counters_next += code.ncounters;
-    cache_commit(dc, block, code.total_bytes);
+    cache_commit(dc, block);
     return block;
 }
 
@@ -200,6 +202,6 @@ struct block *region_translate(struct guest_cpu *cpu, struct block *head)
         return NULL;
     trace_emit(BLOCK, block, (int)cpu->index, .gva = pc, .gpa = block->gpa, .mode = block->mode,
                .insns = block->guest_insns, .guest_bytes = block->length,
-               .host_bytes = block->insn_bytes);
+               .host_bytes = block->hot_bytes);
     return block;
 }

@@ -208,9 +208,10 @@ void translate_dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
 {
     if (!dumped(dbt, pc, DBT_DUMP_HOST))
         return;
-    fprintf(stderr, "host code, %zu bytes and %zu of sites:\n", code->code_bytes,
-            code->total_bytes - code->code_bytes);
-    host_disassemble(rw, code->code_bytes, exec, stderr);
+    fprintf(stderr, "host code, %zu bytes, %zu apart and %zu of sites:\n", code->hot_bytes,
+            code->code_bytes - code->cold, code->total_bytes - code->code_bytes);
+    host_disassemble(rw, code->hot_bytes, exec, stderr);
+    host_disassemble(rw + code->cold, code->code_bytes - code->cold, exec + code->cold, stderr);
 }
 
 static void *block_memory(struct dbt *dbt, size_t bytes)
@@ -259,8 +260,10 @@ void translate_fill_block(struct block *block, u8 *rw, u64 exec, const struct ho
 {
     block->code = (u8 *)exec;
     block->code_rw = rw;
-    block->code_bytes = (u32)code->total_bytes;
+    block->hot_bytes = (u32)code->hot_bytes;
+    block->cold = (u32)code->cold;
     block->insn_bytes = (u32)code->code_bytes;
+    block->code_bytes = (u32)code->total_bytes;
     for (u32 i = 0; i < code->nlinks; i++) {
         block->links[i].host = code->links[i];
         block->links[i].from = block;
@@ -307,6 +310,7 @@ static struct block *compile_block(struct guest_cpu *cpu, struct source *src, u3
     *ret = cache_reserve(dc, &rw, &exec);
     if (*ret)
         return NULL;
+    abi.cold = dc->cold;
     for (;;) {
         arena_reset(&dc->arena);
         *ret = lift_block(cpu, &unit, &dc->arena, src, max_insns, length);
@@ -329,7 +333,7 @@ static struct block *compile_block(struct guest_cpu *cpu, struct source *src, u3
     block->guest_insns = unit.guest_insns;
     translate_fill_block(block, rw, exec, &code);
     dc->counters_next += code.ncounters;
-    cache_commit(dc, block, code.total_bytes);
+    cache_commit(dc, block);
     return block;
 }
 
@@ -401,7 +405,7 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
             continue;
         trace_emit(BLOCK, block, (int)cpu->index, .gva = src->pc, .gpa = block->gpa,
                    .mode = block->mode, .insns = block->guest_insns, .guest_bytes = block->length,
-                   .host_bytes = block->insn_bytes);
+                   .host_bytes = block->hot_bytes);
         return block;
     }
 }

@@ -83,6 +83,9 @@ struct host_abi {
     bool count_insns;
     s32 *
         counters; /* HOST_MAX_COUNTERS for jumps backwards of the next unit; NULL: they do not count */
+    /* Of the next unit: so far behind the beginning of its code lies what runs seldom, and the site
+     * records, so that what runs often lies close together; 0: they follow the code. */
+    u32 cold;
     /* Made by host_make_thunks: code addresses (in the executable mapping) of the thunks, and what
      * the host CPU can do beyond the baseline. */
     u64 thunk_site;         /* call'ed by slow paths and side exits with a host_site behind */
@@ -120,13 +123,15 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
 
 /* Result of compiling a unit. */
 struct host_code {
-    size_t code_bytes; /* instructions; then aligned sites; total is what was used of the buffer */
-    size_t total_bytes;
+    /* All from the start of the buffer: where what runs often ends, where what runs seldom begins,
+     * where instructions end, and where the sites behind them, aligned, do. */
+    size_t hot_bytes, cold, code_bytes, total_bytes;
     u32 nlinks, ncounters;
     struct host_link links[HOST_MAX_LINKS];
 };
 
-/* Compiles @unit into @buf, to run at @exec_addr. -ENOSPC when @size is too small (nothing is
+/* Compiles @unit into @buf, to run at @exec_addr. @size bytes may be used there, and, if abi->cold is
+ * not 0, as many at @buf + abi->cold. -ENOSPC when @size is too small (nothing is
  * patched elsewhere; call again with more room), -ENOMEM, -E2BIG when the unit needs more spills or
  * links than there are (dbt then lifts fewer instructions). */
 int host_compile(const struct ir_unit *unit, const struct host_abi *abi, u8 *buf, u64 exec_addr,

@@ -485,6 +485,12 @@ int host_compile(const struct ir_unit *unit, const struct host_abi *abi, u8 *buf
     if (size < 64)
         return -ENOSPC;
     lower_blocks(&l);
+    code->hot_bytes = code->cold = (size_t)(l.code.p - buf);
+    if (abi->cold) {
+        code->cold = abi->cold;
+        l.code.p = buf + abi->cold;
+        l.code.limit = l.code.p + size;
+    }
     if (!l.error)
         emit_stubs(&l);
     if (!l.error)
