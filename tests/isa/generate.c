@@ -561,7 +561,11 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
     if (in->op[0].kind == X86_OP_REL) {
         u64 next = c->in.rip + (u64)(code - c->code) + in->length;
 
-        return rewrite(code, in->length, in->op[0].value, there - next, in->op[0].size);
+        s64 distance = sign_extend(there - next, c->bits);
+
+        if (sign_extend((u64)distance, 8u * in->op[0].size) != distance)
+            return false;
+        return rewrite(code, in->length, in->op[0].value, (u64)distance, in->op[0].size);
     }
     if (!isa_named(in->row, indirect))
         return true;
@@ -722,6 +726,9 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
     if (x86_decode(&in, code, 32, bits / 8) != X86_DECODE_OK || in.row != row)
         return false;
     length = in.length;
+    /* Whether their operand bytes are fetched, at the end of the segment, is the CPU's choice. */
+    if ((is(&in, "ud0") || is(&in, "ud1")) && c->in.rip + 64 > ISA_CODE16_LIMIT && bits == 16)
+        return false;
     memset(code + length, 0xcc, ISA_SLOT - before - length);
 
     if (in.has_modrm && in.mod != 3) {
@@ -735,6 +742,10 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
             in.op[1].reg != in.base && in.op[1].reg != in.index)
             c->in.gpr[in.op[1].reg] =
                 (u64)(s64)(isa_random(4000) - 2000) & mask_low(bits == 64 ? 64 : 32);
+        /* And so pages may come before the segment's end. */
+        if (bits == 16 && row->flags & X86_ROW_FPU && size > 8 &&
+            target + size > ISA_DATA + ISA_DATA_SIZE)
+            return false;
         c->patch = value();
         if (!aim(c, code, &in, target))
             return false;

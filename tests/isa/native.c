@@ -182,17 +182,20 @@ struct isa_native *isa_native_create(void)
 
 static void start_child(struct isa_native *native)
 {
+    pid_t pid;
+
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, native->socket)) {
         perror("socketpair");
         exit(1);
     }
-    native->child = fork();
-    if (native->child < 0) {
+    pid = fork();
+    if (pid < 0) {
         perror("fork");
         exit(1);
     }
-    if (!native->child)
+    if (!pid)
         child();
+    native->child = pid;
     close(native->socket[1]);
 }
 

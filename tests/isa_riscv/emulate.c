@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/arena.h"
 #include "dbt/dbt.h"
 #include "guest/riscv/riscv.h"
 #include "isa_riscv.h"
@@ -15,10 +14,16 @@ struct isa_emulator {
     struct dbt *dbt;
 };
 
-struct isa_emulator *isa_emulator_create(bool jit)
+struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump)
 {
     struct isa_emulator *e = NULL;
-    struct dbt_config config = {.guest = &riscv_guest_ops, .jit = jit};
+    struct dbt_config config = {
+        .guest = &riscv_guest_ops,
+        .jit = engine != ISA_INTERPRETER,
+        .hot = engine == ISA_REGIONS ? 1 : ~0u,
+        .dump_stages = dump ? DBT_DUMP_GUEST | DBT_DUMP_LIFT | DBT_DUMP_OPT | DBT_DUMP_HOST : 0,
+        .dump_first = ISA_TEXT + 0x800,
+        .dump_last = ~0ull};
     struct err err;
 
     if (posix_memalign((void **)&e, 64, sizeof(*e)))
@@ -108,10 +113,6 @@ int isa_emulate(struct isa_emulator *e, const struct isa_program *p, struct isa_
 void isa_dump(const struct isa_program *p, u64 pc, unsigned bytes)
 {
     const u8 *code = (const u8 *)p->text + (pc - ISA_TEXT);
-    struct arena arena = {0};
-    struct ir_unit unit;
-    struct guest_lift lift = {
-        .unit = &unit, .pc = pc, .code = code, .avail = bytes, .max_insns = bytes};
 
     for (unsigned at = 0; at < bytes;) {
         char text[96];
@@ -120,9 +121,5 @@ void isa_dump(const struct isa_program *p, u64 pc, unsigned bytes)
                                                     sizeof(text));
         printf("    %s\n", text);
     }
-    ir_init(&unit, &arena, riscv_guest_ops.helpers, riscv_guest_ops.nhelpers,
-            riscv_guest_ops.pc_slot);
-    if (!riscv_guest_ops.lift(&lift))
-        ir_print(&unit, stdout);
-    arena_free(&arena);
+    fflush(stdout);
 }

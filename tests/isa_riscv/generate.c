@@ -4,6 +4,7 @@
 #include "guest/riscv/insn.h"
 #include "isa_riscv.h"
 
+unsigned isa_words = 2 * ISA_MAX_INSNS;
 static u64 state = 1;
 
 void isa_seed(u64 seed)
@@ -143,7 +144,7 @@ static u32 place(u32 mask, u32 value)
     return value << __builtin_ctz(mask) & mask;
 }
 
-static u32 place_immediate(const struct riscv_row *row, u64 value)
+u32 isa_place_immediate(const struct riscv_row *row, u64 value)
 {
     u32 mask = riscv_row_mask(row, 'i'), word = 0;
     u8 position[32];
@@ -159,7 +160,7 @@ static u32 place_immediate(const struct riscv_row *row, u64 value)
     return word;
 }
 
-static u32 random_word(const struct riscv_row *row)
+u32 isa_random_word(const struct riscv_row *row)
 {
     u32 fixed = riscv_row_mask(row, '0') | riscv_row_mask(row, '1');
     u32 word = ((u32)random64() & ~fixed) | riscv_row_mask(row, '1');
@@ -184,7 +185,7 @@ static u32 random_csr(u32 word, const struct riscv_row *row)
 {
     static const u16 csrs[] = {1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 0, 0x100, 0x300, 0x7c0};
 
-    return (word & ~riscv_row_mask(row, 'i')) | place_immediate(row, PICK(csrs));
+    return (word & ~riscv_row_mask(row, 'i')) | isa_place_immediate(row, PICK(csrs));
 }
 
 static bool writes_float(enum riscv_op op)
@@ -201,33 +202,36 @@ static bool writes_float(enum riscv_op op)
     return true;
 }
 
-enum kind { PLAIN, MEMORY, ATOMIC, JUMP, INDIRECT };
+bool isa_writes_integer(const struct riscv_row *row)
+{
+    return !writes_float(row->op) && riscv_row_mask(&riscv_rows[row->op], 'd');
+}
 
-static enum kind kind_of(const struct riscv_row *row)
+enum isa_kind isa_kind(const struct riscv_row *row)
 {
     enum riscv_op op = row->op;
 
     if (op == RISCV_OP_jalr)
-        return INDIRECT;
+        return ISA_INDIRECT;
     if (op == RISCV_OP_jal || (op >= RISCV_OP_beq && op <= RISCV_OP_bgeu))
-        return JUMP;
+        return ISA_JUMP;
     if (op >= RISCV_OP_lr_w && op <= RISCV_OP_amomaxu_d)
-        return ATOMIC;
+        return ISA_ATOMIC;
     if ((op >= RISCV_OP_lb && op <= RISCV_OP_sd) || op == RISCV_OP_flw || op == RISCV_OP_fsw ||
         op == RISCV_OP_fld || op == RISCV_OP_fsd)
-        return MEMORY;
-    return PLAIN;
+        return ISA_MEMORY;
+    return ISA_PLAIN;
 }
 
 /* Makes @in's address lie in the case's window. */
-static bool aim(struct draw *d, const struct riscv_insn *in, enum kind kind)
+static bool aim(struct draw *d, const struct riscv_insn *in, enum isa_kind kind)
 {
     u64 window = isa_area_address(d->number) + offsetof(struct isa_area, data);
     u64 at = window + isa_random(ISA_WINDOW - 8), have = d->c->in.x[in->rs1] + (u64)in->imm;
     u32 bit = 1u << in->rs1;
 
     /* Whether an SC that fails anyway looks at its alignment is left open. */
-    if (kind == ATOMIC && (is(in->row, "sc_") || isa_random(16)))
+    if (kind == ISA_ATOMIC && (is(in->row, "sc_") || isa_random(16)))
         at &= ~7ull;
     if (!in->rs1 || in->rs1 == ISA_LINK || d->written & bit)
         return false;
@@ -238,11 +242,11 @@ static bool aim(struct draw *d, const struct riscv_insn *in, enum kind kind)
     return true;
 }
 
-static bool fits(struct draw *d, struct riscv_insn *in, enum kind kind, u64 pc)
+static bool fits(struct draw *d, struct riscv_insn *in, enum isa_kind kind, u64 pc)
 {
     u32 bit = 1u << in->rs1;
 
-    if (!writes_float(in->row->op) && kind != JUMP && in->rd >= ISA_LINK &&
+    if (!writes_float(in->row->op) && kind != ISA_JUMP && in->rd >= ISA_LINK &&
         riscv_row_mask(&riscv_rows[in->row->op], 'd'))
         return false;
     if (in->row->op == RISCV_OP_jal && in->rd >= ISA_LINK)
@@ -252,11 +256,11 @@ static bool fits(struct draw *d, struct riscv_insn *in, enum kind kind, u64 pc)
         return false;
     if (is(in->row, "sc_") && d->reserved_width && in->row->name[3] != d->reserved_width)
         return false;
-    if (kind == MEMORY || kind == ATOMIC)
+    if (kind == ISA_MEMORY || kind == ISA_ATOMIC)
         return aim(d, in, kind);
     if (is(in->row, "ctzw"))
         d->pinned |= bit;
-    if (kind == INDIRECT) {
+    if (kind == ISA_INDIRECT) {
         if (!in->rs1 || in->rs1 >= ISA_LINK || (d->pinned | d->written) & bit)
             return false;
         d->c->in.x[in->rs1] = pc + 8 - (u64)in->imm;
@@ -273,12 +277,12 @@ static void append(struct isa_case *c, u32 word)
 /* One instruction of @row; false if this draw makes no sense. */
 static bool draw_row(struct draw *d, const struct riscv_row *row)
 {
-    u32 word = random_word(row), before = d->pinned;
-    enum kind kind = kind_of(row);
+    u32 word = isa_random_word(row), before = d->pinned;
+    enum isa_kind kind = isa_kind(row);
     struct riscv_insn in;
     u64 pc = isa_case_pc(d->number) + d->c->count * 4ull;
 
-    if (row->op == RISCV_OP_ecall || (kind == INDIRECT && d->c->count))
+    if (row->op == RISCV_OP_ecall || (kind == ISA_INDIRECT && d->c->count))
         return false;
     /* Two operands the same are idioms (moves, negation, 0) that a lifter may know. */
     if (!row->compressed && riscv_row_mask(row, 'm') && riscv_row_mask(row, 'n') && !isa_random(8))
@@ -287,8 +291,8 @@ static bool draw_row(struct draw *d, const struct riscv_row *row)
                      (word & riscv_row_mask(row, 'n')) >> __builtin_ctz(riscv_row_mask(row, 'n')));
     if (is_csr(row))
         word = random_csr(word, row);
-    if (kind == JUMP)
-        word = (word & ~riscv_row_mask(row, 'i')) | place_immediate(row, 8);
+    if (kind == ISA_JUMP)
+        word = (word & ~riscv_row_mask(row, 'i')) | isa_place_immediate(row, 8);
     if (d->reserved_rs1 && is(row, "sc_"))
         word =
             (word & ~riscv_row_mask(row, 'n')) | place(riscv_row_mask(row, 'n'), d->reserved_rs1);
@@ -304,7 +308,7 @@ static bool draw_row(struct draw *d, const struct riscv_row *row)
     if (!writes_float(row->op) && riscv_row_mask(&riscv_rows[row->op], 'd'))
         d->written |= 1u << in.rd;
     append(d->c, row->compressed ? word | 0x00010000 : word); /* C.NOP behind it */
-    if (kind == JUMP || kind == INDIRECT) {
+    if (kind == ISA_JUMP || kind == ISA_INDIRECT) {
         append(d->c, 0x001e8e93); /* ADDI x29, x29, 1: skipped or not */
         d->written |= 1u << 29;
     }
@@ -331,12 +335,13 @@ static void draw_illegal(struct draw *d)
     do {
         word = (u32)random64();
         if (isa_random(2)) /* one bit off a valid one */
-            word = random_word(&riscv_rows[isa_random(riscv_rows_count)]) ^ 1u << isa_random(32);
+            word =
+                isa_random_word(&riscv_rows[isa_random(riscv_rows_count)]) ^ 1u << isa_random(32);
     } while (!riscv_decode(&in, (u8 *)&word, 4));
     append(d->c, in.length == 2 ? (word & 0xffff) | 0x00010000 : word);
 }
 
-static void random_state(struct isa_area *a)
+void isa_random_state(struct isa_area *a)
 {
     memset(a, 0, sizeof(*a));
     for (unsigned i = 1; i < ISA_LINK; i++)
@@ -359,7 +364,8 @@ void isa_generate(struct isa_case *c, unsigned number, const char *only, bool il
     unsigned want = isa_random(2) ? 1 : 1 + isa_random(ISA_MAX_INSNS);
 
     c->count = 0;
-    random_state(&c->in);
+    c->text = NULL;
+    isa_random_state(&c->in);
     c->in.x[ISA_AREA] = isa_area_address(number);
     if (illegal) {
         draw_illegal(&d);

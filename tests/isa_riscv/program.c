@@ -159,8 +159,10 @@ void isa_make_program(struct isa_program *p, const struct isa_case *cases, unsig
             addi(p, X0, X0, 0);
         li(p, ISA_AREA, (u32)isa_area_address(i));
         jal(p, ISA_LINK, load_state);
-        for (unsigned n = 0; n < 2 * ISA_MAX_INSNS; n++)
-            emit(p, n < cases[i].count ? cases[i].word[n] : 0x13);
+        for (unsigned n = 0; n < isa_words; n++)
+            emit(p, n >= cases[i].count ? 0x13
+                    : cases[i].text     ? cases[i].text[n]
+                                        : cases[i].word[n]);
         jal(p, ISA_LINK, save_state);
     }
     addi(p, A0, X0, 1);
@@ -188,7 +190,7 @@ int isa_write_elf(const struct isa_program *p, int fd)
                  .e_phentsize = sizeof(Elf64_Phdr),
                  .e_phnum = 2},
         .text = {.p_type = PT_LOAD,
-                 .p_flags = PF_R | PF_X,
+                 .p_flags = PF_R | PF_W | PF_X,
                  .p_offset = 4096,
                  .p_vaddr = ISA_TEXT,
                  .p_filesz = p->words * 4ull,

@@ -107,6 +107,13 @@ static u64 effective_address(const struct x86_cpu *cpu, const struct x86_insn *i
     return ea & mask_low(in->address_size * 8);
 }
 
+static unsigned operand_bytes(const struct x86_insn *in, const struct x86_operand *op)
+{
+    bool cmpxchg8b = in->map == X86_MAP_M0F && in->opcode == 0xc7 && (in->reg & 7) == 1;
+
+    return cmpxchg8b ? in->rex & 8 ? 16 : 8 : op->size;
+}
+
 static bool is_memory(const struct x86_operand *op)
 {
     return op->kind == X86_OP_MEM || op->kind == X86_OP_MOFFS || op->kind == X86_OP_STR_SRC ||
@@ -142,11 +149,13 @@ bool x86_find_memory_operand(struct x86_cpu *cpu, u64 gva, struct x86_memory_ope
     for (unsigned i = 0; i < 3; i++) {
         const struct x86_operand *op = &in.op[i];
 
-        if (!is_memory(op) || !op->size)
+        unsigned bytes = operand_bytes(&in, op);
+
+        if (!is_memory(op) || !bytes)
             continue;
         m->modified = i == 0 && modifies_memory(&in);
         if (place(cpu, op->kind == X86_OP_STR_DST ? X86_ES : in.segment,
-                  effective_address(cpu, &in, op), op->size, gva, m))
+                  effective_address(cpu, &in, op), bytes, gva, m))
             return true;
     }
     m->modified = false;
