@@ -204,17 +204,6 @@ void lift_end_state(struct x86_lift *l)
     leave_for(l, lift_next_pc(l));
 }
 
-void lift_end_check(struct x86_lift *l)
-{
-    if (l->mode & X86_MODE_STEPPING) {
-        lift_end_state(l);
-        return;
-    }
-    ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
-    ir_exit(l->u, X86_EXIT_HALT_CHECK);
-    l->ended = true;
-}
-
 /* What the row's flags ask for, in the order of the exceptions' priorities. */
 static void check_row(struct x86_lift *l, unsigned flags)
 {

@@ -93,9 +93,6 @@ void lift_goto(struct x86_lift *l, s64 offset);
 void lift_goto_rip(struct x86_lift *l, ir_ref rip);
 void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset);
 
-/* After an instruction that may have unblocked interrupts: X86_EXIT_HALT_CHECK at the next. */
-void lift_end_check(struct x86_lift *l);
-
 /* The flags now come from this operation: X86_CC(kind, bytes) and its values as in cc.h, of the
  * operation's own type (or i64); IR_NONE for those the kind does not keep. */
 void lift_cc(struct x86_lift *l, u64 op, ir_ref dst, ir_ref src, ir_ref src2);
