@@ -237,7 +237,7 @@ void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv);
 void tlb_flush_page(struct guest_cpu *cpu, u64 gva);
 void tlb_flush_all(struct guest_cpu *cpu);
 void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global);
-void tlb_flush_tags(struct guest_cpu *cpu);
+void tlb_flush_tags(struct guest_cpu *cpu, u64 mask, u64 value);
 void tlb_drop_jumps(struct dbt_cpu *dc);
 /* Supervisor code runs from a page that is not global. */
 void tlb_private_code(struct dbt_cpu *dc);

@@ -218,12 +218,12 @@ void tlb_flush_all(struct guest_cpu *cpu)
     memset(dc->code_filter, 0, sizeof(dc->code_filter));
 }
 
-void tlb_flush_tags(struct guest_cpu *cpu)
+void tlb_flush_tags(struct guest_cpu *cpu, u64 mask, u64 value)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
 
     for (unsigned i = 0; i < DBT_SPACES; i++)
-        if (dc->spaces[i].valid && dc->spaces[i].tag)
+        if (dc->spaces[i].valid && dc->spaces[i].tag && (dc->spaces[i].tag & mask) == value)
             flush_space(dc, &dc->spaces[i]);
 }
 

@@ -171,8 +171,8 @@ struct guest_memory {
     void (*flush_page)(struct guest_cpu *cpu, u64 gva); /* all spaces of this vCPU */
     void (*flush_all)(struct guest_cpu *cpu);           /* all spaces, global pages too */
     void (*flush_space)(struct guest_cpu *cpu, u64 space_key, bool keep_global);
-    /* All spaces whose tag is not 0. */
-    void (*flush_tags)(struct guest_cpu *cpu);
+    /* All spaces whose tag is not 0 and is @value in the bits of @mask. */
+    void (*flush_tags)(struct guest_cpu *cpu, u64 mask, u64 value);
     /* Makes the address space known by @space_key and cpu->space_tag (x86: CR3 | PCID bits, paging mode) and privilege
      * class @priv (0..3) current: sets cpu->tlb and cpu->space. A key not seen lately starts empty. */
     void (*switch_space)(struct guest_cpu *cpu, u64 space_key, unsigned priv);

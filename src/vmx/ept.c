@@ -289,7 +289,6 @@ bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access a
     return true;
 }
 
-/* TLB tag: VPID and EPTP tell mappings apart; 0 is the root's (SDM 29.4). */
 void vmx_update_second_level(struct x86_cpu *cpu)
 {
     const struct vmx_cpu *vmx = vmx_of(cpu);
@@ -301,13 +300,13 @@ void vmx_update_second_level(struct x86_cpu *cpu)
     cpu->common.space_tag = 0;
     if (!v)
         return;
-    cpu->common.space_tag = BIT(63);
+    cpu->common.space_tag = VMX_TAG_NONROOT;
     if (vmx_proc2(v, VMX_C_enable_vpid))
         cpu->common.space_tag |= v->virtual_processor_identifier;
     if (ept)
-        cpu->common.space_tag |= (v->ept_pointer & ADDRESS_MASK) << 4;
+        cpu->common.space_tag |= vmx_eptp_tag(v->ept_pointer);
     if (vmx_proc2(v, VMX_C_mode_based_execute_control))
-        cpu->common.space_tag |= BIT(62);
+        cpu->common.space_tag |= VMX_TAG_MODE_BASED;
     if (vmx_proc2(v, VMX_C_virtualize_apic_accesses))
-        cpu->common.space_tag |= BIT(61);
+        cpu->common.space_tag |= VMX_TAG_APIC_PAGE;
 }

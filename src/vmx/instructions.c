@@ -275,7 +275,8 @@ static void enter(struct operation *o, bool launch)
     fail(o, error);
 }
 
-/* SDM vol. 3 31.3 INVEPT, INVVPID: everything is dropped, which is always allowed. */
+/* SDM vol. 3 31.3 INVEPT, INVVPID. More than asked for may always be dropped: of an EPTP the
+ * translations with any VPID, of all EPTPs those without EPT too. */
 static void invept(struct operation *o)
 {
     u64 type = o->cpu->gpr[o->info >> 28 & 15] & operand_mask(o->cpu), descriptor[2];
@@ -285,21 +286,32 @@ static void invept(struct operation *o)
         fail(o, VMX_ERR_INVALIDATION_OPERAND);
         return;
     }
-    o->cpu->common.memory->flush_tags(&o->cpu->common);
+    if (type == 1)
+        o->cpu->common.memory->flush_tags(&o->cpu->common, VMX_TAG_EPTP_MASK,
+                                          vmx_eptp_tag(descriptor[0]));
+    else
+        o->cpu->common.memory->flush_tags(&o->cpu->common, 0, 0);
     succeed(o->cpu);
 }
+
+enum { INVVPID_ADDRESS, INVVPID_SINGLE, INVVPID_ALL, INVVPID_SINGLE_BUT_GLOBALS };
 
 static void invvpid(struct operation *o)
 {
     u64 type = o->cpu->gpr[o->info >> 28 & 15] & operand_mask(o->cpu), descriptor[2];
 
     o->cpu->common.memory->load(&o->cpu->common, o->linear, descriptor, 16);
-    if (type > 3 || descriptor[0] >> 16 || (type != 2 && !descriptor[0]) ||
-        (type == 0 && !vmx_canonical(o->cpu, descriptor[1]))) {
+    if (type > 3 || descriptor[0] >> 16 || (type != INVVPID_ALL && !descriptor[0]) ||
+        (type == INVVPID_ADDRESS && !vmx_canonical(o->cpu, descriptor[1]))) {
         fail(o, VMX_ERR_INVALIDATION_OPERAND);
         return;
     }
-    o->cpu->common.memory->flush_tags(&o->cpu->common);
+    if (type == INVVPID_ADDRESS)
+        o->cpu->common.memory->flush_page(&o->cpu->common, descriptor[1]);
+    else if (type == INVVPID_ALL)
+        o->cpu->common.memory->flush_tags(&o->cpu->common, 0, 0);
+    else
+        o->cpu->common.memory->flush_tags(&o->cpu->common, VMX_TAG_VPID_MASK, descriptor[0]);
     succeed(o->cpu);
 }
 

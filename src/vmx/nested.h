@@ -138,6 +138,17 @@ bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp);
 /* VMREAD or VMWRITE of @encoding in non-root operation: does it exit? (SDM 26.1.3) */
 bool vmx_shadowed(const struct x86_cpu *cpu, bool write, u64 encoding);
 
+/* Tags of soft TLBs in non-root operation (SDM 29.4): VPID in bits 15:0, EPTP above; 0 is the root's. */
+#define VMX_TAG_NONROOT BIT(63)
+#define VMX_TAG_MODE_BASED BIT(62)
+#define VMX_TAG_APIC_PAGE BIT(61)
+#define VMX_TAG_VPID_MASK 0xffffull
+#define VMX_TAG_EPTP_MASK ((mask_low(52) & ~0xfffull) << 4)
+static inline u64 vmx_eptp_tag(u64 eptp)
+{
+    return eptp << 4 & VMX_TAG_EPTP_MASK;
+}
+
 /* ept.c */
 bool vmx_valid_eptp(const struct x86_cpu *cpu, u64 eptp);
 bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access access,

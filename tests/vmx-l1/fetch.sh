@@ -98,9 +98,10 @@ fetch_selftests() {
     make -C "$source/tools/testing/selftests/kvm" -k -j"$(nproc)" ARCH=x86_64 \
         CC="gcc -DTEST_ASSERT_EQ=ASSERT_EQ" LDFLAGS="-static -pthread -no-pie" || true
     mkdir -p "$into/selftests.new"
-    find "$source/tools/testing/selftests/kvm" -type f -perm -u+x ! -name '*.sh' \
-        -exec strip -o "$into/selftests.new/stripped" {} \; \
-        -exec sh -c 'mv "$1/stripped" "$1/$(basename "$2")"' - "$into/selftests.new" {} \;
+    find "$source/tools/testing/selftests/kvm" -type f -perm -u+x ! -name '*.sh' |
+        while read -r program; do
+            strip -o "$into/selftests.new/$(basename "$program")" "$program"
+        done
     mv "$into/selftests.new" "$into/selftests"
 }
 
