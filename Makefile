@@ -5,7 +5,7 @@ ARGS ?=
 GUESTS ?=
 TIME ?= 600
 
-.PHONY: all help build run test fuzz bench lint format check-layers soak coverage guests clean
+.PHONY: all help build run test tsan fuzz bench lint format check-layers soak coverage guests clean
 
 all: build
 
@@ -14,12 +14,13 @@ help:
 	@echo "make run           boot the default guest to a shell; ARGS='--smp 2' adds options"
 	@echo "make test          everything CI runs"
 	@echo "make fuzz          libFuzzer on each target, TIME=600 seconds each; ARGS names targets"
+	@echo "make tsan          ThreadSanitizer over threads, vCPUs and the translator"
 	@echo "make bench         boot time and memory beside QEMU"
 	@echo "make soak          long runs: 50 boots in a row, other kernels, stress-ng; ARGS chooses"
 	@echo "make lint          clang-format, clang-tidy, cppcheck"
 	@echo "make format        let clang-format mend what lint complains about"
 	@echo "make check-layers  who includes whom, against the table of the design"
-	@echo "make coverage      lines the unit tests reach"
+	@echo "make coverage      lines and branches that the whole suite reaches"
 	@echo "make guests        fetch kernels, make the initramfs; GUESTS=test, all or openssl: more"
 	@echo "make clean         remove $(BUILD), guests and all"
 
@@ -47,6 +48,10 @@ fuzz:
 	@tools/packages.sh run test
 	@tools/fuzz $(TIME) $(ARGS)
 
+tsan:
+	@tools/packages.sh run test
+	@tools/tsan
+
 bench: guests build
 	@tools/packages.sh run test
 	@bench/boot $(ARGS)
@@ -66,7 +71,7 @@ format:
 check-layers:
 	@tools/check-layers
 
-coverage:
+coverage: guests
 	@tools/packages.sh run test
 	@tools/coverage
 
