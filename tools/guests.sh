@@ -261,7 +261,7 @@ build_openssl_tests() {
 }
 
 fetch_openssl() {
-    if missing openssl.cpio; then
+    if ! made_after "$guests/openssl.cpio" guests/openssl/*; then
         prepare_apt '"amd64";' "deb-src @"
         root=$(unpack_with_libraries libc6)
         build_openssl_tests "$root/usr/lib/openssl-tests"
