@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/copy.h"
 #include "dbt/internal.h"
 
 /* Addresses of 48 bits: leaves of a byte a page, made when the first code of 512 MiB is. */
@@ -72,38 +73,14 @@ static u8 *at(const struct guest_cpu *cpu, u64 gva)
     return (u8 *)(((struct dbt_cpu *)cpu->dbt)->dbt->config.direct_base + gva);
 }
 
-/* One host access for each guest access: a fault leaves nothing half done. */
-static void copy(void *to, const void *from, unsigned bytes)
-{
-    switch (bytes) {
-    case 1:
-        memcpy(to, from, 1);
-        break;
-    case 2:
-        memcpy(to, from, 2);
-        break;
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    case 16:
-        memcpy(to, from, 16);
-        break;
-    default:
-        memcpy(to, from, bytes);
-    }
-}
-
 static void load(struct guest_cpu *cpu, u64 gva, void *buf, unsigned bytes)
 {
-    copy(buf, at(cpu, gva), bytes);
+    copy_sized(buf, at(cpu, gva), bytes);
 }
 
 static void store(struct guest_cpu *cpu, u64 gva, const void *buf, unsigned bytes)
 {
-    copy(at(cpu, gva), buf, bytes);
+    copy_sized(at(cpu, gva), buf, bytes);
 }
 
 static u64 atomic(struct guest_cpu *cpu, u64 gva, enum ir_op op, unsigned bytes, u64 operand,

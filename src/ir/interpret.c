@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "base/copy.h"
 #include "ir/eval.h"
 #include "ir/private.h"
 #include "ir/vector.h"
@@ -33,29 +34,6 @@ static inline enum ir_type type_of(const struct machine *m, ir_ref ref)
 static inline u64 scalar(const struct machine *m, ir_ref ref)
 {
     return m->value[ref].q[0];
-}
-
-/* memcpy of the few sizes there are, each a move; the rest of a wider destination is zeroed by the
- * caller where it matters. */
-static inline void copy_bytes(void *to, const void *from, unsigned bytes)
-{
-    switch (bytes) {
-    case 1:
-        memcpy(to, from, 1);
-        break;
-    case 2:
-        memcpy(to, from, 2);
-        break;
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    default:
-        memcpy(to, from, 16);
-        break;
-    }
 }
 
 static inline unsigned bytes_of(enum ir_type type)
@@ -92,13 +70,13 @@ EXEC(get)
     union ir_value *r = result(m, in);
 
     r->q[0] = 0;
-    copy_bytes(r, (u8 *)m->run->state + in->imm, bytes_of(in->type));
+    copy_sized(r, (u8 *)m->run->state + in->imm, bytes_of(in->type));
     return in + 1;
 }
 
 EXEC(put)
 {
-    copy_bytes((u8 *)m->run->state + in->imm, &m->value[in->a], bytes_of(type_of(m, in->a)));
+    copy_sized((u8 *)m->run->state + in->imm, &m->value[in->a], bytes_of(type_of(m, in->a)));
     return in + 1;
 }
 

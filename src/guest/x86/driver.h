@@ -12,8 +12,9 @@ int x86_lift(struct guest_lift *lift);
  * @canonical: it must be found here, because there is more than that to undo. */
 ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip, bool canonical);
 
-/* For a branch to @offset if @cond that is about to change registers: the destination's checks. */
-void lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset);
+/* The RIP of a branch to @offset if @cond (i1), cut to the operand size, with the checks it needs where
+ * the branch is not taken back later: for branches that change registers, before they do. */
+ir_ref lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset);
 
 /* Ends the block of a stepping mode, lip being the next instruction's: with the debug traps that are
  * due. @tf (i64): not 0 if TF traps; RF stays if it is set for that instruction

@@ -130,25 +130,44 @@ static ir_ref cs_limit(struct x86_lift *l)
     return ir_zext(l->u, IR_I64, ir_get(l->u, IR_I32, X86_SLOT(seg[X86_CS].limit)));
 }
 
+/* i1, or IR_NONE: CS does not hold @rip. */
+static ir_ref outside_cs(struct x86_lift *l, ir_ref rip, bool canonical)
+{
+    if (!flat_cs(l))
+        return ir_ult(l->u, cs_limit(l), rip);
+    if (lift_is64(l) && (canonical || l->mode & X86_MODE_STEPPING))
+        return non_canonical(l, rip);
+    return IR_NONE;
+}
+
+/* Cut to the operand size. */
+static ir_ref cut_rip(struct x86_lift *l, ir_ref rip)
+{
+    if (l->in->operand_size == 8)
+        return rip;
+    return ir_and(l->u, rip, ir_const(l->u, IR_I64, mask_low(l->in->operand_size * 8)));
+}
+
 ir_ref lift_check_rip(struct x86_lift *l, ir_ref rip, bool canonical)
 {
-    if (l->in->operand_size != 8)
-        rip = ir_and(l->u, rip, ir_const(l->u, IR_I64, mask_low(l->in->operand_size * 8)));
-    if (!flat_cs(l))
-        lift_raise_if(l, ir_ult(l->u, cs_limit(l), rip), X86_GP);
-    else if (lift_is64(l) && (canonical || l->mode & X86_MODE_STEPPING))
-        lift_raise_if(l, non_canonical(l, rip), X86_GP);
+    ir_ref outside;
+
+    rip = cut_rip(l, rip);
+    outside = outside_cs(l, rip, canonical);
+    if (outside)
+        lift_raise_if(l, outside, X86_GP);
     return rip;
 }
 
-void lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset)
+ir_ref lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset)
 {
-    ir_ref next = lift_next_rip(l), there;
+    ir_ref there = lift_next_rip(l), outside;
 
-    if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_STEPPING))
-        return;
-    there = ir_add(l->u, next, ir_const(l->u, IR_I64, (u64)(offset - l->next)));
-    lift_check_rip(l, ir_sel(l->u, cond, there, next), false);
+    there = cut_rip(l, ir_add(l->u, there, ir_const(l->u, IR_I64, (u64)(offset - l->next))));
+    outside = outside_cs(l, there, false);
+    if (outside)
+        lift_raise_if(l, ir_and(l->u, cond, outside), X86_GP);
+    return there;
 }
 
 void lift_goto_rip(struct x86_lift *l, ir_ref rip)
@@ -172,10 +191,9 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
         ir_goto_if(l->u, cond, offset);
         fall_through(l);
     } else {
-        ir_ref rip = lift_next_rip(l);
-        ir_ref there = ir_add(l->u, rip, ir_const(l->u, IR_I64, (u64)(offset - l->next)));
+        ir_ref to = ir_sel(l->u, cond, lift_check_branch(l, cond, offset), lift_next_rip(l));
 
-        lift_goto_rip(l, ir_sel(l->u, cond, there, rip));
+        leave_for(l, flat_cs(l) ? to : wrap(l, ir_add(l->u, to, cs_base(l))));
     }
 }
 

@@ -140,12 +140,27 @@ static bool place(const struct x86_cpu *cpu, unsigned segment, u64 offset, unsig
     return gva - m->linear < bytes;
 }
 
+/* BOUND reads its two limits one after the other. */
+static bool find_bound(const struct x86_cpu *cpu, const struct x86_insn *in, u64 gva,
+                       struct x86_memory_operand *m)
+{
+    u64 ea = effective_address(cpu, in, &in->op[1]);
+    unsigned size = in->operand_size;
+
+    return place(cpu, in->segment, ea, size, gva, m) ||
+           place(cpu, in->segment, ea + size, size, gva, m);
+}
+
 bool x86_find_memory_operand(struct x86_cpu *cpu, u64 gva, struct x86_memory_operand *m)
 {
     struct x86_insn in;
 
     if (!x86_decode_at_lip(cpu, &in))
         return false;
+    if (in.map == X86_MAP_M1 && in.opcode == 0x62) {
+        m->modified = false;
+        return find_bound(cpu, &in, gva, m);
+    }
     for (unsigned i = 0; i < 3; i++) {
         const struct x86_operand *op = &in.op[i];
 
