@@ -16,7 +16,7 @@ help:
 	@echo "make fuzz          libFuzzer on each target, TIME=600 seconds each; ARGS names targets"
 	@echo "make tsan          ThreadSanitizer over threads, vCPUs and the translator"
 	@echo "make bench         boot time and memory beside QEMU"
-	@echo "make soak          long runs: 50 boots in a row, other kernels, stress-ng; ARGS chooses"
+	@echo "make soak          long runs: 50 boots in a row, other kernels, stress-ng; ARGS chooses, TIME=3600: so long"
 	@echo "make lint          clang-format, clang-tidy, cppcheck"
 	@echo "make format        let clang-format mend what lint complains about"
 	@echo "make check-layers  who includes whom, against the table of the design"
@@ -59,7 +59,7 @@ bench: guests build
 soak: build
 	@tools/guests.sh all
 	@case "$(ARGS)" in *openssl*) tools/packages.sh test soak && tools/guests.sh openssl ;; esac
-	@tests/boot/soak.py $(BUILD)/triode $(ARGS)
+	@tests/boot/soak.py $(BUILD)/triode $(if $(filter file,$(origin TIME)),,--time $(TIME)) $(ARGS)
 
 lint:
 	@tools/packages.sh run test lint

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Long runs, not part of make test: soak.py TRIODE [WHAT...] [--boots N] [--smp S] [--seconds N]
+                                             [--time SECONDS]
 
-WHAT is any of these; all but openssl when none is given:
+With --time: boots with 1, 2 and 4 CPUs, random sequences of instructions and stress-ng in turn for so
+long, and a summary with date and figures. Else WHAT is any of these; all but openssl when none is given:
   boots        N boots in a row with two CPUs, each to power-off
   interpreter  one boot on the IR interpreter
   kernels      every kernel of tools/guests.sh all with 1, 2 and 4 CPUs, a pass of memtest86+, GNU Mach
@@ -21,6 +23,7 @@ from guest import GUESTS, linux, need_guests, run
 
 COMPLAINTS = r"BUG:|Oops|WARNING:|Call Trace|stall|segfault|general protection"
 # One worker of each; the classes cpu, vm, signal, futex and fork.
+SEQUENCES = 300  # a round, for each code size
 STRESSORS = ["cpu", "vm", "sigq", "sigsegv", "sigfpe", "sigtrap", "sigrt", "signest", "sigabrt",
              "sigpending", "sigsuspend", "futex", "fork", "vfork", "clone"]
 
@@ -89,6 +92,39 @@ def openssl(options):
         print(re.search(r"OpenSSL: .*", text)[0])
 
 
+def sequences(options):
+    """Random programs by interpreter and translator beside the host's CPU; how many there were."""
+    program = os.path.join(os.path.dirname(os.path.abspath(options.triode)), "tests/isa/test_isa")
+    if not os.path.exists(program):
+        print(f"passed over: no {program}")
+        return 0
+    result = subprocess.run([program, "--sequences", str(SEQUENCES), "--seed", "random"],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        sys.exit(f"FAILED: sequences\n{result.stdout[-6000:]}")
+    return SEQUENCES * 3  # code of 16, 32 and 64 bits
+
+
+def rounds(options):
+    """One thing after the other until the time is up; the first failure ends it."""
+    start = time.monotonic()
+    end = start + options.time
+    times, programs, stressed = {"1": [], "2": [], "4": []}, 0, 0
+    for _ in range(20):
+        times["4"].append(boot(options.triode, ["--smp", "4"], 300))
+    while time.monotonic() < end:
+        for smp in times:
+            times[smp] += [boot(options.triode, ["--smp", smp], 300) for _ in range(5)]
+        programs += sequences(options)
+        if os.path.exists(os.path.join(GUESTS, "initramfs-stress.cpio")):
+            stress(options)
+            stressed += options.seconds
+    print(f"soak of {time.strftime('%Y-%m-%d')}, {time.monotonic() - start:.0f} s, no failure: "
+          + ", ".join(f"{len(some)} boots with --smp {smp} (median {statistics.median(some):.2f} s, "
+                      f"longest {max(some):.2f} s)" for smp, some in times.items() if some)
+          + f"; {programs} random sequences; {stressed} s of stress-ng")
+
+
 JOBS = {job.__name__: job for job in (boots, interpreter, kernels, stress, openssl)}
 
 
@@ -100,8 +136,12 @@ def main():
     parser.add_argument("--smp", default="2")
     parser.add_argument("--seconds", type=int, default=60, help="of stress")
     parser.add_argument("--jit-off-limit", type=int, default=3600)
+    parser.add_argument("--time", type=int, help="seconds of everything in turn")
     options = parser.parse_args()
     need_guests()
+    if options.time:
+        rounds(options)
+        return
     for name, job in JOBS.items():
         if name in options.what or (not options.what and job != openssl):
             job(options)
