@@ -156,6 +156,30 @@ static void page_fault_filter(void)
     }
 }
 
+static void faults_in_delivery(void)
+{
+    const u32 bitmaps[] = {1 << 13 | 1 << 8, 1 << 8, 0};
+
+    for (unsigned i = 0; i < 3; i++) {
+        begin("28.2.4 a fault in a delivery asks the bitmap before it is a double fault",
+              code_nops);
+        use_idt();
+        PUT(guest_idtr_limit, 0);
+        PUT(exception_bitmap, bitmaps[i]);
+        PUT(vm_entry_interruption_information, VALID | 1 << 11 | 3 << 8 | 12);
+        EXPECT(run(), i < 2 ? 0 : 2);
+        if (i == 0) {
+            EXPECT(GET(vm_exit_interruption_information), VALID | 1 << 11 | 3 << 8 | 13);
+            EXPECT(GET(vm_exit_interruption_error_code), 12 * 8 + 3);
+            EXPECT(GET(idt_vectoring_information), VALID | 1 << 11 | 3 << 8 | 12);
+        } else {
+            EXPECT(GET(idt_vectoring_information) >> 31, 0);
+        }
+        if (i == 1)
+            EXPECT(GET(vm_exit_interruption_information), VALID | 1 << 11 | 3 << 8 | 8);
+    }
+}
+
 GUEST(code_cpuid, "cpuid; vmcall");
 GUEST(code_ud2, "ud2");
 GUEST(code_int40, "int $40");
@@ -197,6 +221,7 @@ static void saved_rf(void)
 
 GUEST(code_send_nmi, "mov $0xfee00300, %eax; movl $0, 0x10(%rax); movl $0x4400, (%rax);"
                      "jmp 1f; 1: nop; vmcall");
+GUEST(code_bare_iret, "iretq");
 static void nmis(void)
 {
     LAPIC[0xf0 / 4] = 0x1ff;
@@ -243,6 +268,23 @@ static void nmis(void)
     EXPECT(run(), 0);
     EXPECT(GET(idt_vectoring_information), VALID | 0x202);
     EXPECT(GET(guest_interruptibility_state), 8);
+
+    begin("28.2.1 an IRET that ended NMI blocking and met an EPT violation", code_bare_iret);
+    own_ept(false);
+    ept_4k[0] = 0;
+    PIN(C_nmi_exiting | C_virtual_nmis);
+    PUT(guest_interruptibility_state, 8);
+    PUT(guest_rsp, ROOM + 0x100);
+    EXPECT(run(), 48);
+    EXPECT(GET(exit_qualification) & 0x1fff, 0x1181 | (GET(exit_qualification) & 0xe00));
+
+    begin("28.2.2 an IRET that ended NMI blocking and faulted", code_bare_iret);
+    PIN(C_nmi_exiting | C_virtual_nmis);
+    PUT(exception_bitmap, 1 << 14);
+    PUT(guest_interruptibility_state, 8);
+    PUT(guest_rsp, 0x100000000);
+    EXPECT(run(), 0);
+    EXPECT(GET(vm_exit_interruption_information), VALID | 1 << 12 | 1 << 11 | 3 << 8 | 14);
 
     begin("26.2 an NMI window in the HLT state", code_nops);
     PIN(C_nmi_exiting | C_virtual_nmis);
@@ -343,6 +385,7 @@ static void init_signal(void)
 /* --- the monitor trap flag (26.5.2) --- */
 
 GUEST(code_rep, "mov $3, %ecx; mov $0x3000000, %edi; rep stosb; vmcall");
+GUEST(code_out, "out %al, $0x80; vmcall");
 GUEST(code_ud_handler, "nop; vmcall");
 static void trap_flag(void)
 {
@@ -369,6 +412,11 @@ static void trap_flag(void)
     EXPECT(run(), 10);
     skip();
     EXPECT(run(), 18);
+
+    begin("26.5.2 the trap flag and an instruction that the engine carries out", code_out);
+    PROC(C_monitor_trap_flag);
+    EXPECT(run(), 37);
+    EXPECT(guest_at(code_out), 2);
 
     begin("26.5.2 the trap flag and a software interrupt", code_int40);
     gate(40, code_handler);
@@ -444,8 +492,17 @@ static void timer(void)
 unsigned test_events(void)
 {
     static void (*const tests[])(void) = {
-        pending_debug, pending_debug_saved, software_exceptions, page_fault_filter, saved_rf,
-        nmis,          interrupts,          init_signal,         trap_flag,         timer,
+        pending_debug,
+        pending_debug_saved,
+        software_exceptions,
+        page_fault_filter,
+        faults_in_delivery,
+        saved_rf,
+        nmis,
+        interrupts,
+        init_signal,
+        trap_flag,
+        timer,
     };
 
     return run_groups("events", tests, sizeof(tests) / sizeof(tests[0]));

@@ -115,6 +115,7 @@ load_guest_registers:
 
 /* The second CPU begins here, copied to 8000h, and comes to second_main. */
     .globl second_start, second_end
+    .weak second_main
     .code16
 second_start:
     cli
