@@ -51,7 +51,7 @@ static struct arena_chunk *chunk_new(const struct arena *arena, size_t size)
     return chunk;
 }
 
-void *arena_alloc(struct arena *arena, size_t size)
+void *arena_alloc_dirty(struct arena *arena, size_t size)
 {
     struct arena_chunk *chunk = arena->chunks;
     size_t need = (size + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
@@ -68,7 +68,14 @@ void *arena_alloc(struct arena *arena, size_t size)
     }
     p = chunk->data + chunk->used;
     chunk->used += need;
-    return memset(p, 0, size);
+    return p;
+}
+
+void *arena_alloc(struct arena *arena, size_t size)
+{
+    void *p = arena_alloc_dirty(arena, size);
+
+    return p ? memset(p, 0, size) : NULL;
 }
 
 static void free_chunks(struct arena_chunk *chunk)

@@ -1,5 +1,5 @@
 /*
- * A bump allocator: many small objects with one common end. Memory is zeroed when handed out.
+ * A bump allocator: many small objects with one common end.
  * Not thread-safe; one owner.
  */
 #ifndef TRIODE_BASE_ARENA_H
@@ -15,6 +15,9 @@ struct arena {
 
 /* @size bytes, zeroed, 16-byte aligned; NULL when memory is out. */
 void *arena_alloc(struct arena *arena, size_t size);
+
+/* The same with whatever the memory holds: for arrays that are seldom filled. */
+void *arena_alloc_dirty(struct arena *arena, size_t size);
 
 /* Forgets all objects, keeps the newest chunk for reuse. */
 void arena_reset(struct arena *arena);

@@ -55,13 +55,13 @@ void ir_init(struct ir_unit *unit, struct arena *arena, const struct ir_helper *
         .helpers = helpers,
         .nhelpers = nhelpers,
         .pc_slot = pc_slot,
-        .insts = arena_alloc(arena, FIRST_INSTS * sizeof(struct ir_inst)),
+        .insts = arena_alloc_dirty(arena, FIRST_INSTS * sizeof(struct ir_inst)),
         .ninsts = 1,
         .cap = FIRST_INSTS,
         .blocks = arena_alloc(arena, FIRST_BLOCKS * sizeof(struct ir_block)),
         .nblocks = 1,
         .blocks_cap = FIRST_BLOCKS,
-        .forward = arena_alloc(arena, sizeof(struct ir_forward)),
+        .forward = arena_alloc_dirty(arena, sizeof(struct ir_forward)),
     };
     if (!unit->insts || !unit->blocks || !unit->forward) {
         unit->failed = true;
@@ -69,8 +69,10 @@ void ir_init(struct ir_unit *unit, struct arena *arena, const struct ir_helper *
         unit->nblocks = 0;
         return;
     }
-    unit->insts[0].op = IR_NOP;
+    unit->insts[0] = (struct ir_inst){.op = IR_NOP};
     unit->blocks[0].first = 1;
+    memset(unit->forward->shared, 0, sizeof(unit->forward->shared));
+    forget_slots(unit->forward);
 }
 
 u32 ir_block_new(struct ir_unit *unit)
@@ -103,7 +105,7 @@ void ir_begin(struct ir_unit *unit, u32 block)
 
 static bool grow(struct ir_unit *unit)
 {
-    struct ir_inst *insts = arena_alloc(unit->arena, 2 * (size_t)unit->cap * sizeof(*insts));
+    struct ir_inst *insts = arena_alloc_dirty(unit->arena, 2 * (size_t)unit->cap * sizeof(*insts));
 
     if (!insts) {
         unit->failed = true;

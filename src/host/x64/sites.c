@@ -106,7 +106,7 @@ static bool grow_sites(struct lowering *l, u32 bytes)
 
     if (l->sites_bytes + bytes <= l->sites_cap)
         return true;
-    sites = arena_alloc(l->unit->arena, cap);
+    sites = arena_alloc_dirty(l->unit->arena, cap);
     if (!sites)
         return false;
     if (l->sites)
