@@ -223,7 +223,8 @@ void device_rtc_set_pm(struct device *rtc, struct device *acpi_pm);
 /* The alarm came: RTC_STS rises (ACPI 6.4, 4.8.3.1.1). Takes the device's lock. */
 void device_acpi_pm_alarm(struct device *acpi_pm);
 
-/* SLP_TYP values the board's \_S5 names (ACPI 6.4, 16.1.6), fixed in the acpi-pm device. */
-#define DEVICE_ACPI_SLP_TYP_S5 5
+/* SLP_TYP value the board's \_S5 names (ACPI 6.4, 16.1.6), fixed in the acpi-pm device. UEFI firmware for
+ * this chipset takes this one for granted. */
+#define DEVICE_ACPI_SLP_TYP_S5 0
 
 #endif

@@ -18,7 +18,6 @@
  */
 #define FIRMWARE_MAX (8 * MiB)
 #define FIRMWARE_LOW_RAM_END 0xb0000000ull /* there SeaBIOS wants the configuration space */
-#define FIRMWARE_TABLES (128 * KiB)        /* at the end of low RAM, for ACPI */
 #define EBDA 0x9fc00ull   /* top KiB of conventional memory, which PC firmware keeps for itself */
 #define VGA 0xa0000ull    /* no RAM: a window of a card that is not there */
 #define TABLES 0xe0000ull /* ACPI tables, to 1 MiB */
@@ -86,8 +85,7 @@ static void lay_out_memory(struct machine *machine)
     if (machine->config.firmware) {
         machine->slots[machine->slot_count++] = (struct machine_ram_slot){
             .gpa = HIGH_RAM - machine->rom_size, .size = machine->rom_size, .rom = machine->rom};
-        add_range(map, 0, low - FIRMWARE_TABLES, MAP_RAM);
-        add_range(map, low - FIRMWARE_TABLES, low, MAP_RESERVED);
+        add_range(map, 0, low, MAP_RAM);
         add_range(map, HIGH_RAM, high_end(machine), MAP_RAM);
         return;
     }
@@ -172,7 +170,8 @@ static int create_devices(struct machine *machine, struct err *err)
     } simple[] = {
         {"i8042", NULL, NULL},
         {"post", NULL, NULL},
-        {"serial", "port=0x3f8,irq=4", serial},
+        {"serial", machine->config.firmware ? "port=0x3f8,irq=4,rts=0" : "port=0x3f8,irq=4",
+         serial},
         {"debugcon", "port=0x402", debug},
         {"debugcon", "port=0xe9", debug},
     };
@@ -189,6 +188,8 @@ static int create_devices(struct machine *machine, struct err *err)
     snprintf(options, sizeof(options), "ecam=%#" PRIx64 ",shadow=%d", ecam(machine),
              machine->config.firmware ? 0 : DEVICE_SHADOW_READ | DEVICE_SHADOW_WRITE);
     ret = machine_add_device(machine, "pci-host", options, NULL, &host, err);
+    if (!ret && machine->config.firmware)
+        ret = machine_add_pci(machine, "lpc", "slot=31,pm=0x600", host, NULL, NULL, err);
     if (!ret)
         ret = create_pci_devices(machine, host, err);
     return ret ? ret : create_timers(machine, host, err);
@@ -221,9 +222,9 @@ static int open_firmware(struct machine *machine, struct err *err)
 
     if (ret)
         return ret;
-    if (file.size % (64 * KiB) || file.size > FIRMWARE_MAX) {
+    if (file.size % (4 * KiB) || file.size > FIRMWARE_MAX) {
         err_set(err, -EINVAL,
-                "the firmware %s has %zu bytes; it must be a multiple of 64 KiB, up to 8 MiB",
+                "the firmware %s has %zu bytes; it must be a multiple of 4 KiB, up to 8 MiB",
                 file.path, file.size);
         boot_free_file(&file);
         return -EINVAL;
@@ -256,7 +257,7 @@ static int create(struct machine *machine, struct err *err)
     return ret;
 }
 
-static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)
+static int put_acpi(struct machine *machine, u64 *rsdp, struct err *err)
 {
     u64 high = align_up(high_end(machine), GiB);
     const struct acpi_config config = {
@@ -278,8 +279,7 @@ static int put_tables(struct machine *machine, u64 *rsdp, struct err *err)
     };
 
     if (machine->config.firmware)
-        return acpi_put_tables(machine->mem, &config, low_end(machine) - FIRMWARE_TABLES,
-                               FIRMWARE_TABLES, rsdp, err);
+        return machine_put_firmware_files(machine, &config, SERIAL_PORT, err);
     return acpi_put_tables(machine->mem, &config, TABLES, SMBIOS - TABLES, rsdp, err);
 }
 
@@ -336,52 +336,6 @@ static void set_boot_msrs(struct machine *machine, struct vcpu *vcpu)
     }
 }
 
-/* What SeaBIOS asks for beside the numbered items: the memory map, and where ACPI's root pointer is
- * to go; the tables it leads to are in memory already. */
-static int put_firmware_files(struct machine *machine, u64 rsdp)
-{
-    enum { ALLOCATE = 1, ZONE_FSEG = 2, RSDP_BYTES = 36 };
-    struct __attribute__((packed)) {
-        u64 first, len;
-        u32 type;
-    } map[ARRAY_SIZE(machine->map.ranges)];
-    struct __attribute__((packed)) {
-        u32 command;
-        char file[56];
-        u32 align;
-        u8 zone, padding[63];
-    } loader = {ALLOCATE, "etc/acpi/rsdp", 16, ZONE_FSEG, {0}};
-    u64 console = SERIAL_PORT;
-    u8 root[RSDP_BYTES];
-    int ret = mem_read(machine->mem, rsdp, root, sizeof(root));
-
-    _Static_assert(sizeof(loader) == 128, "entries of the table loader have 128 bytes");
-    for (unsigned i = 0; i < machine->map.count; i++) {
-        map[i].first = machine->map.ranges[i].first;
-        map[i].len = machine->map.ranges[i].size;
-        map[i].type = machine->map.ranges[i].type;
-    }
-    if (!ret)
-        ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/e820", map,
-                                     machine->map.count * sizeof(map[0]));
-    if (!ret)
-        ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/acpi/rsdp", root, sizeof(root));
-    if (!ret)
-        ret = device_fw_cfg_add_file(machine->fw_cfg, "etc/table-loader", &loader, sizeof(loader));
-    /* There is no screen: what BIOS programs print and read goes to the serial port. */
-    return ret ? ret
-               : device_fw_cfg_add_file(machine->fw_cfg, "etc/sercon-port", &console,
-                                        sizeof(console));
-}
-
-/* CPUs start as after power-on, at the reset vector. */
-static int boot_firmware(struct machine *machine, u64 rsdp, struct err *err)
-{
-    int ret = put_firmware_files(machine, rsdp);
-
-    return ret ? err_set(err, ret, "cannot put the firmware into memory: %s", strerror(-ret)) : 0;
-}
-
 /* Systems also reset a PC by a jump in real mode to where its firmware starts. */
 static int put_reset_vector(struct machine *machine)
 {
@@ -407,7 +361,7 @@ static int boot(struct machine *machine, struct err *err)
         .unpack = machine->config.unpack,
         .entry = machine->config.entry,
     };
-    int ret = put_tables(machine, &ctx.rsdp, err);
+    int ret = put_acpi(machine, &ctx.rsdp, err);
 
     if (ret)
         return ret;
@@ -415,7 +369,7 @@ static int boot(struct machine *machine, struct err *err)
     if (ret)
         return err_set(err, ret, "cannot put the SMBIOS tables into memory: %s", strerror(-ret));
     if (machine->config.firmware)
-        return boot_firmware(machine, ctx.rsdp, err);
+        return 0; /* CPUs start as after power-on, at the reset vector */
     for (unsigned i = 0; i < machine->config.topology.cpus; i++)
         set_boot_msrs(machine, machine->vcpus[i].vcpu);
     ret = machine->ops->get_sregs(first, &ctx.sregs);

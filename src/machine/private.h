@@ -188,6 +188,11 @@ void machine_shadow_write(void *opaque, u64 gpa, unsigned size, u64 value);
 int machine_shadow_map(struct machine *machine);
 void machine_shadow_unmap(struct machine *machine);
 
+/* Fills fw_cfg for firmware: memory map, ACPI tables, where the console is. */
+struct acpi_config;
+int machine_put_firmware_files(struct machine *machine, const struct acpi_config *acpi,
+                               u64 console_port, struct err *err);
+
 /* Ends the run for reason @end unless another thread already did; @text (may be NULL) is the
  * sentence for machine_error. Any thread. */
 void machine_finish(struct machine *machine, enum machine_end end, const char *text);

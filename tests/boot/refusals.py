@@ -79,7 +79,7 @@ def disks(triode, folder):
 def firmware(triode, folder):
     for name, size in {"odd.bin": 1000, "uneven.bin": (64 << 10) + 512, "large.bin": 9 << 20}.items():
         path = write(os.path.join(folder, name), bytes(size))
-        refused(triode, ["--firmware", path], path, "64 KiB", "8 MiB")
+        refused(triode, ["--firmware", path], path, "4 KiB", "8 MiB")
     path = write(os.path.join(folder, "none.bin"), b"")
     refused(triode, ["--firmware", path], path, "empty")
     refused(triode, ["--firmware", "/nonexistent/bios"], "/nonexistent/bios")

@@ -43,7 +43,7 @@ def bzimage(code, **changes):
 # Power-off through the ACPI PM1a control register.
 POWER_OFF = """
     mov dx, 0x604
-    mov ax, 0x3400
+    mov ax, 0x2000
     out dx, ax
 1:  hlt
     jmp 1b

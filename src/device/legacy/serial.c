@@ -81,6 +81,7 @@ struct serial {
     struct device_timer timeout;
     unsigned irq;
     bool line_high;
+    bool ignores_rts;
 };
 
 static struct serial *to_serial(struct device *dev)
@@ -377,7 +378,8 @@ static void write_port(struct device *dev, u64 offset, unsigned size, u64 wide)
 
 /*
  * The other side honours RTS: input given before a driver has the port open waits for it, instead
- * of being cleared away when the driver sets the port up.
+ * of being cleared away when the driver sets the port up. With rts=0 it does not, because firmware
+ * reads a port whose RTS it never raised.
  */
 static size_t receive(void *device, const u8 *data, size_t len)
 {
@@ -388,7 +390,7 @@ static size_t receive(void *device, const u8 *data, size_t len)
     mutex_lock(&serial->dev.lock);
     if (s->mcr & MCR_LOOP) {
         taken = len; /* the line is cut off */
-    } else if (!(s->mcr & MCR_RTS)) {
+    } else if (!(s->mcr & MCR_RTS) && !serial->ignores_rts) {
         s->refused = 1;
     } else {
         while (taken < len && rx_room(s))
@@ -451,16 +453,19 @@ static void loaded(struct device *dev)
 static int create(struct device *dev, const char *options, struct err *err)
 {
     struct serial *serial = to_serial(dev);
-    u64 port = 0x3f8, irq = 4;
-    int ret = device_options_check(options, "port,irq", err);
+    u64 port = 0x3f8, irq = 4, rts = 1;
+    int ret = device_options_check(options, "port,irq,rts", err);
 
     if (!ret)
         ret = device_option_number(options, "port", 0xfff8, &port, err);
     if (!ret)
         ret = device_option_number(options, "irq", 23, &irq, err);
+    if (!ret)
+        ret = device_option_number(options, "rts", 1, &rts, err);
     if (ret)
         return ret;
     serial->irq = (unsigned)irq;
+    serial->ignores_rts = !rts;
     serial->timeout.fire = timeout_fired;
     serial->timeout.opaque = serial;
     if (dev->stream) {

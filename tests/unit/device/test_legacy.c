@@ -223,7 +223,7 @@ static void pm_power_off(void **state)
     assert_int_equal(b->requests[DEVICE_REQUEST_POWER_OFF], 0);
     out(b, 0x604, 2, 1 << 13 | 1 << 10); /* a sleep that is not there */
     assert_int_equal(b->requests[DEVICE_REQUEST_POWER_OFF], 0);
-    out(b, 0x604, 2, 1 << 13 | 5 << 10);
+    out(b, 0x604, 2, 1 << 13);
     assert_int_equal(b->requests[DEVICE_REQUEST_POWER_OFF], 1);
     assert_int_equal(in(b, 0x604, 2) & 1 << 13, 0);
     board_free(b);
@@ -375,9 +375,39 @@ static void rtc_alarm_tells_acpi(void **state)
     board_free(pm);
 }
 
+/* Firmware asks the LPC bridge where the ACPI registers are. */
+static void lpc_bridge(void **state)
+{
+    struct board *b = board_new("pci-host", NULL);
+    struct device_place place = board_place(b);
+    struct device *lpc;
+
+    (void)state;
+    place.parent = b->dev;
+    place.stream = NULL;
+    assert_int_equal(device_create(&lpc, "lpc", "slot=31,pm=0x600", &place, NULL), 0);
+    out(b, 0xcf8, 4, 0x8000f800);
+    assert_int_equal(in(b, 0xcfc, 4), 0x29188086);
+    out(b, 0xcf8, 4, 0x8000f840);
+    out(b, 0xcfc, 4, 0x1001); /* they cannot be moved */
+    assert_int_equal(in(b, 0xcfc, 4), 0x601);
+    out(b, 0xcf8, 4, 0x8000f844);
+    assert_int_equal(in(b, 0xcfc, 1), 0x80);
+    out(b, 0xcf8, 4, 0x8000f860);
+    assert_int_equal(in(b, 0xcfc, 4), 0x80808080);
+    out(b, 0xcfc, 4, 0x0b0a0b0a);
+    assert_int_equal(in(b, 0xcfc, 4), 0x0b0a0b0a);
+    device_reset(lpc);
+    assert_int_equal(in(b, 0xcfc, 4), 0x80808080);
+    device_destroy(lpc);
+    assert_int_equal(in(b, 0xcfc, 4), 0xffffffff);
+    board_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lpc_bridge),
         cmocka_unit_test(rtc_alarm_tells_acpi),
         cmocka_unit_test(rtc_shows_the_hosts_time),
         cmocka_unit_test(rtc_formats),

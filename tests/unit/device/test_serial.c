@@ -261,9 +261,31 @@ static void state_survives_a_move(void **state)
     board_free(b);
 }
 
+/* Input waits for RTS, unless the other side does not look at it. */
+static void ready_to_send(void **state)
+{
+    struct board *b = board_new("serial", "port=0x3f8,irq=4");
+
+    (void)state;
+    assert_int_equal(b->stream.receive(b->stream.device, (const u8 *)"x", 1), 0);
+    assert_int_equal(inb(b, 0x3fd) & 1, 0);
+    outb(b, 0x3fc, 2);
+    assert_int_equal(b->rooms, 1);
+    assert_int_equal(b->stream.receive(b->stream.device, (const u8 *)"x", 1), 1);
+    assert_int_equal(inb(b, 0x3f8), 'x');
+    board_free(b);
+    b = board_new("serial", "port=0x3f8,irq=4,rts=0");
+    assert_int_equal(b->stream.receive(b->stream.device, (const u8 *)"xy", 2), 1);
+    assert_int_equal(inb(b, 0x3fd) & 1, 1);
+    assert_int_equal(inb(b, 0x3f8), 'x');
+    assert_int_equal(b->rooms, 1); /* for the second one */
+    board_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ready_to_send),
         cmocka_unit_test(output_leaves_at_once),
         cmocka_unit_test(full_back_end_shows_as_busy_transmitter),
         cmocka_unit_test(transmitter_interrupt),
