@@ -21,12 +21,20 @@ struct host_frame {
 };
 
 /* Where a value is, for restoring guest state from a host_site. */
-enum host_loc_kind { HOST_LOC_REG, HOST_LOC_VECTOR, HOST_LOC_SPILL, HOST_LOC_CONST, HOST_LOC_BASE };
+enum host_loc_kind {
+    HOST_LOC_REG,
+    HOST_LOC_VECTOR,
+    HOST_LOC_SPILL,
+    HOST_LOC_CONST,
+    HOST_LOC_BASE,
+    HOST_LOC_STATE,
+};
 struct host_put {
     u16 slot; /* state byte offset */
     u8 type;  /* enum ir_type */
     u8 kind;
-    s32 where; /* register number, spill granule, low part of constant; BASE: offset from base reg */
+    s32 where; /* register number, spill granule, low part of constant; BASE: offset from base reg;
+                * STATE: offset of 8 bytes of state */
 };
 
 /*

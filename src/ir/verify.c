@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ir/eval.h"
 #include "ir/private.h"
@@ -17,6 +18,7 @@ struct verifier {
     u32 *block_of;   /* by reference; UNKNOWN outside of blocks */
     u64 *dominators; /* a bit set of blocks for each block */
     u32 words;       /* of a bit set */
+    u8 *been;        /* for one walk at a time: by block */
 };
 
 PRINTF_LIKE(3, 4)
@@ -269,19 +271,41 @@ static int check_call(const struct verifier *v, ir_ref ref)
     return 0;
 }
 
-/* Is the slot put at the beginning of @block, before anybody can look? */
-static bool is_put_first(const struct verifier *v, u32 block, u64 slot, unsigned bytes)
+static bool call_looks(const struct ir_unit *unit, const struct ir_inst *inst)
+{
+    u8 flags =
+        inst->op == IR_call && inst->imm < unit->nhelpers ? unit->helpers[inst->imm].flags : 0;
+
+    return flags && !(flags & IR_HELPER_PURE);
+}
+
+/* Is the slot put in @block, or on all ways behind it, before anybody can look? @been: blocks that
+ * are known or being asked. */
+static bool is_put_first(const struct verifier *v, u32 block, u64 slot, unsigned bytes, u8 *been)
 {
     const struct ir_unit *unit = v->unit;
+    bool pc = slot == unit->pc_slot && bytes == 8; /* which the goto forms write */
 
+    if (been[block]++)
+        return true;
     for (const struct ir_inst *in = &unit->insts[unit->blocks[block].first];; in++) {
         bool put = in->op == IR_put || in->op == IR_dput;
+        u32 to[2], n;
 
         if (put && in->imm == slot && ir_type_bytes(type_of(v, in->a)) == bytes)
             return true;
+        if (in->op == IR_jump || in->op == IR_branch) {
+            n = successors(in, to);
+            return is_put_first(v, to[0], slot, bytes, been) &&
+                   is_put_first(v, to[n - 1], slot, bytes, been);
+        }
+        if (pc && (in->op == IR_goto || in->op == IR_goto_ind))
+            return true;
+        if (pc && in->op == IR_goto_if)
+            continue;
         if ((in->op == IR_get && in->imm < slot + bytes &&
              slot < in->imm + ir_type_bytes((enum ir_type)in->type)) ||
-            in->op == IR_call || in->op == IR_goto_if ||
+            call_looks(unit, in) || in->op == IR_goto_if ||
             ir_op_info[in->op].flags & (IR_OBSERVE | IR_TERM | IR_TRAP))
             return false;
     }
@@ -306,9 +330,7 @@ static int check_dput(const struct verifier *v, ir_ref ref)
             if (in->imm < slot + bytes && slot < in->imm + n)
                 break;
         } else if (in->op == IR_call) {
-            u8 flags = in->imm < unit->nhelpers ? unit->helpers[in->imm].flags : 0;
-
-            if (flags && !(flags & IR_HELPER_PURE))
+            if (call_looks(unit, in))
                 break;
         } else if (pc && (in->op == IR_goto || in->op == IR_goto_ind)) {
             return 0;
@@ -316,7 +338,9 @@ static int check_dput(const struct verifier *v, ir_ref ref)
             u32 to[2];
             unsigned n = successors(in, to);
 
-            if (is_put_first(v, to[0], slot, bytes) && is_put_first(v, to[n - 1], slot, bytes))
+            memset(v->been, 0, unit->nblocks);
+            if (is_put_first(v, to[0], slot, bytes, v->been) &&
+                is_put_first(v, to[n - 1], slot, bytes, v->been))
                 return 0;
             break;
         } else if (ir_op_info[in->op].flags & (IR_OBSERVE | IR_TERM)) {
@@ -490,7 +514,8 @@ int ir_verify(const struct ir_unit *unit, struct err *err)
         return err_set(err, -EINVAL, "memory ran out while the unit was built");
     v.block_of = malloc(unit->ninsts * sizeof(*v.block_of));
     v.dominators = malloc((size_t)v.words * unit->nblocks * sizeof(*v.dominators));
-    if (v.block_of && v.dominators) {
+    v.been = malloc(unit->nblocks);
+    if (v.block_of && v.dominators && v.been) {
         for (u32 i = 0; i < unit->ninsts; i++)
             v.block_of[i] = UNKNOWN;
         rc = check_unit(&v);
@@ -499,5 +524,6 @@ int ir_verify(const struct ir_unit *unit, struct err *err)
     }
     free(v.block_of);
     free(v.dominators);
+    free(v.been);
     return rc;
 }

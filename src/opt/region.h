@@ -45,8 +45,7 @@ struct region {
     u8 *var_of[OPT_MAX_PARTS]; /* by reference of a get or put: variable + 1 */
     region_id (*in)[REGION_VARS], (*out)[REGION_VARS]; /* by node */
     region_id *alias[REGION_NODES]; /* by group and reference: what a get found */
-    u64 pinned[REGION_NODES];       /* variables that memory holds where the node begins */
-    u64 used[REGION_NODES];         /* phis whose value is read */
+    u64 used[REGION_NODES];         /* variables that have phis */
     u64 entry_used;                 /* variables whose value at the region's entry is read */
     struct region_const {
         u64 imm;
@@ -99,7 +98,7 @@ static inline bool region_in_value(region_id id, u32 v)
     return region_kind(id) >= ID_CONST || (region_kind(id) == ID_ENTRY && region_id_what(id) != v);
 }
 
-/* A variable whose phi in node @n is read and gets what @v's gets on all ways; itself if it can be. */
+/* The first variable whose phi in node @n gets what @v's gets on all ways; REGION_NONE for none. */
 u32 region_twin(const struct region *r, u32 n, u32 v);
 
 int region_slots(struct region *r); /* 0, -E2BIG, -ENOMEM */

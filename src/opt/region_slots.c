@@ -1,7 +1,6 @@
 /*
  * State slots as variables, and which value each holds at every point: by names, found by going
- * round the nodes until nothing changes. Where two ways bring different values there must be a phi;
- * if only traps would look at it, the variable is pinned to memory there instead: the ways store it.
+ * round the nodes until nothing changes. Where two ways bring different values there is a phi.
  */
 #include <errno.h>
 #include <string.h>
@@ -183,13 +182,13 @@ void region_step(struct region *r, u32 n, ir_ref ref, region_id *names)
 
 /* --- around the nodes --------------------------------------------------------------------- */
 
-static region_id meet(const struct region *r, u32 n, u32 v, region_id a, region_id b)
+static region_id meet(u32 n, u32 v, region_id a, region_id b)
 {
     if (!a || a == b)
         return b;
     if (!b)
         return a;
-    if (r->pinned[n] >> v & 1 || (!region_in_value(a, v) && !region_in_value(b, v)))
+    if (!region_in_value(a, v) && !region_in_value(b, v))
         return region_name(ID_MEMORY, 0, v);
     return region_name(ID_PHI, n, v);
 }
@@ -204,7 +203,7 @@ static region_id name_at(const struct region *r, u32 n, u32 v)
     if (r->in[n][v] == region_name(ID_PHI, n, v) || region_kind(r->in[n][v]) == ID_MEMORY)
         return r->in[n][v];
     for (u32 i = 0; i < node->npreds; i++)
-        id = meet(r, n, v, id, r->out[node->preds[i]][v]);
+        id = meet(n, v, id, r->out[node->preds[i]][v]);
     return id;
 }
 
@@ -267,8 +266,15 @@ static void find_uses(struct region *r)
 
     memset(r->used, 0, sizeof(r->used));
     r->entry_used = 0;
-    for (u32 i = 0; i < r->nordered; i++)
-        use_gets(r, r->order[i]);
+    for (u32 i = 0; i < r->nordered; i++) {
+        u32 n = r->order[i];
+
+        use_gets(r, n);
+        for (u32 v = 0; v < r->nvars; v++) {
+            if (r->in[n][v] == region_name(ID_PHI, n, v))
+                use(r, r->in[n][v]);
+        }
+    }
     while (changed) {
         changed = false;
         for (u32 i = 0; i < r->nordered; i++) {
@@ -305,25 +311,6 @@ u32 region_twin(const struct region *r, u32 n, u32 v)
     return REGION_NONE;
 }
 
-/* Pins the variables whose phi nobody reads; answers whether there were any. */
-static bool pin(struct region *r)
-{
-    bool pinned = false;
-
-    for (u32 i = 0; i < r->nordered; i++) {
-        u32 n = r->order[i];
-
-        for (u32 v = 0; v < r->nvars; v++) {
-            if (r->in[n][v] != region_name(ID_PHI, n, v) || r->used[n] >> v & 1 ||
-                region_twin(r, n, v) != REGION_NONE)
-                continue;
-            r->pinned[n] |= 1ull << v;
-            pinned = true;
-        }
-    }
-    return pinned;
-}
-
 int region_slots(struct region *r)
 {
     int rc = find_vars(r);
@@ -341,9 +328,7 @@ int region_slots(struct region *r)
         if (!r->alias[n])
             return -ENOMEM;
     }
-    do {
-        find_names(r);
-        find_uses(r);
-    } while (pin(r));
+    find_names(r);
+    find_uses(r);
     return 0;
 }

@@ -14,6 +14,7 @@
  * those that it overlaps. A trap or goto_if in between does not end a range but makes it trapped: an
  * earlier put to exactly the same slot may then become a dput.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "opt/private.h"
@@ -25,10 +26,19 @@ struct cover {
     u32 trap; /* number of traps seen (from the end) when the put was met */
 };
 
+/* What is put in a block, or behind it, before anybody can look. */
+struct first_puts {
+    u32 n;
+    struct {
+        u32 slot, end;
+    } put[COVERS];
+};
+
 struct walk {
     struct ir_unit *unit;
     u32 ncovers, traps;
     struct cover cover[COVERS];
+    struct first_puts **first; /* by block; for a unit of several */
 };
 
 static void cover_nothing(struct walk *walk)
@@ -97,45 +107,75 @@ static void sink_past_goto_if(struct walk *walk)
     }
 }
 
-/* Is the slot put at the beginning of @block, before anybody can look? */
-static bool is_put_first(const struct walk *walk, u32 block, u32 slot, u32 end)
+/* The walk has come to the beginning of @block. */
+static bool note_first_puts(struct walk *walk, u32 block)
+{
+    struct first_puts *first =
+        arena_alloc(walk->unit->arena,
+                    sizeof(*first) - sizeof(first->put) + walk->ncovers * sizeof(first->put[0]));
+
+    if (!first)
+        return false;
+    for (u32 i = 0; i < walk->ncovers; i++) {
+        if (walk->cover[i].trap != walk->traps)
+            continue;
+        first->put[first->n].slot = walk->cover[i].slot;
+        first->put[first->n++].end = walk->cover[i].end;
+    }
+    walk->first[block] = first;
+    return true;
+}
+
+static bool ends_prefix(const struct ir_inst *inst)
+{
+    return inst->op == IR_get || inst->op == IR_call || inst->op == IR_goto_if ||
+           ir_op_info[inst->op].flags & (IR_OBSERVE | IR_TERM | IR_TRAP);
+}
+
+static void cover_first_puts(struct walk *walk, u32 block)
 {
     const struct ir_unit *unit = walk->unit;
+    const struct first_puts *first = walk->first[block];
 
-    for (const struct ir_inst *inst = &unit->insts[unit->blocks[block].first];; inst++) {
-        u32 at = (u32)inst->imm;
-
+    cover_nothing(walk);
+    if (first) {
+        for (u32 i = 0; i < first->n; i++)
+            add_cover(walk, first->put[i].slot, first->put[i].end);
+        return;
+    }
+    /* A jump back: the walk has not been there, so all puts are as they were made. */
+    for (const struct ir_inst *inst = &unit->insts[unit->blocks[block].first]; !ends_prefix(inst);
+         inst++) {
         if (inst->op == IR_put || inst->op == IR_dput) {
-            if (at == slot && at + value_bytes(walk, inst->a) == end)
-                return true;
-        } else if (inst->op == IR_get && at < end && slot < at + ir_type_bytes(inst->type)) {
-            return false;
-        } else if (inst->op == IR_call || inst->op == IR_goto_if ||
-                   ir_op_info[inst->op].flags & (IR_OBSERVE | IR_TERM | IR_TRAP)) {
-            return false;
+            u32 end = (u32)inst->imm + value_bytes(walk, inst->a);
+
+            uncover(walk, (u32)inst->imm, end);
+            add_cover(walk, (u32)inst->imm, end);
         }
     }
 }
 
-/* Covered at a block's end is what all blocks behind it put first. */
+/* Covered at a block's end is what is put first by all ways behind it. */
 static void sink_past_jump(struct walk *walk, const struct ir_inst *jump)
 {
-    const struct ir_unit *unit = walk->unit;
-    u32 then = (u32)jump->imm, otherwise = jump->op == IR_jump ? then : (u32)(jump->imm >> 32);
+    u32 then = (u32)jump->imm, otherwise = (u32)(jump->imm >> 32), n;
+    struct cover cover[COVERS];
 
-    cover_nothing(walk);
-    for (const struct ir_inst *inst = &unit->insts[unit->blocks[then].first];; inst++) {
-        u32 end = (u32)inst->imm;
+    cover_first_puts(walk, then);
+    if (jump->op == IR_jump || then == otherwise)
+        return;
+    n = walk->ncovers;
+    memcpy(cover, walk->cover, n * sizeof(cover[0]));
+    cover_first_puts(walk, otherwise);
+    for (u32 i = 0; i < walk->ncovers;) {
+        bool both = false;
 
-        if (inst->op == IR_put || inst->op == IR_dput) {
-            end += value_bytes(walk, inst->a);
-            uncover(walk, (u32)inst->imm, end);
-            if (then == otherwise || is_put_first(walk, otherwise, (u32)inst->imm, end))
-                add_cover(walk, (u32)inst->imm, end);
-        } else if (inst->op == IR_get || inst->op == IR_call || inst->op == IR_goto_if ||
-                   ir_op_info[inst->op].flags & (IR_OBSERVE | IR_TERM | IR_TRAP)) {
-            return;
-        }
+        for (u32 k = 0; k < n && !both; k++)
+            both = walk->cover[i].slot == cover[k].slot && walk->cover[i].end == cover[k].end;
+        if (both)
+            i++;
+        else
+            walk->cover[i] = walk->cover[--walk->ncovers];
     }
 }
 
@@ -194,10 +234,25 @@ static void mark_operands(struct ir_unit *unit, const struct ir_inst *inst)
     unit->insts[inst->d].mark = 1;
 }
 
+static bool begins_block(const struct ir_unit *unit, ir_ref ref, u32 *block)
+{
+    for (*block = 0; *block < unit->nblocks; ++*block) {
+        if (unit->blocks[*block].first == ref)
+            return true;
+    }
+    return false;
+}
+
 int opt_sink(struct ir_unit *unit)
 {
     struct walk walk = {.unit = unit};
+    u32 block;
 
+    if (unit->nblocks > 1) {
+        walk.first = arena_alloc(unit->arena, unit->nblocks * sizeof(struct first_puts *));
+        if (!walk.first)
+            return -ENOMEM;
+    }
     for (ir_ref ref = unit->ninsts - 1; ref > 0; ref--) {
         struct ir_inst *inst = &unit->insts[ref];
 
@@ -208,10 +263,12 @@ int opt_sink(struct ir_unit *unit)
             sink_put(&walk, inst);
         if (inst->op == IR_NOP) {
             *inst = (struct ir_inst){.op = IR_NOP};
-            continue;
+        } else {
+            sink_past(&walk, inst);
+            mark_operands(unit, inst);
         }
-        sink_past(&walk, inst);
-        mark_operands(unit, inst);
+        if (walk.first && begins_block(unit, ref, &block) && !note_first_puts(&walk, block))
+            return -ENOMEM;
     }
     unit->insts[0].mark = 0;
     return 0;

@@ -1,7 +1,8 @@
 /*
  * Linear scan: one walk in instruction order gives each value a register, or a spill granule when
- * there is none: of all values alive, the one that lives longest goes to memory, for its whole
- * life. Values never move, so nothing has to be reconciled between blocks.
+ * there is none: of all values alive, the one that lives longest (in a unit of several blocks: that
+ * is used least) goes to memory, for its whole life. Values never move, so nothing has to be
+ * reconciled between blocks.
  */
 #include "host/x64/lower.h"
 
@@ -25,6 +26,8 @@ static bool give_granule(struct allocator *a, ir_ref ref)
     u32 first = a->ngranules > GRANULES_SEARCHED ? a->ngranules - GRANULES_SEARCHED : 0;
 
     v->reg = NO_LOC;
+    if (plan_at_home(a->l, ref))
+        return true;
     for (u32 g = first; g < a->ngranules; g++) {
         if (a->granule_until[g] < v->start) {
             a->granule_until[g] = v->end;
@@ -62,7 +65,15 @@ static void release(struct allocator *a, ir_ref ref)
     }
 }
 
-/* A register of @mask from whoever lives longest, @ref included. */
+/* Is @x rather than @y to be in memory? */
+static bool matters_less(const struct lowering *l, ir_ref x, ir_ref y)
+{
+    if (l->lives && l->lives[x].weight != l->lives[y].weight)
+        return l->lives[x].weight < l->lives[y].weight;
+    return l->values[x].end > l->values[y].end;
+}
+
+/* A register of @mask from who is used least, or lives longest, @ref included. */
 static bool evict(struct allocator *a, ir_ref ref, u32 mask, unsigned bank)
 {
     struct value *values = a->l->values;
@@ -72,7 +83,7 @@ static bool evict(struct allocator *a, ir_ref ref, u32 mask, unsigned bank)
     for (; mask; mask &= mask - 1) {
         ir_ref owner = a->owner[bank + (unsigned)__builtin_ctz(mask)];
 
-        if (owner && values[owner].end > values[victim].end)
+        if (owner && matters_less(a->l, owner, victim))
             victim = owner;
     }
     if (victim == ref)
@@ -93,6 +104,8 @@ static bool place(struct allocator *a, ir_ref ref, unsigned hint)
     bool crosses = a->next_call && a->next_call < v->end;
 
     v->flags |= VALUE_PLACED;
+    if (plan_root(a->l, ref) != ref) /* has its place with the root's */
+        return true;
     v->next = a->l->values[v->end].ending;
     a->l->values[v->end].ending = ref;
     if (crosses) {
@@ -213,6 +226,16 @@ static bool scan(struct allocator *a, ir_ref ref)
     return true;
 }
 
+static void place_groups(struct lowering *l)
+{
+    for (ir_ref ref = 1; ref < l->unit->ninsts; ref++) {
+        const struct value *root = &l->values[plan_root(l, ref)];
+
+        l->values[ref].reg = root->reg;
+        l->values[ref].spill = root->spill;
+    }
+}
+
 int alloc_unit(struct lowering *l)
 {
     struct allocator a;
@@ -228,5 +251,7 @@ int alloc_unit(struct lowering *l)
         if (!scan(&a, ref))
             return -E2BIG;
     }
+    if (l->lives)
+        place_groups(l);
     return 0;
 }

@@ -46,6 +46,15 @@ struct value {
     u8 flags;
 };
 
+/* What is known besides in a unit of several blocks. Values of one group live in one place: a phi of
+ * a loop, and what is to be its next value, where the lives do not meet. */
+struct life {
+    u32 weight;  /* how often it is read and written, roughly */
+    u32 use_end; /* of a phi: its last use before the jump back gives it the next value */
+    ir_ref root; /* the value in whose place it lives; 0: its own */
+    u32 group;   /* of a root: where the last of its group ends */
+};
+
 struct active_dput {
     ir_ref ref; /* the dput */
     u32 end;
@@ -92,9 +101,13 @@ struct lowering {
     const struct ir_unit *unit;
     const struct host_abi *abi;
     struct value *values;
-    u32 pos;   /* instruction being lowered */
-    u32 block; /* its block */
-    int error; /* the first reason why this unit cannot be compiled, or 0 */
+    struct life *lives; /* NULL for a single block */
+    u32 *depths;        /* of loops, by block */
+    u32 weight;         /* plan: of a use by the current instruction */
+    u64 *put_slots;     /* bits: 8 bytes of state each, that the unit changes */
+    u32 pos;            /* instruction being lowered */
+    u32 block;          /* its block */
+    int error;          /* the first reason why this unit cannot be compiled, or 0 */
 
     u8 **block_places; /* code of each block, NULL before it is emitted */
     struct fixup *fixups;
@@ -122,6 +135,17 @@ struct lowering {
 
 /* Fills values[]; answers 0 or -ENOMEM. */
 int plan_unit(struct lowering *l);
+
+/* The value in whose place @ref lives. */
+static inline ir_ref plan_root(const struct lowering *l, ir_ref ref)
+{
+    while (l->lives && l->lives[ref].root)
+        ref = l->lives[ref].root;
+    return ref;
+}
+
+/* Is @ref a state slot that nothing changes while the unit runs? Then it need not be kept elsewhere. */
+bool plan_at_home(const struct lowering *l, ir_ref ref);
 
 /* The value to read instead of @ref: through truncations and extensions that change nothing a user
  * can see. @strict: the user looks at the whole register, not only at the bits of @ref's type. */

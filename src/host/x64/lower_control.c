@@ -102,7 +102,8 @@ static bool may_set_early(const struct lowering *l, u32 block, u32 other)
     if (l->unit->blocks[other].first <= l->pos || sets_phis(l, other))
         return false;
     for (u32 i = 0; i < l->nsets; i++) {
-        if (in_block(l, l->sets[i].phi, block) && l->values[l->sets[i].phi].end > l->pos)
+        if (in_block(l, l->sets[i].phi, block) &&
+            l->values[plan_root(l, l->sets[i].phi)].end > l->pos)
             return false;
     }
     return true;

@@ -7,6 +7,9 @@ LOWER(get)
 {
     struct x64_mem slot = slot_mem(inst->imm);
 
+    if (l->values[ref].reg == NO_LOC && l->values[ref].spill == NO_GRANULE)
+        return; /* read where it is used: plan_at_home */
+
     if (is_xmm_type(inst->type)) {
         unsigned d = result_xmm(l, ref, XMM15);
 

@@ -10,6 +10,7 @@
 
 /* Within this distance a state slot may be read by its user instead of where the get stands. */
 #define FOLD_DISTANCE 16
+#define SLOT_BYTES 65536
 
 static bool is_int_compare(unsigned op)
 {
@@ -321,6 +322,13 @@ static void live_until(struct lowering *l, ir_ref ref, u32 pos)
         l->values[ref].end = pos;
 }
 
+static void use_at(struct life *life, u32 pos, u32 weight)
+{
+    if (life->use_end < pos)
+        life->use_end = pos;
+    life->weight += weight;
+}
+
 /* May the get at @ref be done at @pos instead? */
 static bool slot_may_wait(const struct lowering *l, ir_ref ref, u32 pos)
 {
@@ -357,6 +365,8 @@ static void request(struct lowering *l, ir_ref ref, u32 pos, bool strict, unsign
     if (inst->op == IR_const || plan_base_plus(l->unit, ref, &offset))
         return;
     live_until(l, ref, pos);
+    if (l->lives)
+        use_at(&l->lives[ref], pos, l->weight);
     v = &l->values[ref];
     if (inst->op == IR_get && bytes && v->uses == 1 && !(v->flags & VALUE_NEEDED) &&
         type_bytes(inst->type) >= bytes && inst->type != IR_V128 && slot_may_wait(l, ref, pos))
@@ -414,6 +424,8 @@ static void request_set(struct lowering *l, const struct ir_inst *inst, u32 term
         return;
     request(l, inst->a, term, true, 0);
     phi->flags |= VALUE_NEEDED;
+    if (l->lives)
+        l->lives[inst->imm].weight += l->weight;
     live_until(l, (ir_ref)inst->imm, term);
     if (phi->start > term)
         phi->start = term;
@@ -478,6 +490,23 @@ static void request_operands(struct lowering *l, ir_ref ref, const struct ir_ins
     }
 }
 
+/* How much a use counts: ten times more in each loop; nothing when only traps look. */
+static void weigh(struct lowering *l, ir_ref ref, const struct ir_inst *inst)
+{
+    static const u32 weights[] = {1, 10, 100, 1000, 10000};
+    const struct ir_unit *unit = l->unit;
+
+    if (ir_op_info[inst->op].flags & IR_TERM) {
+        u32 block = 0;
+
+        while (ref - unit->blocks[block].first >= unit->blocks[block].count)
+            block++;
+        l->block = block;
+    }
+    l->weight =
+        inst->op == IR_dput ? 0 : weights[l->depths[l->block] < 4 ? l->depths[l->block] : 4];
+}
+
 static void find_lives(struct lowering *l)
 {
     u32 term = 0;
@@ -488,6 +517,11 @@ static void find_lives(struct lowering *l)
 
         if (ir_op_info[inst->op].flags & IR_TERM)
             term = ref;
+        if (l->lives) {
+            weigh(l, ref, inst);
+            if (flags & VALUE_NEEDED)
+                l->lives[ref].weight += l->weight;
+        }
         if (flags & VALUE_NEEDED ||
             (ir_op_info[inst->op].flags & IR_SIDE && !(flags & VALUE_FUSED)))
             request_operands(l, ref, inst, term);
@@ -529,14 +563,191 @@ static void extend_over_loops(struct lowering *l)
     }
 }
 
+/* --- several blocks ----------------------------------------------------------------------- */
+
+/* The last jump back to @block, or 0. */
+static u32 last_jump_back(const struct ir_unit *unit, u32 block)
+{
+    u32 last = 0;
+
+    for (u32 b = 0; b < unit->nblocks; b++) {
+        u32 ref = unit->blocks[b].first + unit->blocks[b].count - 1;
+        const struct ir_inst *term = ir_inst(unit, ref);
+        bool leads =
+            (term->op == IR_jump && (u32)term->imm == block) ||
+            (term->op == IR_branch && ((u32)term->imm == block || (u32)(term->imm >> 32) == block));
+
+        if (leads && ref >= unit->blocks[block].first && ref > last)
+            last = ref;
+    }
+    return last;
+}
+
+static void find_depths(struct lowering *l)
+{
+    const struct ir_unit *unit = l->unit;
+
+    for (u32 header = 0; header < unit->nblocks; header++) {
+        u32 last = last_jump_back(unit, header);
+
+        for (u32 b = 0; b < unit->nblocks && last; b++) {
+            if (unit->blocks[b].first >= unit->blocks[header].first &&
+                unit->blocks[b].first <= last)
+                l->depths[b]++;
+        }
+    }
+}
+
+static void find_put_slots(struct lowering *l)
+{
+    for (ir_ref ref = 1; ref < l->unit->ninsts; ref++) {
+        const struct ir_inst *inst = ir_inst(l->unit, ref);
+        u32 first = 0, last = 0;
+
+        if (inst->op == IR_put || inst->op == IR_dput) {
+            first = (u32)inst->imm;
+            last = first + type_bytes(ir_typeof(l->unit, inst->a)) - 1;
+        } else if (inst->op == IR_call &&
+                   l->unit->helpers[inst->imm].flags & (IR_HELPER_WRITES | IR_HELPER_TRAPS)) {
+            last = SLOT_BYTES - 1;
+        } else {
+            continue;
+        }
+        for (u32 word = first / 8; word <= last / 8; word++)
+            l->put_slots[word / 64] |= 1ull << word % 64;
+    }
+}
+
+bool plan_at_home(const struct lowering *l, ir_ref ref)
+{
+    const struct ir_inst *inst = ir_inst(l->unit, ref);
+    u32 word = (u32)inst->imm / 8;
+
+    if (!l->lives || inst->op != IR_get || (inst->type != IR_I64 && inst->type != IR_F64))
+        return false;
+    return !(inst->imm % 8) && !(l->put_slots[word / 64] >> word % 64 & 1);
+}
+
+/* A phi is used up by the loops inside of which it is used, but not by its own: at the jump back it
+ * gets its next value. */
+static void extend_uses(struct lowering *l, u32 block, u32 last)
+{
+    u32 header = l->unit->blocks[block].first, end = header + l->unit->blocks[block].count;
+
+    for (ir_ref ref = 1; ref < last; ref++) {
+        struct life *life = &l->lives[ref];
+
+        if (ir_inst(l->unit, ref)->op == IR_phi && !(ref >= header && ref < end) &&
+            l->values[ref].start < header && life->use_end >= header && life->use_end < last)
+            life->use_end = last;
+    }
+}
+
+static void extend_uses_over_loops(struct lowering *l)
+{
+    for (ir_ref ref = 1; ref < l->unit->ninsts; ref++) {
+        const struct ir_inst *inst = ir_inst(l->unit, ref);
+
+        if (inst->op != IR_jump && inst->op != IR_branch)
+            continue;
+        if (l->unit->blocks[(u32)inst->imm].first <= ref)
+            extend_uses(l, (u32)inst->imm, ref);
+        if (inst->op == IR_branch && l->unit->blocks[inst->imm >> 32].first <= ref)
+            extend_uses(l, (u32)(inst->imm >> 32), ref);
+    }
+}
+
+/* May the result of @ref, for which @phi is used for the last time, take its place? */
+static bool may_replace(const struct lowering *l, ir_ref ref, ir_ref phi)
+{
+    const struct ir_inst *inst = ir_inst(l->unit, ref);
+    unsigned flags = lower_ops[inst->op].flags;
+    bool strict = flags & LOWER_STRICT || is_vector_op(inst->op);
+
+    if (inst->op == IR_phi || flags & LOWER_ANY)
+        return true;
+    if (inst->b && plan_peel(l->unit, inst->b, strict) == phi && !(flags & LOWER_COMM))
+        return false;
+    return !inst->c || plan_peel(l->unit, inst->c, strict) != phi;
+}
+
+static u32 group_end(const struct lowering *l, ir_ref ref)
+{
+    u32 own = l->values[ref].end, group = l->lives[ref].group;
+
+    return own > group ? own : group;
+}
+
+/* The next value of a loop's phi is to live in its place, if the phi is not used any more. */
+static void join(struct lowering *l, const struct ir_inst *set, u32 block_of_phi)
+{
+    ir_ref phi = (ir_ref)set->imm, next = plan_peel(l->unit, set->a, true);
+    struct value *p = &l->values[phi], *n = &l->values[next];
+    struct life *life = &l->lives[phi];
+    u32 end;
+
+    if (next == phi || !(n->flags & VALUE_NEEDED) || !(p->flags & VALUE_NEEDED) ||
+        l->lives[next].root || life->root || (n->flags ^ p->flags) & VALUE_XMM)
+        return;
+    if (n->start < l->unit->blocks[block_of_phi].first || life->use_end > n->start ||
+        life->group >= n->start || (life->use_end == n->start && !may_replace(l, next, phi)))
+        return;
+    end = group_end(l, next);
+    l->lives[next].root = phi;
+    life->weight += l->lives[next].weight;
+    if (life->group < end)
+        life->group = end;
+    if (p->end < end)
+        p->end = end;
+}
+
+static void join_phis(struct lowering *l)
+{
+    const struct ir_unit *unit = l->unit;
+
+    for (ir_ref ref = 1; ref < unit->ninsts; ref++) {
+        const struct ir_inst *inst = ir_inst(unit, ref);
+        u32 block = 0;
+
+        if (inst->op != IR_set || inst->imm > ref)
+            continue;
+        while (inst->imm - unit->blocks[block].first >= unit->blocks[block].count)
+            block++;
+        join(l, inst, block);
+    }
+}
+
+static int plan_blocks(struct lowering *l)
+{
+    const struct ir_unit *unit = l->unit;
+
+    l->lives = arena_alloc(unit->arena, unit->ninsts * sizeof(*l->lives));
+    l->depths = arena_alloc(unit->arena, unit->nblocks * sizeof(*l->depths));
+    l->put_slots = arena_alloc(unit->arena, SLOT_BYTES / 64);
+    if (!l->lives || !l->depths || !l->put_slots)
+        return -ENOMEM;
+    find_depths(l);
+    find_put_slots(l);
+    return 0;
+}
+
 int plan_unit(struct lowering *l)
 {
+    int rc = 0;
+
     l->values = arena_alloc(l->unit->arena, l->unit->ninsts * sizeof(*l->values));
     if (!l->values)
         return -ENOMEM;
     count_uses(l);
-    find_lives(l);
     if (l->unit->nblocks > 1)
+        rc = plan_blocks(l);
+    if (rc)
+        return rc;
+    find_lives(l);
+    if (l->unit->nblocks > 1) {
         extend_over_loops(l);
+        extend_uses_over_loops(l);
+        join_phis(l);
+    }
     return 0;
 }

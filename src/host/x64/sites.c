@@ -20,8 +20,8 @@ bool site_locate(struct lowering *l, ir_ref ref, unsigned bytes, u8 *kind, s32 *
         *where = o.reg;
         return true;
     case IN_MEM:
-        *kind = HOST_LOC_SPILL;
-        *where = o.mem.disp / 16;
+        *kind = o.mem.base == RSP ? HOST_LOC_SPILL : HOST_LOC_STATE;
+        *where = o.mem.base == RSP ? o.mem.disp / 16 : o.mem.disp;
         return true;
     case IN_BASE:
         *kind = HOST_LOC_BASE;
@@ -269,6 +269,8 @@ u64 host_read_location(const struct host_frame *frame, u8 kind, s32 where)
         return frame->vector[where][0];
     case HOST_LOC_SPILL:
         return frame->spill[where * 2];
+    case HOST_LOC_STATE:
+        return *(const u64 *)(frame->saved[STATE_REG] + (u64)(s64)where);
     case HOST_LOC_BASE:
         return frame->saved[BASE_REG] + (u64)(s64)where;
     default:

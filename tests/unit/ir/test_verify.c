@@ -108,6 +108,8 @@ static const struct text_case cases[] = {
      "no put replaces it"},
     {VALUES "dput s[8], %1\njump block 1\nblock 1:\nput s[8], %2" EXIT, "no put replaces it"},
     {VALUES "dput s[8], %1\njump block 1\nblock 1:\njump block 2\nblock 2:\nput s[8], %1" EXIT,
+     NULL},
+    {VALUES "dput s[8], %1\njump block 1\nblock 1:\njump block 2\nblock 2:\nput s[0], %1" EXIT,
      "no put replaces it"},
     {VALUES "dput s[8], %1\nbranch %4, block 1, block 2\nblock 1:\nput s[8], %1\nexit 16\n"
             "block 2:\nput s[0], %1\nput s[8], %1" EXIT,
