@@ -74,6 +74,7 @@ int main(void)
     only = option(line, "bench.only=");
     repeat = option(line, "bench.repeat=");
     times = repeat ? atoi(repeat) : 1;
+    puts("bench: ready");
     for (char *name = only ? strtok(only, ",") : NULL; name; name = strtok(NULL, ","))
         for (int i = 0; i < times; i++)
             run(name);
