@@ -4,13 +4,16 @@
 Each scenario boots Debian's amd64 kernel, or Xen, as L1 on the soft engine with an initramfs made
 for it and says what came of it; the status is 0 when all went well.
   kvm          kvm-intel loads with all it can; `triode run --engine kvm` boots Debian's kernel as L2
+  kvm-no-ept, kvm-no-vpid, kvm-no-unrestricted_guest
+               the same by KVM without that feature
   l3           ... and in that L2 the same once more
   qemu         Debian's qemu-system-x86_64 -accel kvm boots Debian's kernel as L2
   conformance  Triode's conformance tests on the kvm engine in L1
   selftests    the KVM selftests of Debian's kernel source
   xen          Xen with a PV dom0 that makes a PVH guest by xl
   xen-pvh      Xen with a PVH dom0
-What they need comes by fetch.sh. OPTIONs go to the L1's `triode run`. Output: build/l1-logs.
+What they need comes by fetch.sh. OPTIONs go to the L1's `triode run`. Output: build/l1-logs. For
+selftests ONLY=PATTERN names some, and KVM_INTEL has parameters for the module.
 """
 import argparse
 import importlib.machinery
@@ -35,7 +38,7 @@ QEMU_FILES = ["/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/vgabios-st
 
 LOAD_KVM = """
 grep -q vmx /proc/cpuinfo && echo L1: vmx
-insmod /m/irqbypass.ko; insmod /m/kvm.ko; insmod /m/kvm-intel.ko
+insmod /m/irqbypass.ko; insmod /m/kvm.ko; insmod /m/kvm-intel.ko $KVM_INTEL
 dmesg | grep -iE 'kvm|vmx|warn|call trace'
 for p in ept vpid unrestricted_guest nested; do
     echo "L1: $p $(cat /sys/module/kvm_intel/parameters/$p)"
@@ -164,6 +167,30 @@ triode run --engine kvm {L2_OPTIONS} --smp 2 --append '{L2_APPEND}' </dev/null
              "L1: nested Y", "Triode guest ready")
 
 
+def without(run, what):
+    """KVM's older ways: shadow page tables, emulated real mode, flushes at every entry and exit."""
+    image = Initramfs()
+    image.kvm()
+    image.program("bin/triode", run.triode)
+    name = "kvm-no-" + what
+    text = run.boot(name, image, f"KVM_INTEL={what}=0\n" + LOAD_KVM + f"""
+triode run --engine kvm {L2_OPTIONS} --append '{L2_APPEND}' </dev/null
+""")
+    run.want(name, text, f"L1: {what} N", "Triode guest ready")
+
+
+def kvm_no_ept(run):
+    without(run, "ept")
+
+
+def kvm_no_vpid(run):
+    without(run, "vpid")
+
+
+def kvm_no_unrestricted_guest(run):
+    without(run, "unrestricted_guest")
+
+
 def l3(run):
     inner = Initramfs()
     inner.kvm()
@@ -227,7 +254,8 @@ def selftests(run):
     for name in names:
         if not only or re.search(only, name):
             image.file("tests/" + name, os.path.join(folder, name))
-    text = run.boot("selftests", image, LOAD_KVM + """
+    parameters = f"KVM_INTEL='{os.environ.get('KVM_INTEL', '')}'\n"
+    text = run.boot("selftests", image, parameters + LOAD_KVM + """
 cd /tests
 for t in *; do
     timeout 120 ./$t >/tmp/out 2>&1
@@ -302,7 +330,8 @@ def xen_pvh(run):
     run.want("xen-pvh", xen(run, "xen-pvh", "dom0=pvh", XEN_DOM0), "L1: xen .* PVH")
 
 
-SCENARIOS = {"kvm": kvm, "l3": l3, "qemu": qemu, "conformance": conformance,
+SCENARIOS = {"kvm": kvm, "kvm-no-ept": kvm_no_ept, "kvm-no-vpid": kvm_no_vpid,
+             "kvm-no-unrestricted_guest": kvm_no_unrestricted_guest, "l3": l3, "qemu": qemu, "conformance": conformance,
              "selftests": selftests, "xen": xen_pv, "xen-pvh": xen_pvh}
 
 
