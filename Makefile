@@ -5,7 +5,7 @@ ARGS ?=
 GUESTS ?=
 TIME ?= 600
 
-.PHONY: all help build run test tsan fuzz bench lint format check-layers soak coverage guests clean
+.PHONY: all help build run test tsan fuzz proof bench lint format check-layers soak coverage guests clean
 
 all: build
 
@@ -14,6 +14,7 @@ help:
 	@echo "make run           boot the default guest to a shell; ARGS='--smp 2' adds options"
 	@echo "make test          everything CI runs"
 	@echo "make fuzz          libFuzzer on each target, TIME=600 seconds each; ARGS names targets"
+	@echo "make proof         20 million x86-64 and 5 million RISC-V cases beside their oracles; ARGS: how many"
 	@echo "make tsan          ThreadSanitizer over threads, vCPUs and the translator"
 	@echo "make bench         boot time and memory beside QEMU"
 	@echo "make soak          long runs: 50 boots in a row, other kernels, stress-ng; ARGS chooses, TIME=3600: so long"
@@ -47,6 +48,11 @@ test:
 fuzz:
 	@tools/packages.sh run test
 	@tools/fuzz $(TIME) $(ARGS)
+
+proof:
+	@tools/packages.sh run test
+	@tools/configure $(BUILD)
+	@BUILD=$(BUILD) tools/proof $(ARGS)
 
 tsan:
 	@tools/packages.sh run test
