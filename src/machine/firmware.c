@@ -4,6 +4,7 @@
  * ("etc/table-loader") that says where the pointers and the checksums over them are.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -17,6 +18,7 @@
 #define TABLES_FILE "etc/acpi/tables"
 #define RSDP_FILE "etc/acpi/rsdp"
 #define MAX_COMMANDS 64
+#define NAME_BYTES 56
 #define PACKED __attribute__((packed))
 
 enum {
@@ -46,17 +48,17 @@ struct PACKED command {
     u32 what;
     union PACKED {
         struct PACKED {
-            char file[56];
+            char file[NAME_BYTES];
             u32 align;
             u8 zone;
         } allocate;
         struct PACKED {
-            char file[56], target[56];
+            char file[NAME_BYTES], target[NAME_BYTES];
             u32 at;
             u8 size;
         } pointer;
         struct PACKED {
-            char file[56];
+            char file[NAME_BYTES];
             u32 at, first, len;
         } checksum;
         u8 bytes[124];
@@ -78,6 +80,11 @@ static u32 get32(const struct script *s, u32 at)
     return value;
 }
 
+static void put_name(char name[NAME_BYTES], const char *file)
+{
+    snprintf(name, NAME_BYTES, "%s", file);
+}
+
 static struct command *next(struct script *s, u32 what)
 {
     BUG_ON(s->count == MAX_COMMANDS);
@@ -89,7 +96,7 @@ static void allocate(struct script *s, const char *file, u32 align, u8 zone)
 {
     struct command *c = next(s, ALLOCATE);
 
-    strcpy(c->allocate.file, file);
+    put_name(c->allocate.file, file);
     c->allocate.align = align;
     c->allocate.zone = zone;
 }
@@ -98,8 +105,8 @@ static void add_pointer(struct script *s, const char *file, u32 at, u8 size)
 {
     struct command *c = next(s, ADD_POINTER);
 
-    strcpy(c->pointer.file, file);
-    strcpy(c->pointer.target, TABLES_FILE);
+    put_name(c->pointer.file, file);
+    put_name(c->pointer.target, TABLES_FILE);
     c->pointer.at = at;
     c->pointer.size = size;
 }
@@ -109,7 +116,7 @@ static void add_checksum(struct script *s, const char *file, u32 at, u32 first, 
     struct command *c = next(s, ADD_CHECKSUM);
 
     s->blob[at] = 0; /* some firmware counts it in */
-    strcpy(c->checksum.file, file);
+    put_name(c->checksum.file, file);
     c->checksum.at = at;
     c->checksum.first = first;
     c->checksum.len = len;

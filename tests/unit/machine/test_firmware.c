@@ -112,7 +112,7 @@ static void allocate(struct machine *m, const u8 *command)
     struct loaded *file = &files[count];
 
     assert_true(count < FILES);
-    strcpy(file->name, (const char *)command + 4);
+    memcpy(file->name, command + 4, sizeof(file->name));
     file->size = read_file(m, file->name, file->data, sizeof(file->data));
     assert_true(file->size);
     file->at = PLACE + count * (u32)MiB;
