@@ -42,8 +42,7 @@ static bool msr_area(const struct x86_cpu *cpu, u64 address, u32 count)
 {
     u64 last = address + (u64)count * 16 - 1;
 
-    return !count || (!(address & 15) && !(address & ~cpu->phys_mask) &&
-                      !(last & ~cpu->phys_mask) && last > address);
+    return !count || (!(address & 15) && !(address & ~cpu->phys_mask) && !(last & ~cpu->phys_mask));
 }
 
 static u32 virtual_tpr(const struct x86_cpu *cpu, const struct vmcs *v)

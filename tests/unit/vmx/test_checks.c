@@ -302,6 +302,39 @@ static void registers_and_pointers(void **state)
     BAD(GUEST, narrow, v.secondary_processor_based_controls = 0; v.guest_cr3 = 0x80000000);
 }
 
+/* The second side of conditions of several parts. */
+static void other_sides(void **state)
+{
+    u32 mtf = (u32)VMX_C_monitor_trap_flag, allowed = m.vmx.allowed1[VMX_PROC];
+
+    (void)state;
+    GOOD(HOST, wide, v.primary_vm_exit_controls &= ~(u32)VMX_C_exit_load_efer;
+         v.host_ia32_efer = ~0ull);
+    GOOD(GUEST, wide, v.vm_entry_controls &= ~(u32)VMX_C_entry_load_efer;
+         v.guest_ia32_efer = ~0ull);
+    GOOD(GUEST, wide, v.guest_rip = ~0ull << 47);
+    GOOD(CONTROLS, narrow, v.guest_cr0 = 0x30; INJECT(3, 13) | 1 << 11);
+    GOOD(CONTROLS, wide, v.primary_processor_based_controls |= mtf; INJECT(7, 0));
+    m.vmx.allowed1[VMX_PROC] &= ~mtf;
+    BAD(CONTROLS, wide, INJECT(7, 0));
+    m.vmx.allowed1[VMX_PROC] = allowed;
+    BAD(GUEST, real, v.guest_cs_access_rights = 0x91);
+    GOOD(GUEST, real, v.guest_cs_access_rights = 0x9b);
+    BAD(GUEST, real, v.guest_cs_access_rights = 0x9f; v.guest_ss_access_rights = 0xf3);
+    BAD(GUEST, virtual8086, v.vm_entry_controls |= (u32)VMX_C_entry_ia32e_mode_guest;
+        v.guest_ia32_efer = 0x500);
+    BAD(GUEST, virtual8086, v.guest_cr0 = 0x30;
+        v.secondary_processor_based_controls |= (u32)VMX_C_unrestricted_guest);
+    GOOD(GUEST, narrow, v.guest_cr3 = 0x7000;
+         v.primary_processor_based_controls &= ~(u32)VMX_C_activate_secondary_controls);
+    m.cpu.cr4 = X86_CR4_LA57;
+    GOOD(HOST, wide, v.host_rip = 1ull << 55);
+    BAD(HOST, wide, v.host_rip = 1ull << 56);
+    GOOD(GUEST, wide, v.guest_rip = 1ull << 56);
+    BAD(GUEST, wide, v.guest_rip = 1ull << 57);
+    m.cpu.cr4 = 0;
+}
+
 static void execution_controls(void **state)
 {
     (void)state;
@@ -334,6 +367,7 @@ int main(void)
         cmocka_unit_test(segments),
         cmocka_unit_test(registers_and_pointers),
         cmocka_unit_test(execution_controls),
+        cmocka_unit_test(other_sides),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);
