@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""Single steps and breakpoints in a guest's Linux are those of the host's: stepping.py TRIODE PROGRAM"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+from guest import INITRD, KERNEL, SKIP, need_guests, run
+
+
+def cpio_entry(name, mode, data):
+    """One file of a cpio archive in the new ASCII format."""
+    fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+    head = b"070701" + b"".join(b"%08x" % field for field in fields) + name + b"\0"
+    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+
+
+def main():
+    triode, program = sys.argv[1:]
+    need_guests()
+    native = subprocess.run([program], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    expected = re.findall(r"^STEPPING .*", native.stdout, re.MULTILINE)
+    if len(expected) != 3 or "refused 0" not in expected[1]:
+        print(f"skipped: the host does not let a program be traced:\n{native.stdout}")
+        sys.exit(SKIP)
+    with tempfile.TemporaryDirectory() as folder:
+        initrd = os.path.join(folder, "initrd")
+        with open(initrd, "wb") as out, open(INITRD, "rb") as base, open(program, "rb") as init:
+            out.write(base.read())
+            out.write(cpio_entry(b"stepping", 0o100755, init.read()))
+            out.write(cpio_entry(b"TRAILER!!!", 0, b""))
+        result = run(triode, ["run", "--engine", "soft", "--kernel", KERNEL, "--initrd", initrd,
+                              "--append", "console=ttyS0 quiet rdinit=/stepping"])
+    seen = re.findall(r"STEPPING .*(?<!\r)", result.stdout.replace("\r", ""))
+    blocks = re.search(r"BLOCKS (\d+) of (\d+)", result.stdout)
+    print("\n".join(seen), blocks and blocks.group(), sep="\n")
+    # The host may step every instruction where it is asked for branches.
+    if seen != expected or not blocks or not 50 <= int(blocks[1]) < int(blocks[2]) - 80:
+        sys.exit(f"FAILED: the host has\n{native.stdout}\nthe guest\n{result.stdout[-3000:]}"
+                 f"{result.stderr[-1000:]}")
+
+
+main()
