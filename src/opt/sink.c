@@ -135,7 +135,7 @@ static bool ends_prefix(const struct ir_inst *inst)
 static void cover_first_puts(struct walk *walk, u32 block)
 {
     const struct ir_unit *unit = walk->unit;
-    const struct first_puts *first = walk->first[block];
+    const struct first_puts *first = walk->first ? walk->first[block] : NULL;
 
     cover_nothing(walk);
     if (first) {

@@ -72,6 +72,7 @@ int soft_vm_stats(struct vm *vm, struct engine_stat *stats, int max)
 
     dbt_get_stats(soft_vm(vm)->dbt, &dbt);
     put(&sink, "blocks_translated", dbt.blocks);
+    put(&sink, "regions_translated", dbt.regions);
     put(&sink, "guest_insns_translated", dbt.guest_insns);
     put(&sink, "code_bytes", dbt.code_bytes);
     put(&sink, "code_cache_bytes", dbt.cache_bytes);

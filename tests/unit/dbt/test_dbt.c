@@ -4,10 +4,12 @@
  * compiled and interpreted, and ends with HLT.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -54,6 +56,21 @@ PROGRAM(mmio, "mov $0xd0000000, %ebx\n mov 4(%ebx), %eax\n mov %ax, 8(%ebx)\n"
 PROGRAM(split_lock, "mov $0x20ffe, %ebx\n movl $0xffffffff, (%ebx)\n lock incl (%ebx)\n"
                     "mov (%ebx), %eax\n movl $5, (%ebx)\n mov $7, %ecx\n lock xadd %ecx, (%ebx)\n"
                     "mov (%ebx), %edx\n hlt")
+
+/* Loops in loops, with ways apart and together again, and one that leaves in the middle. */
+PROGRAM(nested, "xor %eax, %eax\n mov $50, %ecx\n"
+                "1: mov $60, %edx\n"
+                "2: add %edx, %eax\n test $1, %al\n jz 3f\n add $3, %eax\n xchg %esi, %edi\n"
+                "3: add %eax, %esi\n cmp $5, %edx\n je 4f\n dec %edx\n jnz 2b\n"
+                "4: mov %edx, (%esp)\n add (%esp), %eax\n dec %ecx\n jnz 1b\n hlt")
+
+/* Each time round it changes an instruction of its own. */
+PROGRAM(patch_loop, "xor %eax, %eax\n mov $100, %ecx\n"
+                    "1: incb 2f+1-patch_loop+0x1000\n"
+                    "2: mov $0, %ebx\n add %ebx, %eax\n dec %ecx\n jnz 1b\n hlt")
+
+/* Ends when somebody writes over it. */
+PROGRAM(spin, "1: inc %eax\n mov %eax, (%esp)\n jmp 1b")
 
 struct machine {
     struct mem *mem;
@@ -110,9 +127,10 @@ static void flat_mode(struct x86_cpu *cpu)
     x86_update_mmu(cpu);
 }
 
-static void start(struct machine *m, bool jit, u64 cache)
+static void start_hot(struct machine *m, bool jit, u64 cache, u32 hot)
 {
-    struct dbt_config config = {.guest = &x86_guest_ops, .jit = jit, .code_cache_bytes = cache};
+    struct dbt_config config = {
+        .guest = &x86_guest_ops, .jit = jit, .code_cache_bytes = cache, .hot = hot};
     struct err err;
 
     memset(m, 0, sizeof(*m));
@@ -132,6 +150,11 @@ static void start(struct machine *m, bool jit, u64 cache)
     m->cpu->engine = m;
     assert_int_equal(dbt_attach(m->dbt, &m->cpu->common), 0);
     flat_mode(m->cpu);
+}
+
+static void start(struct machine *m, bool jit, u64 cache)
+{
+    start_hot(m, jit, cache, 0);
 }
 
 static void stop(struct machine *m)
@@ -307,6 +330,69 @@ static void test_cache_size(void **state)
     mem_destroy(config.mem);
 }
 
+static void test_regions(void **state)
+{
+    static const struct {
+        const u8 *code, *end;
+    } cases[] = {{sum, sum_end},
+                 {nested, nested_end},
+                 {calls, calls_end},
+                 {patch_own, patch_own_end},
+                 {patch_loop, patch_loop_end}};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct machine m, reference;
+        struct dbt_stats stats;
+
+        program(&reference, false, cases[i].code, cases[i].end);
+        for (u32 hot = 1; hot <= 20; hot += 19) {
+            start_hot(&m, true, 0, hot);
+            load(&m, START, cases[i].code, cases[i].end);
+            run(&m);
+            assert_memory_equal(m.cpu->gpr, reference.cpu->gpr, sizeof(m.cpu->gpr));
+            dbt_get_stats(m.dbt, &stats);
+            if (i < 2)
+                assert_true(stats.regions > 0);
+            stop(&m);
+        }
+        stop(&reference);
+    }
+}
+
+static void *write_over(void *opaque)
+{
+    static const u8 hlt = 0xf4;
+    struct machine *m = opaque;
+    struct dbt_stats stats;
+
+    do {
+        usleep(1000);
+        dbt_get_stats(m->dbt, &stats);
+    } while (!stats.regions);
+    usleep(10000);
+    mem_write(m->mem, START, &hlt, 1);
+    return NULL;
+}
+
+/* The loop runs inside of one translation, and must leave it when the code is not the same any
+ * more. */
+static void test_region_written_over(void **state)
+{
+    struct machine m;
+    pthread_t thread;
+
+    (void)state;
+    start_hot(&m, true, 0, 2);
+    load(&m, START, spin, spin_end);
+    assert_int_equal(pthread_create(&thread, NULL, write_over, &m), 0);
+    run(&m);
+    pthread_join(thread, NULL);
+    assert_int_equal(m.cpu->lip, START);
+    assert_memory_equal(m.ram.hva + STACK, &m.cpu->gpr[X86_RAX], 4);
+    stop(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -314,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_self_modifying), cmocka_unit_test(test_page_end),
         cmocka_unit_test(test_mmio),           cmocka_unit_test(test_split_lock),
         cmocka_unit_test(test_full_cache),     cmocka_unit_test(test_cache_size),
+        cmocka_unit_test(test_regions),        cmocka_unit_test(test_region_written_over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
