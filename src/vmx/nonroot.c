@@ -93,17 +93,15 @@ static void exit_without_qualification(struct x86_cpu *cpu, u32 reason)
 
 void vmx_interrupt_exit(struct x86_cpu *cpu, bool nmi, int vector)
 {
-    struct vmcs *v = vmx_inner(cpu);
-
-    if (nmi)
-        cpu->pending = (struct x86_event){.valid = true, .vector = X86_NMI, .type = 2};
+    /* A debug trap that waits is saved with the state. */
+    if (cpu->pending.valid && cpu->pending.vector == X86_DB && cpu->pending.has_payload)
+        cpu->debug_hits |= (u32)cpu->pending.payload;
+    cpu->pending = (struct x86_event){
+        .valid = nmi || vector >= 0, .vector = nmi ? X86_NMI : (u8)vector, .type = nmi ? 2 : 0};
     exit_without_qualification(cpu,
                                nmi ? VMX_REASON_exception_or_nmi : VMX_REASON_external_interrupt);
-    if (nmi) {
+    if (nmi)
         cpu->interruptibility |= X86_BLOCKED_BY_NMI; /* SDM 28.5.5 */
-    } else {
-        v->vm_exit_interruption_information = vector >= 0 ? (u32)VMX_INTR_VALID | (u32)vector : 0;
-    }
 }
 
 /* The VMX-preemption timer at 0 (SDM 26.5.1). */

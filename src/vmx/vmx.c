@@ -182,6 +182,13 @@ static void note_nmi_unblocked(struct x86_cpu *cpu, struct vmcs *vmcs)
         cpu->vmexit.qualification = vmcs->exit_qualification |= BIT(12);
 }
 
+/* The exit under way is by an external interrupt with its vector. */
+static bool acknowledged(const struct x86_cpu *cpu)
+{
+    return cpu->vmexit.reason == VMX_REASON_external_interrupt && cpu->pending.valid &&
+           cpu->pending.type == 0;
+}
+
 u32 vmx_exit(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
@@ -196,7 +203,7 @@ u32 vmx_exit(struct x86_cpu *cpu)
     vmcs->vm_exit_instruction_information = (u32)exit->insn_info;
     vmcs->vm_exit_interruption_information = 0;
     vmcs->vm_entry_interruption_information &= ~(u32)VMX_INTR_VALID;
-    if (exit->reason == VMX_REASON_exception_or_nmi) {
+    if (exit->reason == VMX_REASON_exception_or_nmi || acknowledged(cpu)) {
         vmcs->vm_exit_interruption_information = vmx_event_info(&cpu->pending);
         vmcs->vm_exit_interruption_error_code = cpu->pending.error;
         cpu->pending.valid = false;
