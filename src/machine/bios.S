@@ -10,10 +10,13 @@
 
     .section .rodata
     .code16
-    .globl boot_bios, boot_bios_end, boot_bios_fields
+    .globl boot_bios
 boot_bios:
 
-/* Pairs of vector and offset, to a vector of 0xffff; vectors that are not here get the first. */
+/* struct image of linux_bios.c: sizes and offsets from here, then pairs of vector and offset, to a
+ * vector of 0xffff; vectors that are not here get the first one's. */
+    .word bios_end - boot_bios
+    .word fields - boot_bios
     .word 0x00, ignore - boot_bios
     .word 0x10, video - boot_bios
     .word 0x11, equipment - boot_bios
@@ -28,7 +31,7 @@ boot_bios:
 
 /* struct fields of linux_bios.c */
     .balign 4
-boot_bios_fields:
+fields:
 low_kib:    .word 0
 mid_kib:    .word 0 /* from 1 MiB to 16 MiB, in KiB */
 high_64k:   .word 0 /* from 16 MiB, in 64 KiB */
@@ -158,6 +161,6 @@ memory_map:
     jb succeeded
     xor %ebx, %ebx
     jmp succeeded
-boot_bios_end:
+bios_end:
 
     .section .note.GNU-stack, "", @progbits

@@ -386,7 +386,7 @@ int boot_linux(struct boot_context *ctx, const struct boot_file *file, struct er
 {
     struct setup_header hdr;
     u64 initrd, initrd_size;
-    struct placed placed;
+    struct placed placed = {0};
     struct image image;
     int ret = parse(file, &image, err);
 

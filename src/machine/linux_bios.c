@@ -5,7 +5,11 @@
 
 #include "machine/boot.h"
 
-extern const u8 boot_bios[], boot_bios_end[], boot_bios_fields[];
+/* How the code begins. */
+extern const struct image {
+    u16 size, fields; /* bytes of all, where struct fields goes */
+    u16 vectors[][2];
+} boot_bios;
 
 struct fields {
     u16 low_kib, mid_kib, high_64k, map_bytes;
@@ -41,14 +45,10 @@ static struct fields make_fields(const struct boot_context *ctx)
 /* The table at the start of bios.S, as far pointers. */
 static void fill_vectors(u32 vectors[256])
 {
-    u16 pair[2];
-    const u8 *at = boot_bios;
-
-    memcpy(pair, at, sizeof(pair));
     for (unsigned i = 0; i < 256; i++)
-        vectors[i] = (BOOT_BIOS >> 4) << 16 | pair[1];
-    for (; pair[0] != 0xffff; memcpy(pair, at += sizeof(pair), sizeof(pair)))
-        vectors[pair[0]] = (BOOT_BIOS >> 4) << 16 | pair[1];
+        vectors[i] = (BOOT_BIOS >> 4) << 16 | boot_bios.vectors[0][1];
+    for (unsigned i = 0; boot_bios.vectors[i][0] != 0xffff; i++)
+        vectors[boot_bios.vectors[i][0]] = (BOOT_BIOS >> 4) << 16 | boot_bios.vectors[i][1];
 }
 
 int boot_put_bios(struct boot_context *ctx)
@@ -58,9 +58,8 @@ int boot_put_bios(struct boot_context *ctx)
     int ret;
 
     fill_vectors(vectors);
-    ret = mem_write(ctx->mem, BOOT_BIOS, boot_bios, (u64)(boot_bios_end - boot_bios));
+    ret = mem_write(ctx->mem, BOOT_BIOS, &boot_bios, boot_bios.size);
     if (!ret)
-        ret = mem_write(ctx->mem, BOOT_BIOS + (u64)(boot_bios_fields - boot_bios), &fields,
-                        sizeof(fields));
+        ret = mem_write(ctx->mem, BOOT_BIOS + boot_bios.fields, &fields, sizeof(fields));
     return ret ? ret : mem_write(ctx->mem, 0, vectors, sizeof(vectors));
 }

@@ -327,7 +327,7 @@ static void bzimage_by_its_16bit_entry(void **state)
     memcpy(&handler, t.ram + 0x15 * 4, 4);
     assert_int_equal(handler >> 16, BOOT_BIOS >> 4);
     vectors = (const u16 *)(t.ram + BOOT_BIOS);
-    for (unsigned i = 0; vectors[i] != 0xffff; i += 2)
+    for (unsigned i = 2; vectors[i] != 0xffff; i += 2)
         if (vectors[i] == 0x15)
             assert_int_equal(vectors[i + 1], handler & 0xffff);
     bios = t.ram + BOOT_BIOS;
