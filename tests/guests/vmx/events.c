@@ -125,7 +125,7 @@ static void software_exceptions(void)
     EXPECT(guest_rax, (u64)code_int3 + 4);
 }
 
-GUEST(code_fault, "mov 0x100000000, %al");
+GUEST(code_fault, "movabs 0x100000000, %al");
 static void page_fault_filter(void)
 {
     static const struct {

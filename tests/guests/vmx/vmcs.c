@@ -41,6 +41,18 @@ void *memset(void *to, int value, size_t size)
     return to;
 }
 
+/* Compilers ask for it. */
+void *memcpy(void *to, const void *from, size_t size);
+void *memcpy(void *to, const void *from, size_t size)
+{
+    u8 *byte = to;
+    const u8 *source = from;
+
+    while (size--)
+        *byte++ = *source++;
+    return to;
+}
+
 /* The least a control word must have, by the TRUE capability MSR. */
 static u32 must(u32 msr)
 {
