@@ -10,7 +10,7 @@
 #include "dbt/internal.h"
 #include "trace/trace.h"
 
-#define MAX_REGION_INSNS 400
+#define MAX_REGION_INSNS 250
 #define MAX_DISTANCE ((s64)1 << 30) /* of the second page: offsets fit 32 bits */
 
 struct former {

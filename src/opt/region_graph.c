@@ -115,11 +115,15 @@ static u32 resolve(const struct region *r, u32 to)
  * The first time round the loop gets a copy of its own. Behind it more is known: what is constant in
  * the loop, and which variables hold the same.
  */
+#define PEEL_INSNS 100 /* guest instructions that are worth making twice */
+
 static void peel(struct region *r)
 {
-    u32 n = r->nnodes;
+    u32 n = r->nnodes, insns = 0;
 
-    if (2 * n > REGION_NODES)
+    for (u32 p = 0; p < r->nparts; p++)
+        insns += r->parts[p].used ? r->parts[p].unit.guest_insns : 0;
+    if (2 * n > REGION_NODES || insns > PEEL_INSNS)
         return;
     for (u32 i = 0; i < n; i++) {
         struct region_node *first = &r->nodes[i], *again = &r->nodes[n + i];

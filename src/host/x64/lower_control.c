@@ -362,6 +362,26 @@ static bool dputs_to_do(struct lowering *l, struct stub *stub)
     return stub->ndputs;
 }
 
+/* Does the jump at l->pos, when it is not taken, go back to a block, with nothing to move? Then the
+ * jump there can be the one that depends on the condition. */
+static bool loops_else(const struct lowering *l, u32 *block)
+{
+    for (ir_ref ref = l->pos + 1;; ref++) {
+        const struct ir_inst *inst = ir_inst(l->unit, ref);
+        ir_ref phi = (ir_ref)inst->imm;
+
+        if (inst->op == IR_jump) {
+            *block = (u32)inst->imm;
+            return l->block_places[*block];
+        }
+        if (inst->op == IR_NOP || (inst->op == IR_set && !value_needed(l, phi)))
+            continue;
+        if (inst->op != IR_set ||
+            plan_root(l, phi) != plan_root(l, plan_peel(l->unit, inst->a, true)))
+            return false;
+    }
+}
+
 LOWER(goto_if)
 {
     s64 offset = (s64)inst->imm;
@@ -370,18 +390,24 @@ LOWER(goto_if)
                          .backward = offset <= l->insn_offset},
                 *stub;
     struct condition cond;
-    bool dputs;
+    bool dputs, always, link = in_page(offset) && leave_may_link(l, offset);
+    u32 block;
 
     (void)ref;
     count_insns(l);
     dputs = dputs_to_do(l, &leave);
     cond = condition_flags(l, inst->a);
-    if (!dputs && in_page(offset) && leave_may_link(l, offset)) {
+    always = loops_else(l, &block);
+    if (always)
+        place_to_block(l, condition_jump(l, condition_not(cond)), block);
+    if (always && link && !dputs)
+        align_displacement(l, 1);
+    if (link && !dputs) {
         l->backward = leave.backward;
-        leave_link(l, condition_jump_aligned(l, cond), offset);
+        leave_link(l, always ? x64_jmp_later(&l->code) : condition_jump_aligned(l, cond), offset);
         return;
     }
-    stub = stub_new(l, STUB_LEAVE, condition_jump(l, cond));
+    stub = stub_new(l, STUB_LEAVE, always ? x64_jmp_later(&l->code) : condition_jump(l, cond));
     leave.kind = stub->kind;
     leave.place = stub->place;
     *stub = leave;
