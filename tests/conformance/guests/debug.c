@@ -17,7 +17,7 @@
 #endif
 
 #define DR(n)                                                                                      \
-    static inline word read_dr##n(void)                                                            \
+    static inline __attribute__((unused)) word read_dr##n(void)                                    \
     {                                                                                              \
         word value;                                                                                \
                                                                                                    \

@@ -133,7 +133,7 @@ static void beyond_handler(struct frame *frame)
 }
 
 /* Enters a code segment at short_code that ends behind its byte @limit; where #GP came. */
-static u32 run_short(u32 limit, u32 ip)
+static __attribute__((noinline)) u32 run_short(u32 limit, u32 ip)
 {
     static struct {
         u32 offset;

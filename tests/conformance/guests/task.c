@@ -66,7 +66,7 @@ static int jump_task(u16 selector)
 }
 
 /* What a task saw when it began: a task is naked code, its registers and flags are of interest. */
-static volatile u32 seen_ax, seen_flags, seen_cr0, seen_sp, seen_link, seen_error, seen_tr;
+static volatile u32 seen_ax, seen_flags, seen_cr0, seen_sp, seen_error, seen_tr;
 
 static u32 flags_of(void)
 {
@@ -106,9 +106,12 @@ asm("called:\n"
     "called16:\n"
     "    pushfw\n"
     "    popw %ax\n"
-    "    addr32 movw %ax, seen_flags\n"
-    "    addr32 movl %ecx, seen_ax\n"
-    "    addr32 movl %esp, seen_sp\n"
+    "    movl $seen_flags, %ebx\n"
+    "    movw %ax, (%ebx)\n"
+    "    movl $seen_ax, %ebx\n"
+    "    movl %ecx, (%ebx)\n"
+    "    movl $seen_sp, %ebx\n"
+    "    movl %esp, (%ebx)\n"
     "    iretw\n"
     "    .code32\n");
 
@@ -119,7 +122,8 @@ static void calls(void)
     make_a((void (*)(void))called);
     task_a.ax = 0xcafe0001;
     write_cr0(read_cr0() & ~8u);
-    asm volatile("stc; lcall *%1" : "+b"(keep) : "m"((far.selector = TSS_A, far)) : "memory", "cc");
+    far.selector = TSS_A;
+    asm volatile("stc; lcall *%1" : "+b"(keep) : "m"(far) : "memory", "cc");
     EXPECT(keep, 0x12345678);
     EXPECT(seen_ax, 0xcafe0001);
     EXPECT(seen_flags, 2 | NT); /* nested */

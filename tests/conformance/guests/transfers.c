@@ -89,18 +89,24 @@ static struct {
     u16 selector;
 } __attribute__((packed)) far;
 
+/* Assemblers differ about their names: of the 80-bit pointer that RAX points to. */
+#define JUMP_FAR ".byte 0x48, 0xff, 0x28"
+#define CALL_FAR ".byte 0x48, 0xff, 0x18"
+
 static int jump(u16 selector, u64 offset)
 {
     far.selector = selector;
     far.offset = offset;
-    return TRAPS("rex.w ljmp *%0", : : "m"(far) : "memory");
+    return TRAPS(JUMP_FAR, : : "a"(&far) : "memory");
 }
 
 static int call(u16 selector, u64 offset)
 {
     far.selector = selector;
     far.offset = offset;
-    return TRAPS(ON_STACK("rex.w lcall *%0"), : : "m"(far) : "memory", "rax", "rcx", "rdx");
+    word at = (word)&far;
+
+    return TRAPS(ON_STACK(CALL_FAR), : "+a"(at) : : "memory", "rcx", "rdx");
 }
 
 static void set_call_gate(u64 offset, u16 selector, u8 access)
@@ -173,10 +179,12 @@ static void jumps_and_calls(void)
 
 static void user_gate(void)
 {
-    asm volatile("mov %%rsp, %%rbx; rex.w lcall *%0; mov %%cs, %%ecx; mov %%rsp, %%rdx; int $0x80"
+    word at = (word)&far;
+
+    asm volatile("mov %%rsp, %%rbx; " CALL_FAR "; mov %%cs, %%ecx; mov %%rsp, %%rdx; int $0x80"
+                 : "+a"(at)
                  :
-                 : "m"(far)
-                 : "rax", "rbx", "rcx", "rdx", "memory");
+                 : "rbx", "rcx", "rdx", "memory");
 }
 
 static void user_cr1(void)

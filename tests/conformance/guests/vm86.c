@@ -83,7 +83,7 @@ static bool at(const char *where)
 
 extern char v_hlt[], v_pushf[], v_pushf_hlt[], v_pushfd[], v_popf[], v_popf_hlt[], v_cli[],
     v_cli_hlt[], v_sti[], v_sti_hlt[], v_int[], v_int_hlt[], v_iret[], v_iret_hlt[], v_handler[],
-    v_int3[], v_popfd[], v_in[], v_popf_tf[], v_int_prot[];
+    v_iret_ip[], v_int3[], v_popfd[], v_in[], v_popf_tf[], v_int_prot[];
 asm("    .code16\n"
     "v_hlt: hlt\n"
     "v_pushf: pushfw\n"
@@ -111,7 +111,8 @@ asm("    .code16\n"
     "    hlt\n"
     "v_iret: push $0x0203\n" /* IF, CF */
     "    push %cs\n"
-    "    push $(v_iret_hlt - v_iret) + 8\n" /* put right by the caller */
+    "    .byte 0x68\n" /* push, of a word to be put right */
+    "v_iret_ip: .word 0\n"
     "    iretw\n"
     "v_iret_hlt: hlt\n"
     "v_in: inb $0x80, %al\n"
@@ -196,7 +197,7 @@ static void vme_flags(void)
     EXPECT(run(v_sti, VIP), 13);
     EXPECT(at(v_sti), 1);
     /* IRET: as POPF, but first aim it. */
-    *(volatile u16 *)(v_iret_hlt - 3) = (u16)(((word)v_iret & 15) + (v_iret_hlt - v_iret));
+    *(volatile u16 *)v_iret_ip = (u16)(((word)v_iret & 15) + (v_iret_hlt - v_iret));
     EXPECT(run(v_iret, 0), 13);
     EXPECT(at(v_iret_hlt), 1);
     EXPECT(trap.flags & (IF | VIF | 1), VIF | 1);
