@@ -71,7 +71,7 @@ struct machine_config {
     u32 dump_stages;
     u64 dump_first, dump_last;
     bool end_on_reset;
-    bool reset_on_triple_fault; /* instead of MACHINE_TRIPLE_FAULT */
+    bool reset_on_triple_fault;          /* instead of MACHINE_TRIPLE_FAULT */
     struct machine_serial serial, debug; /* COM1; port 0x402 and 0xE9 */
     const char
         *gdb;      /* where a debugger finds us: "PORT", "tcp:[HOST:]PORT", "unix:PATH"; or NULL */
