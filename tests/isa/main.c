@@ -38,6 +38,7 @@ struct run {
     const struct isa_result *host; /* of the batch, until a single case is run */
     struct isa_result ours[ISA_BATCH];
     u64 done, failures, died;
+    u64 unsteady; /* the host itself gave two answers */
     unsigned reports, kept;
     u64 ended;                   /* sequences without an exception */
     const struct x86_row *shown; /* one report a row is enough */
@@ -142,6 +143,16 @@ static void compare(struct run *run, unsigned e)
 
         if (run->host[i].died || isa_same(c, &run->host[i], &run->ours[i]))
             continue;
+        run->host1 = run->host[i];
+        run->host = isa_native_run(run->native, run->cases, run->count);
+        if (isa_same(c, &run->host[i], &run->ours[i])) {
+            fprintf(stderr, "\n%s: the host (here \"ours\") answers otherwise when asked again:\n",
+                    c->row->name);
+            isa_print_code(c);
+            isa_print_difference(c, &run->host1, &run->host[i]);
+            run->unsteady++;
+            continue;
+        }
         run->failures++;
         if (run->shown == c->row || run->reports++ >= run->options->failures_shown)
             continue;
@@ -508,6 +519,8 @@ int main(int argc, char **argv)
     printf("%" PRIu64 " cases, %" PRIu64 " differ, %" PRIu64 " not run natively; seed %" PRIu64
            "\n",
            run->done, run->failures, run->died, options.seed);
+    if (run->unsteady)
+        printf("%" PRIu64 " times the host gave two answers\n", run->unsteady);
     if (options.sequences)
         printf("%" PRIu64 " sequences ran to their end\n", run->ended);
     if (run->emulator[ISA_REGIONS])

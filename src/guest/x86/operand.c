@@ -161,6 +161,10 @@ bool x86_find_memory_operand(struct x86_cpu *cpu, u64 gva, struct x86_memory_ope
         m->modified = false;
         return find_bound(cpu, &in, gva, m);
     }
+    m->modified = false;
+    if (in.map == X86_MAP_M1 && in.opcode == 0x8f && /* POP reads the stack first */
+        place(cpu, X86_SS, cpu->gpr[X86_RSP] & x86_stack_mask(cpu), in.operand_size, gva, m))
+        return true;
     for (unsigned i = 0; i < 3; i++) {
         const struct x86_operand *op = &in.op[i];
 
