@@ -16,7 +16,7 @@
 #define DBT_MAX_BLOCK_CODE (48 * KiB) /* a step area for each CPU fits before the first chunk */
 #define DBT_MAX_INSNS 64              /* guest instructions a block */
 #define DBT_INSN_BYTES 16             /* longest instruction of any guest, rounded up */
-#define DBT_HOT 1024                  /* jumps back until a loop is compiled as a region */
+#define DBT_HOT 4096                  /* jumps back until a loop is compiled as a region */
 #define DBT_COUNTERS (1u << 20)       /* of jumps back */
 #define DBT_COUNTER_CHUNK 256         /* handed to one vCPU at a time */
 #define DBT_BLOCK_JUMPS 3             /* jump cache entries a block remembers */
