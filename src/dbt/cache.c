@@ -12,7 +12,7 @@
 #include "dbt/internal.h"
 
 #define CACHE_DEFAULT (256 * MiB) /* address space; pages are touched as they are used */
-#define POPULATE (64 * KiB)       /* got from the host at a time */
+#define POPULATE (32 * KiB)       /* got from the host at a time */
 #define POPULATE_AHEAD (4 * KiB)  /* more than most blocks take */
 
 int cache_create(struct dbt *dbt, struct err *err)
