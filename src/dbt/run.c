@@ -144,8 +144,7 @@ static u32 run(struct guest_cpu *cpu)
         else
             code = run_block(cpu);
         if (code && !(code == IR_EXIT_REQUEST &&
-                      !(__atomic_load_n(&cpu->request, __ATOMIC_RELAXED) &
-                        ~(u32)GUEST_REQ_DBT)))
+                      !(__atomic_load_n(&cpu->request, __ATOMIC_RELAXED) & ~(u32)GUEST_REQ_DBT)))
             break;
     }
 out:
