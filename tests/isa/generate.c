@@ -700,7 +700,7 @@ static bool is_count(const struct x86_insn *in)
 bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, unsigned number)
 {
     unsigned before, length;
-    struct x86_insn in;
+    struct x86_insn in, again;
     u8 *code;
 
     memset(c, 0, sizeof(*c));
@@ -748,6 +748,10 @@ bool isa_generate(struct isa_case *c, const struct x86_row *row, unsigned bits, 
             return false;
         c->patch = value();
         if (!aim(c, code, &in, target))
+            return false;
+        /* The displacement was looked for by its bytes: they may have been another's. */
+        if (x86_decode(&again, code, 32, bits / 8) != X86_DECODE_OK || again.imm != in.imm ||
+            again.op[1].value != in.op[1].value || again.op[2].value != in.op[2].value)
             return false;
         if (row->op[0] == X86_OC_M && row->flags & X86_ROW_FPU && !set_environment(c, &in, target))
             return false;
