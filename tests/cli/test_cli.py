@@ -176,15 +176,15 @@ def kernels_that_are_none():
     for name, data, word in (("empty", b"", "empty"), ("cut", good[:-17], "truncated"),
                              ("head", good[:800], "truncated"), ("text", b"hello\n" * 999, "neither"),
                              ("arm64", bytes(56) + b"ARM\x64" + bytes(999), "arm64"),
-                             ("elf32", b"\x7fELF\1\1\1" + bytes(999), "32-bit"),
+                             ("elf32", b"\x7fELF\1\1\1" + bytes(999), "another CPU"),
                              ("elf-arm", b"\x7fELF\2\1\1" + bytes(9) + b"\2\0\xb7\0" + bytes(99),
                               "another CPU")):
         with open(path(name), "wb") as file:
             file.write(data)
         refused(run(path(name)), path(name), word)
     off = guests.POWER_OFF
-    refused(run(kernel("bits32", off, xloadflags=0)), "32-bit kernel")
-    refused(run(kernel("old", off, version=0x205)), "2.05")
+    refused(run(kernel("bits32", off, xloadflags=0), "--entry", "64"), "no 64-bit entry")
+    refused(run(kernel("old", off, version=0x201)), "2.01")
     refused(run(kernel("zimage", off, loadflags=0)), "zImage")
     refused(run(kernel("large", off, init_size=0x70000000)), "--mem")
 
