@@ -46,9 +46,9 @@ static struct fields make_fields(const struct boot_context *ctx)
 static void fill_vectors(u32 vectors[256])
 {
     for (unsigned i = 0; i < 256; i++)
-        vectors[i] = (BOOT_BIOS >> 4) << 16 | boot_bios.vectors[0][1];
+        vectors[i] = (u32)(BOOT_BIOS >> 4) << 16 | boot_bios.vectors[0][1];
     for (unsigned i = 0; boot_bios.vectors[i][0] != 0xffff; i++)
-        vectors[boot_bios.vectors[i][0]] = (BOOT_BIOS >> 4) << 16 | boot_bios.vectors[i][1];
+        vectors[boot_bios.vectors[i][0]] = (u32)(BOOT_BIOS >> 4) << 16 | boot_bios.vectors[i][1];
 }
 
 int boot_put_bios(struct boot_context *ctx)

@@ -73,6 +73,7 @@ static void use_process(const struct user_guest *guest)
     if (!p->thread) {
         user->guest = guest;
         user->ops = *guest->ops;
+        snprintf(user->exe, sizeof user->exe, "/program");
         config.guest = &user->ops;
         config.opaque = &user->mm;
         config.code_cache_bytes = MiB;
