@@ -162,6 +162,7 @@ static int lift_at_most(struct guest_cpu *cpu, struct ir_unit *unit, struct aren
         .mode = cpu->mode,
         .max_insns = max_insns,
         .two_pages = src->page2 != DBT_NO_PAGE,
+        .chains_pages = dbt_cpu(cpu)->dbt->config.direct,
     };
     int ret;
 
@@ -535,7 +536,8 @@ void *translate_missed(void *state, u64 link, u64 from)
     block = translate_lookup(cpu, &exit_code);
     if (!block)
         return NULL; /* the run loop asks again and gets the same answer */
-    if (!link)
+    /* A block of two pages cannot be chained to where the second may be mapped anew: each time here. */
+    if (!link || (block->page2 != DBT_NO_PAGE && !dbt_cpu(cpu)->dbt->config.direct))
         return block->code;
     if (!block->region && !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED) &&
         block_jump_is_hot(dbt_cpu(cpu)->dbt, link)) {

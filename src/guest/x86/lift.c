@@ -299,7 +299,10 @@ int x86_lift(struct guest_lift *lift)
         if (decoded == -ERANGE) {
             if (!at)
                 return -ERANGE;
-            fall_through(&l);
+            if (lift->chains_pages)
+                fall_through(&l);
+            else
+                leave_for(&l, at_offset(&l, l.next));
             break;
         }
         l.offset = l.next;

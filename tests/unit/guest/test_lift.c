@@ -97,6 +97,9 @@ static void test_page_end(void **state)
     lift_at(f, 0x401ffc, MODE64, code, 4);
     assert_int_equal(f->result, 0);
     assert_int_equal(f->lift.length, 2);
+    assert_int_equal(last(f)->op, IR_goto_ind); /* what lies in two pages cannot be chained to */
+    f->lift.chains_pages = true;                /* or can, */
+    lift_at(f, 0x401ffc, MODE64, code, 4);
     assert_int_equal(last(f)->op, IR_goto);
     assert_int_equal(last(f)->imm, 0xffe);
     /* where it cannot be lifted from one page, */
