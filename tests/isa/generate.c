@@ -589,7 +589,7 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
  * it faults (SDM vol. 2 MASKMOVDQU: "may still be signaled (implementation dependent)"). So all lies
  * inside, or all bytes are wanted and some or all are outside.
  */
-static void set_mask_move(struct isa_case *c, const struct x86_insn *in)
+static bool set_mask_move(struct isa_case *c, const struct x86_insn *in)
 {
     bool mmx = is(in, "mmx_maskmovq");
     unsigned reg = in->op[1].reg & (mmx ? 7 : 15), top = c->in.fx[3] >> 3 & 7;
@@ -604,6 +604,8 @@ static void set_mask_move(struct isa_case *c, const struct x86_insn *in)
     c->in.gpr[X86_RDI] = at - isa_data_base(c);
     c->in.rflags &= ~(u64)X86_FLAG_AC;
     c->fault_page_only = true;
+    /* What comes first, the end of the segment or the page before it, of accesses in parts? */
+    return c->bits != 16 || at + 16 <= ISA_DATA + ISA_DATA_SIZE || at >= ISA_DATA + ISA_DATA_SIZE;
 }
 
 /*
@@ -654,7 +656,8 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
     } else if (is(in, "leave") || is(in, "enter")) {
         gpr[X86_RBP] = data_address(8) - isa_data_base(c);
     } else if (is(in, "maskmovdqu") || is(in, "mmx_maskmovq")) {
-        set_mask_move(c, in);
+        if (!set_mask_move(c, in))
+            return false;
     } else if (isa_named(in->row, fcomi)) {
         c->x87_undefined = 0x200; /* C1: SDM vol. 2 clears it, AMD's CPUs leave it */
     } else if (is(in, "cvtpi2ps") && in->op[1].kind == X86_OP_MEM) {
