@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/copy.h"
 #include "base/log.h"
 #include "dbt/internal.h"
 
@@ -66,12 +67,7 @@ static void ram_load(void *buf, const u8 *hva, unsigned bytes)
         *(u8 *)buf = __atomic_load_n(hva, __ATOMIC_RELAXED);
         break;
     default:
-        if (bytes == 8)
-            memcpy(buf, hva, 8);
-        else if (bytes == 4)
-            memcpy(buf, hva, 4);
-        else
-            memcpy(buf, hva, bytes);
+        copy_sized(buf, hva, bytes);
     }
 }
 
@@ -99,12 +95,7 @@ static void ram_store(u8 *hva, const void *buf, unsigned bytes)
         __atomic_store_n(hva, *(const u8 *)buf, __ATOMIC_RELAXED);
         break;
     default:
-        if (bytes == 8)
-            memcpy(hva, buf, 8);
-        else if (bytes == 4)
-            memcpy(hva, buf, 4);
-        else
-            memcpy(hva, buf, bytes);
+        copy_sized(hva, buf, bytes);
     }
 }
 
