@@ -59,7 +59,7 @@ static ir_ref low(struct x86_lift *l, ir_ref v)
     return ir_vec(l->u, v, ir_const(l->u, IR_I64, 0));
 }
 
-#define BINARY(name, operation)                                                                    \
+#define PACKED(name, operation)                                                                    \
     void lift_mmx_##name(struct x86_lift *l)                                                       \
     {                                                                                              \
         ir_ref b = low(l, source(l));                                                              \
@@ -67,52 +67,8 @@ static ir_ref low(struct x86_lift *l, ir_ref v)
         enter(l);                                                                                  \
         write(l, 0, ir_vlo(l->u, sse_op2(l, IR_##operation, low(l, read(l, 0)), b, 0)));           \
     }
-BINARY(pcmpgtb, vcmpgt8)
-BINARY(pcmpgtw, vcmpgt16)
-BINARY(pcmpgtd, vcmpgt32)
-BINARY(pcmpeqb, vcmpeq8)
-BINARY(pcmpeqw, vcmpeq16)
-BINARY(pcmpeqd, vcmpeq32)
-BINARY(paddb, vadd8)
-BINARY(paddw, vadd16)
-BINARY(paddd, vadd32)
-BINARY(paddq, vadd64)
-BINARY(psubb, vsub8)
-BINARY(psubw, vsub16)
-BINARY(psubd, vsub32)
-BINARY(psubq, vsub64)
-BINARY(paddsb, vadds8)
-BINARY(paddsw, vadds16)
-BINARY(paddusb, vaddus8)
-BINARY(paddusw, vaddus16)
-BINARY(psubsb, vsubs8)
-BINARY(psubsw, vsubs16)
-BINARY(psubusb, vsubus8)
-BINARY(psubusw, vsubus16)
-BINARY(pavgb, vavg8)
-BINARY(pavgw, vavg16)
-BINARY(psadbw, vsad8)
-BINARY(pmullw, vmul16)
-BINARY(pmulhw, vmulh16)
-BINARY(pmulhuw, vmulhu16)
-BINARY(pmuludq, vmulu32)
-BINARY(pmaddwd, vmadd16)
-BINARY(pmaddubsw, vmaddub16)
-BINARY(pmulhrsw, vmulhrs16)
-BINARY(pminub, vminu8)
-BINARY(pmaxub, vmaxu8)
-BINARY(pminsw, vmins16)
-BINARY(pmaxsw, vmaxs16)
-BINARY(pand, vand)
-BINARY(pandn, vandn)
-BINARY(por, vor)
-BINARY(pxor, vxor)
-BINARY(psignb, vsign8)
-BINARY(psignw, vsign16)
-BINARY(psignd, vsign32)
-BINARY(punpcklbw, vunpklo8)
-BINARY(punpcklwd, vunpklo16)
-BINARY(punpckldq, vunpklo32)
+#include "guest/x86/packed.def"
+#undef PACKED
 
 /* The high lanes of 64 bits are what comes out above when the low halves are interleaved. */
 #define UNPACK_HIGH(name, operation)                                                               \
