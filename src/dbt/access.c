@@ -396,25 +396,6 @@ const struct guest_memory dbt_memory = {
     .switch_space = tlb_switch_space,
 };
 
-/* For the interpreter. */
-static void ir_load(void *state, u64 addr, void *buf, unsigned bytes)
-{
-    load(state, addr, buf, bytes);
-}
-
-static void ir_store(void *state, u64 addr, const void *buf, unsigned bytes)
-{
-    store(state, addr, buf, bytes);
-}
-
-static u64 ir_atomic_op(void *state, u64 addr, enum ir_op op, unsigned bytes, u64 operand,
-                        u64 desired)
-{
-    return atomic(state, addr, op, bytes, operand, desired);
-}
-
-const struct ir_memory dbt_ir_memory = {.load = ir_load, .store = ir_store, .atomic = ir_atomic_op};
-
 /* Where a 128-bit location of a site is. */
 static void *vector_location(struct host_frame *frame, u8 kind, s32 where)
 {
@@ -481,6 +462,8 @@ u64 access_site(void *state, struct host_frame *frame, const struct host_site *s
      * replaced by a later put, so writing it early does no harm. */
     host_restore(state, frame, site);
     if (site->op == IR_poll || site->op == IR_exit_if) {
+        if (unlikely(site->exit_code == DBT_EXIT_STALE))
+            page_stale(dbt_cpu(cpu)->dbt, cache_running(dbt_cpu(cpu)));
         cpu->exit_code = site->exit_code;
         return site->exit_code;
     }

@@ -33,6 +33,16 @@ u8 *direct_code_byte(struct dbt *dbt, u64 page)
     return bytes ? &bytes[number & mask_low(LEAF_BITS)] : NULL;
 }
 
+u8 direct_code_state(const struct dbt *dbt, u64 page)
+{
+    u64 number = page >> MEM_PAGE_SHIFT;
+    const u8 *bytes = NULL;
+
+    if (number >> LEAF_BITS < ROOT_ENTRIES)
+        bytes = atomic_load(&dbt->code_map[number >> LEAF_BITS]);
+    return bytes ? __atomic_load_n(&bytes[number & mask_low(LEAF_BITS)], __ATOMIC_RELAXED) : 0;
+}
+
 int direct_create(struct dbt *dbt)
 {
     dbt->code_map = calloc(ROOT_ENTRIES, sizeof(*dbt->code_map));
@@ -132,25 +142,6 @@ const struct guest_memory direct_memory = {
     .switch_space = tlb_switch_space,
 };
 
-static void ir_load(void *state, u64 addr, void *buf, unsigned bytes)
-{
-    load(state, addr, buf, bytes);
-}
-
-static void ir_store(void *state, u64 addr, const void *buf, unsigned bytes)
-{
-    store(state, addr, buf, bytes);
-}
-
-static u64 ir_atomic_op(void *state, u64 addr, enum ir_op op, unsigned bytes, u64 operand,
-                        u64 desired)
-{
-    return atomic(state, addr, op, bytes, operand, desired);
-}
-
-const struct ir_memory direct_ir_memory = {
-    .load = ir_load, .store = ir_store, .atomic = ir_atomic_op};
-
 /* --- faults ------------------------------------------------------------------------------- */
 
 /* Where a fault came from. */
@@ -226,7 +217,7 @@ void dbt_fault_write(struct guest_cpu *cpu, const void *ucontext, u64 gva)
     bool own = cpu->leave && o.block && o.block != &dc->step_block && (o.site || !o.translated) &&
                !cpu->insn_limit && !dc->smc_step && page_touches(o.block, gva, len < 16 ? len : 16);
 
-    if (!page_drop_range(dc->dbt, page, page)) /* another thread was faster, or it never was code */
+    if (!page_fault(dc->dbt, page)) /* another thread was faster, or it never was code */
         dc->dbt->config.protect(dc->dbt->config.opaque, page, false);
     else if (!o.translated) /* a helper may have changed what follows its instruction */
         dbt_request(cpu, GUEST_REQ_JUMPS);

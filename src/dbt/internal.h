@@ -47,6 +47,7 @@ struct block {
     atomic_bool dead;
     struct block *_Atomic hash_next;
     u8 *code;       /* executable address */
+    bool checked;   /* begins with a look whether its guest code is as it was */
     bool region;    /* compiled from several blocks, in direct mode of any two pages */
     bool no_region; /* jumps back here need not be counted */
     u32 length;     /* guest bytes */
@@ -66,6 +67,24 @@ struct block {
      * dropped when the block goes. */
     atomic_uint njumps;
     u32 jumps[DBT_BLOCK_JUMPS];
+};
+
+/*
+ * What is known of a page, in its byte of the code map. Without any bit: no code was made from it.
+ * Direct mode alone has more than CODE_WATCHED: there seeing a store means a fault of the host, and
+ * when a page has had CODE_MAX_FAULTS of them, it stays writable, and blocks made from it check
+ * themselves. When a loop in it has become hot and no check has failed for as long, it is watched
+ * again, CODE_MAX_RETURNS times.
+ */
+enum {
+    CODE_WATCHED = 1 << 0,   /* stores are seen */
+    CODE_CHECKED = 1 << 1,   /* they are not: blocks check themselves */
+    CODE_STALE = 1 << 2,     /* since a hot loop asked last, a check failed */
+    CODE_SHARED = 1 << 3,    /* it cannot be watched */
+    CODE_FAULT = 1 << 4,     /* counts in two bits */
+    CODE_FAULTS = 3 << 4,
+    CODE_RETURN = 1 << 6,    /* counts in two bits */
+    CODE_RETURNS = 3 << 6,
 };
 
 /* A guest page that translated code was made from. */
@@ -207,6 +226,8 @@ struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code)
 void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to);
 /* Has the jump at @patch_addr been taken so often that a region is due? */
 bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr);
+/* It is to be counted anew. */
+void block_jump_again(struct dbt *dbt, u64 patch_addr);
 /* Publishes region @block in the place of @head, if @unchanged says yes with the lock held. */
 bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
                    bool (*unchanged)(void *opaque), void *opaque);
@@ -223,6 +244,18 @@ void page_protect_locked(struct dbt *dbt, u64 gpa);
 u64 page_granules(u64 gpa, u64 len);
 void page_add_block(struct dbt *dbt, struct block *block);    /* lock held */
 void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
+/* Direct mode: must blocks made from the page check themselves? Any thread, without the lock. */
+bool page_is_checked(struct dbt *dbt, u64 page);
+/* Is a change of the code of @block seen, by the page or by the block? Lock held, pages protected. */
+bool page_watches(struct dbt *dbt, const struct block *block);
+/* A store met the protection of a page: its blocks go, and the page may be written. False: it was
+ * not protected, or not any more. */
+bool page_fault(struct dbt *dbt, u64 page);
+/* @block found that its code changed. */
+void page_stale(struct dbt *dbt, struct block *block);
+/* A loop that begins with @block, which checks itself, is hot. True: its page is watched from now on,
+ * and its blocks have gone. */
+bool page_settle(struct dbt *dbt, struct block *block);
 /* Does a store to [gpa, gpa+len), within a page, change code of @block? */
 bool page_touches(const struct block *block, u64 gpa, u64 len);
 /* [gpa, gpa+len), within a page, was written: the blocks made from it go. False: there were none. */
@@ -261,7 +294,6 @@ struct slow_page tlb_slow(struct guest_cpu *cpu, u64 gva, enum guest_access acce
 /* access.c: struct guest_memory and the site callback. */
 extern const struct guest_memory dbt_memory; /* installed by dbt_attach */
 u64 access_site(void *state, struct host_frame *frame, const struct host_site *site);
-extern const struct ir_memory dbt_ir_memory;
 /* A host atomic on host memory; answers the old value. */
 u64 access_atomic_on(void *hva, enum ir_op op, unsigned bytes, u64 operand, u64 desired);
 
@@ -288,9 +320,10 @@ struct block *region_translate(struct guest_cpu *cpu, struct block *head);
 
 /* direct.c: guest memory that is the host's. */
 extern const struct guest_memory direct_memory;
-extern const struct ir_memory direct_ir_memory;
-/* The byte of @page's in the code map; NULL without memory for it. */
+/* The byte of @page's in the code map; NULL without memory for it. Lock held. */
 u8 *direct_code_byte(struct dbt *dbt, u64 page);
+/* What it holds; 0 if it is not there. Any thread. */
+u8 direct_code_state(const struct dbt *dbt, u64 page);
 /* Copies guest bytes; -EFAULT if they cannot be read. */
 int direct_read(const struct dbt *dbt, u64 gva, void *buf, size_t len);
 int direct_create(struct dbt *dbt);

@@ -28,6 +28,32 @@ static void serve_requests(struct guest_cpu *cpu)
     }
 }
 
+/* Guest memory for the interpreter: by the services that the CPU has. */
+static void ir_load(void *state, u64 addr, void *buf, unsigned bytes)
+{
+    struct guest_cpu *cpu = state;
+
+    cpu->memory->load(cpu, addr, buf, bytes);
+}
+
+static void ir_store(void *state, u64 addr, const void *buf, unsigned bytes)
+{
+    struct guest_cpu *cpu = state;
+
+    cpu->memory->store(cpu, addr, buf, bytes);
+}
+
+static u64 ir_atomic_op(void *state, u64 addr, enum ir_op op, unsigned bytes, u64 operand,
+                        u64 desired)
+{
+    struct guest_cpu *cpu = state;
+
+    return cpu->memory->atomic(cpu, addr, op, bytes, operand, desired);
+}
+
+static const struct ir_memory ir_memory = {
+    .load = ir_load, .store = ir_store, .atomic = ir_atomic_op};
+
 static u32 interpret(struct guest_cpu *cpu, const struct ir_unit *unit, struct block *block)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
@@ -35,13 +61,17 @@ static u32 interpret(struct guest_cpu *cpu, const struct ir_unit *unit, struct b
         .state = cpu,
         .base = align_down(cpu->ops->pc(cpu), MEM_PAGE_SIZE),
         .request = &cpu->request,
-        .memory = dc->dbt->config.direct ? &direct_ir_memory : &dbt_ir_memory,
+        .memory = &ir_memory,
     };
     struct ir_outcome outcome;
 
     dc->running = block;
     outcome = ir_interpret(unit, &run);
     dc->running = NULL;
+    if (outcome.how != IR_LEFT_GOTO && outcome.exit_code == DBT_EXIT_STALE) {
+        page_stale(dc->dbt, block);
+        return DBT_EXIT_STALE;
+    }
     if (dc->dbt->config.count_insns)
         cpu->insns += unit->guest_insns;
     if (outcome.how == IR_LEFT_GOTO) {
@@ -143,6 +173,8 @@ static u32 run(struct guest_cpu *cpu)
             code = run_step(cpu);
         else
             code = run_block(cpu);
+        if (unlikely(code == DBT_EXIT_STALE)) /* its successor is to be made */
+            continue;
         if (code && !(code == IR_EXIT_REQUEST &&
                       !(__atomic_load_n(&cpu->request, __ATOMIC_RELAXED) & ~(u32)GUEST_REQ_DBT)))
             break;
