@@ -97,63 +97,8 @@ ap_32:  mov     $0x10, %eax
         jmp     to_long
 
         .code64
-        .altmacro
-        .macro  entry vector
-entry_\vector:
-        .if     ((\vector) == 8) || (((\vector) >= 10) && ((\vector) <= 14)) || ((\vector) == 17) || ((\vector) == 21)
-        .else
-        push    $0
-        .endif
-        push    $\vector
-        jmp     common
-        .endm
-        .macro  address vector
-        .quad   entry_\vector
-        .endm
-        .set    i, 0
-        .rept   256
-        entry   %i
-        .set    i, i + 1
-        .endr
-common:
-        push    %rax
-        push    %rbx
-        push    %rcx
-        push    %rdx
-        push    %rsi
-        push    %rdi
-        push    %rbp
-        push    %r8
-        push    %r9
-        push    %r10
-        push    %r11
-        push    %r12
-        push    %r13
-        push    %r14
-        push    %r15
-        cld
-        mov     %rsp, %rdi
-        mov     %rsp, %rbp
-        and     $-16, %rsp
-        call    trap
-        mov     %rbp, %rsp
-        pop     %r15
-        pop     %r14
-        pop     %r13
-        pop     %r12
-        pop     %r11
-        pop     %r10
-        pop     %r9
-        pop     %r8
-        pop     %rbp
-        pop     %rdi
-        pop     %rsi
-        pop     %rdx
-        pop     %rcx
-        pop     %rbx
-        pop     %rax
-        add     $16, %rsp
-        iretq
+#include "../guests/entries.S"
+        common_entry_calls trap
 
 /* int attempt(u64 cs, u64 rip, u64 ss, u64 rsp, u64 flags, u64 regs[16]): jumps there with these
  * registers; attempt_end, to which the trap handler goes, comes back. */
@@ -202,18 +147,11 @@ attempt_end:
 
         .data
         .balign 16
-        .globl  gdt, gdtr, entry_table
+        .globl  gdt, gdtr
 gdt:    .quad   0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cf9b000000ffff
         .quad   0x00cff3000000ffff, 0x00affb000000ffff, 0, 0 /* user data 20, code 28, TSS 30 */
 gdtr:   .word   0x3f
         .quad   gdt
-        .balign 8
-entry_table:
-        .set    i, 0
-        .rept   256
-        address %i
-        .set    i, i + 1
-        .endr
         .bss
         .balign 4096
         .globl  tables, attempt_sp, trap_stack_top

@@ -2,10 +2,8 @@
 #include "../protocol.h"
 
 #ifdef __x86_64__
-#define WORD .quad
 #define SP %rsp
 #else
-#define WORD .long
 #define SP %esp
 #endif
 
@@ -17,68 +15,10 @@ _start:
 1:  hlt
     jmp     1b
 
-    .text
-    /* Vectors 8, 10-14, 17, 21 push an error code themselves (SDM volume 3, table 6-1). */
-    .altmacro
-    .macro  entry vector
-entry_\vector:
-    .if     ((\vector) == 8) || (((\vector) >= 10) && ((\vector) <= 14)) || ((\vector) == 17) || ((\vector) == 21)
-    .else
-    push    $0
-    .endif
-    push    $\vector
-    jmp     common_entry
-    .endm
-    .macro  address vector
-    WORD    entry_\vector
-    .endm
-
-    .set    i, 0
-    .rept   256
-    entry   %i
-    .set    i, i + 1
-    .endr
+#include "../../guests/entries.S"
 
 #ifdef __x86_64__
-common_entry:
-    push    %rax
-    push    %rbx
-    push    %rcx
-    push    %rdx
-    push    %rsi
-    push    %rdi
-    push    %rbp
-    push    %r8
-    push    %r9
-    push    %r10
-    push    %r11
-    push    %r12
-    push    %r13
-    push    %r14
-    push    %r15
-    cld
-    mov     %rsp, %rdi
-    mov     %rsp, %rbp
-    and     $-16, %rsp
-    call    runtime_trap
-    mov     %rbp, %rsp
-    pop     %r15
-    pop     %r14
-    pop     %r13
-    pop     %r12
-    pop     %r11
-    pop     %r10
-    pop     %r9
-    pop     %r8
-    pop     %rbp
-    pop     %rdi
-    pop     %rsi
-    pop     %rdx
-    pop     %rcx
-    pop     %rbx
-    pop     %rax
-    add     $16, %rsp
-    iretq
+    common_entry_calls runtime_trap
 
     /* void user_enter(u64 cs, u64 rip, u64 rsp, u64 rflags): comes back by user_return */
     .globl  user_enter, user_return
@@ -155,13 +95,6 @@ user_return:
 
     .data
     .balign 8
-    .globl  entry_table
-entry_table:
-    .set    i, 0
-    .rept   256
-    address %i
-    .set    i, i + 1
-    .endr
 user_saved_sp:
     WORD    0
     .section .note.GNU-stack, "", @progbits
