@@ -360,6 +360,7 @@ static int boot(struct machine *machine, struct err *err)
         .initrd_path = machine->config.initrd,
         .unpack = machine->config.unpack,
         .entry = machine->config.entry,
+        .la57 = machine_cpu_has(machine, first, 7, 2, 16),
     };
     int ret = put_acpi(machine, &ctx.rsdp, err);
 

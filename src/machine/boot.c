@@ -241,6 +241,7 @@ static void set_registers(struct boot_context *ctx, u64 entry)
 #define CR0_NE BIT(5)
 #define CR0_PG BIT(31)
 #define CR4_PAE BIT(5)
+#define CR4_LA57 BIT(12)
 #define EFER_LME BIT(8)
 #define EFER_LMA BIT(10)
 
@@ -276,30 +277,35 @@ void boot_enter_real_mode(struct boot_context *ctx, u32 gpa, u16 code_segment, u
     s->idt.limit = 0x3ff;
 }
 
-/* The first 4 GiB mapped one to one by 2-MiB pages: a PML4, a PDPT and four page directories. */
-static int put_page_tables(struct boot_context *ctx)
+/* The first 4 GiB mapped one to one by 2-MiB pages: four page directories, a PDPT, a PML4 and, with 5
+ * @levels, a PML5. Answers the outermost table's gpa in @root. */
+static int put_page_tables(struct boot_context *ctx, unsigned levels, u64 *root)
 {
-    enum { PRESENT_WRITE = 3, LARGE = 0x80, ENTRIES = 512 };
-    u64 tables[6][ENTRIES] = {0};
-    u64 base = BOOT_PAGE_TABLES;
+    enum { PRESENT_WRITE = 3, LARGE = 0x80, ENTRIES = 512, DIRECTORIES = 4 };
+    u64 tables[DIRECTORIES + 3][ENTRIES] = {0};
+    const u64 base = BOOT_PAGE_TABLES;
+    unsigned table = DIRECTORIES;
 
-    tables[0][0] = (base + MEM_PAGE_SIZE) | PRESENT_WRITE;
-    for (unsigned i = 0; i < 4; i++) {
-        tables[1][i] = (base + (2 + i) * MEM_PAGE_SIZE) | PRESENT_WRITE;
+    for (unsigned i = 0; i < DIRECTORIES; i++) {
+        tables[table][i] = (base + i * MEM_PAGE_SIZE) | PRESENT_WRITE;
         for (unsigned j = 0; j < ENTRIES; j++)
-            tables[2 + i][j] = i * GiB + j * 2 * MiB + (PRESENT_WRITE | LARGE);
+            tables[i][j] = i * GiB + j * 2 * MiB + (PRESENT_WRITE | LARGE);
     }
+    for (unsigned level = 4; level <= levels; level++, table++)
+        tables[table + 1][0] = (base + table * MEM_PAGE_SIZE) | PRESENT_WRITE;
+    *root = base + table * MEM_PAGE_SIZE;
     return mem_write(ctx->mem, base, tables, sizeof(tables));
 }
 
-int boot_enter_long_mode(struct boot_context *ctx, u64 entry)
+int boot_enter_long_mode(struct boot_context *ctx, u64 entry, unsigned levels)
 {
-    int ret = put_page_tables(ctx);
+    u64 root;
+    int ret = put_page_tables(ctx, levels, &root);
 
     set_registers(ctx, entry);
     ctx->sregs.cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG;
-    ctx->sregs.cr3 = BOOT_PAGE_TABLES;
-    ctx->sregs.cr4 = CR4_PAE;
+    ctx->sregs.cr3 = root;
+    ctx->sregs.cr4 = CR4_PAE | (levels == 5 ? CR4_LA57 : 0);
     ctx->sregs.efer = EFER_LME | EFER_LMA;
     return ret ? ret : set_segments(ctx, true);
 }

@@ -25,6 +25,7 @@ struct boot_context {
     const char *initrd_path;  /* NULL without */
     bool unpack;
     enum machine_entry entry;
+    bool la57; /* the CPU has linear addresses of 57 bits, and 5-level paging */
 
     struct kvm_regs regs; /* in: power-on state; out: state at the first instruction */
     struct kvm_sregs sregs;
@@ -37,7 +38,7 @@ enum {
     BOOT_BASE_MEMORY = 0x413, /* of the BIOS data area */
     BOOT_GDT = 0x500,
     BOOT_SEED = 0x8000,        /* struct setup_data with random bytes */
-    BOOT_PAGE_TABLES = 0x9000, /* 6 pages */
+    BOOT_PAGE_TABLES = 0x9000, /* 7 pages */
     BOOT_PARAMS = 0x10000,     /* zero page, PVH start info, or Linux' real-mode program */
     BOOT_PVH_MODULES = 0x11000,
     BOOT_PVH_MAP = 0x12000,
@@ -87,8 +88,8 @@ int boot_load_initrd(struct boot_context *ctx, u64 limit, u64 used_first, u64 us
 /* Writes the command line with its NUL; -E2BIG above @max characters. */
 int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err);
 
-/* Segment states and tables both protocols share. */
-int boot_enter_long_mode(struct boot_context *ctx, u64 entry);
+/* Segment states and tables both protocols share. @levels of page tables: 4 or 5. */
+int boot_enter_long_mode(struct boot_context *ctx, u64 entry, unsigned levels);
 int boot_enter_protected_mode(struct boot_context *ctx, u32 entry);
 /* Real mode, all data segments at @gpa, SP there too, below @stack. */
 void boot_enter_real_mode(struct boot_context *ctx, u32 gpa, u16 code_segment, u16 stack);

@@ -151,3 +151,24 @@ out:
     free(t);
     return ret;
 }
+
+bool machine_cpu_has(struct machine *machine, struct vcpu *vcpu, u32 leaf, unsigned reg,
+                     unsigned bit)
+{
+    struct table *t = calloc(1, sizeof(*t));
+    const struct kvm_cpuid_entry2 *e = NULL;
+    bool has = false;
+
+    if (!t)
+        return false;
+    t->head.nent = MAX_ENTRIES;
+    if (!machine->ops->get_cpuid(vcpu, &t->head))
+        e = engine_cpuid_find(&t->head, leaf, 0);
+    if (e) {
+        const u32 regs[] = {e->eax, e->ebx, e->ecx, e->edx};
+
+        has = regs[reg] >> bit & 1;
+    }
+    free(t);
+    return has;
+}

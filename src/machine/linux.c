@@ -4,8 +4,8 @@
  * A bzImage carries a small program that decompresses the kernel proper, an ELF file, and jumps to
  * its entry. By default we do that work here, on the host's own CPU, and enter the ELF file at its
  * entry with the same state in which the decompressor would: (R)SI at the zero page, and for a
- * 64-bit kernel paging with an identity map. What the guest loses by it is KASLR, because the
- * kernel runs where it was linked, and 5-level paging, which the decompressor would switch on.
+ * 64-bit kernel paging with an identity map, of five levels where the decompressor would take them.
+ * What the guest loses by it is KASLR, because the kernel runs where it was linked.
  * With ctx->unpack off, or when the payload is of a kind we cannot unpack, one of the bzImage's own
  * entries runs: the 64-bit one if it has it, else the 32-bit one.
  *
@@ -253,7 +253,34 @@ struct placed {
     u64 first, end;
     u64 entry; /* gpa; with 16: of the code that the real-mode program goes to */
     enum machine_entry mode;
+    unsigned levels; /* of page tables to enter with, by the 64-bit entry */
 };
+
+/* Is @word one of the words of @text? */
+static bool has_word(const char *text, const char *word)
+{
+    size_t len = strlen(word);
+
+    while (text && *text) {
+        size_t there = strcspn(text, " \t\n");
+
+        if (there == len && !memcmp(text, word, len))
+            return true;
+        text += there + strspn(text + there, " \t\n");
+    }
+    return false;
+}
+
+/* As the decompressor decides, in whose place we enter the kernel: by the CPU, by what the kernel was
+ * built for, and by its command line. */
+static unsigned paging_levels(const struct boot_context *ctx, const struct setup_header *hdr)
+{
+    const unsigned able = XLF_5LEVEL | XLF_5LEVEL_ENABLED;
+
+    if (!ctx->la57 || (hdr->xloadflags & able) != able)
+        return 4;
+    return has_word(ctx->command_line, "no5lvl") ? 4 : 5;
+}
 
 /* Loads the kernel proper at its linked address. -ENOTSUP when the bzImage must do it itself. */
 static int load_unpacked(struct boot_context *ctx, const struct boot_file *file,
@@ -272,6 +299,7 @@ static int load_unpacked(struct boot_context *ctx, const struct boot_file *file,
     if (ret)
         return -ENOTSUP;
     placed->entry = elf.entry;
+    placed->levels = paging_levels(ctx, &image->hdr);
     placed->first = elf.first;
     placed->end = elf.first + image->hdr.init_size;
     if (placed->end < elf.end)
@@ -287,6 +315,7 @@ static int load_packed(struct boot_context *ctx, const struct boot_file *file,
     if (ret)
         return ret;
     placed->entry = placed->first + (placed->mode == MACHINE_ENTRY_64 ? ENTRY_64 : 0);
+    placed->levels = 4;
     placed->end = placed->first + image->hdr.init_size;
     if (image->size > image->hdr.init_size)
         return err_set(err, -EINVAL, "the kernel %s is larger than the memory it asks for",
@@ -376,8 +405,9 @@ static int enter(struct boot_context *ctx, const struct boot_file *file, const s
         return put_real_mode(ctx, file, image, hdr);
     ret = put_zero_page(ctx, hdr);
     if (!ret)
-        ret = placed->mode == MACHINE_ENTRY_64 ? boot_enter_long_mode(ctx, placed->entry)
-                                               : boot_enter_protected_mode(ctx, (u32)placed->entry);
+        ret = placed->mode == MACHINE_ENTRY_64
+                  ? boot_enter_long_mode(ctx, placed->entry, placed->levels)
+                  : boot_enter_protected_mode(ctx, (u32)placed->entry);
     ctx->regs.rsi = BOOT_PARAMS;
     return ret;
 }

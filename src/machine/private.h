@@ -214,6 +214,9 @@ void machine_dump_vcpu(struct vcpu *vcpu, struct strbuf *out);
 
 /* CPUID for engines that do not bring their own; see cpuid.c. */
 int machine_set_cpuid(struct machine *machine, struct vcpu *vcpu, struct err *err);
+/* A feature bit of @vcpu's CPUID; @reg: 0 EAX to 3 EDX. */
+bool machine_cpu_has(struct machine *machine, struct vcpu *vcpu, u32 leaf, unsigned reg,
+                     unsigned bit);
 
 const struct machine_board *machine_board_find(const char *name);
 

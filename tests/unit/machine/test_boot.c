@@ -15,6 +15,8 @@
 #define SETUP_BYTES 1024 /* one boot sector, one sector of setup */
 #define KERNEL_BYTES 8192
 #define ELF_BYTES 1024
+#define CR4_PAE 0x20
+#define CR4_LA57 0x1000
 
 static struct {
     struct mem *mem;
@@ -124,10 +126,12 @@ static void refused(const void *image, size_t len, const char *word)
 /* Walks the page tables the loader made, by hand. */
 static u64 translate(u64 gva)
 {
-    const u64 *table = (const u64 *)(t.ram + t.ctx.sregs.cr3);
-    u64 entry = table[gva >> 39 & 511];
+    u64 entry = t.ctx.sregs.cr3 | 1;
 
-    assert_int_equal(entry & 0x81, 1);
+    for (unsigned shift = t.ctx.sregs.cr4 & CR4_LA57 ? 48 : 39; shift >= 39; shift -= 9) {
+        entry = ((const u64 *)(t.ram + (entry & ~0xfffull)))[gva >> shift & 511];
+        assert_int_equal(entry & 0x81, 1);
+    }
     entry = ((const u64 *)(t.ram + (entry & ~0xfffull)))[gva >> 30 & 511];
     assert_int_equal(entry & 0x81, 1);
     entry = ((const u64 *)(t.ram + (entry & ~0xfffull)))[gva >> 21 & 511];
@@ -135,7 +139,7 @@ static u64 translate(u64 gva)
     return (entry & ~0x1fffffull) | (gva & 0x1fffff);
 }
 
-static void check_long_mode(u64 rip)
+static void check_long_mode_with(u64 rip, u64 cr4)
 {
     const struct kvm_sregs *s = &t.ctx.sregs;
     u64 descriptor;
@@ -144,7 +148,7 @@ static void check_long_mode(u64 rip)
     assert_int_equal(t.ctx.regs.rsi, BOOT_PARAMS);
     assert_int_equal(t.ctx.regs.rflags, 2);
     assert_int_equal(s->cr0 & 0x80000001, 0x80000001);
-    assert_int_equal(s->cr4, 0x20);
+    assert_int_equal(s->cr4, cr4);
     assert_int_equal(s->efer, 0x500);
     assert_int_equal(s->cs.selector, 0x10);
     assert_int_equal(s->cs.l, 1);
@@ -157,6 +161,11 @@ static void check_long_mode(u64 rip)
     assert_true(descriptor == 0x00cf93000000ffff);
     for (u64 gva = 0; gva < 4 * GiB; gva += 0x1234567)
         assert_true(translate(gva) == gva);
+}
+
+static void check_long_mode(u64 rip)
+{
+    check_long_mode_with(rip, CR4_PAE);
 }
 
 static const struct boot_params *zero_page(void)
@@ -208,6 +217,44 @@ static void bzimage_unpacked_here(void **state)
     len = make_bzimage(image, payload, 1100);
     assert_int_equal(boot(image, len), 0);
     check_long_mode(0x1000200);
+}
+
+/* As the kernel's own decompressor would have it: the CPU, the kernel and its command line agree. */
+static void five_levels_of_page_tables(void **state)
+{
+    u8 image[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048];
+    size_t len = make_bzimage(image, payload, make_payload(payload, elf, (u32)make_elf(elf)));
+    u16 *xloadflags = &((struct setup_header *)(image + 0x1f1))->xloadflags;
+    const char *command_line = t.ctx.command_line;
+    static const struct {
+        bool la57;
+        u16 flags;
+        const char *command_line;
+        u64 cr4;
+    } cases[] = {
+        {true, XLF_5LEVEL | XLF_5LEVEL_ENABLED, "a=b", CR4_PAE | CR4_LA57},
+        {true, XLF_5LEVEL | XLF_5LEVEL_ENABLED, NULL, CR4_PAE | CR4_LA57},
+        {true, XLF_5LEVEL | XLF_5LEVEL_ENABLED, "quiet x=no5lvl no5lvls", CR4_PAE | CR4_LA57},
+        {true, XLF_5LEVEL | XLF_5LEVEL_ENABLED, "quiet no5lvl a=b", CR4_PAE},
+        {true, XLF_5LEVEL, "a=b", CR4_PAE},
+        {true, 0, "a=b", CR4_PAE},
+        {false, XLF_5LEVEL | XLF_5LEVEL_ENABLED, "a=b", CR4_PAE},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        t.ctx.unpack = true;
+        t.ctx.la57 = cases[i].la57;
+        t.ctx.command_line = cases[i].command_line;
+        *xloadflags = XLF_KERNEL_64 | cases[i].flags;
+        assert_int_equal(boot(image, len), 0);
+        check_long_mode_with(0x1000000, cases[i].cr4);
+        t.ctx.unpack = false; /* the decompressor wants four and sees to it itself */
+        assert_int_equal(boot(image, len), 0);
+        check_long_mode(0x1000200);
+    }
+    t.ctx.la57 = false;
+    t.ctx.command_line = command_line;
 }
 
 static void check_protected_mode(u64 rip)
@@ -625,6 +672,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bzimage_by_its_own_entry),
         cmocka_unit_test(bzimage_unpacked_here),
+        cmocka_unit_test(five_levels_of_page_tables),
         cmocka_unit_test(bzimage_by_its_32bit_entry),
         cmocka_unit_test(i386_kernels_are_unpacked_too),
         cmocka_unit_test(bzimage_by_its_16bit_entry),
