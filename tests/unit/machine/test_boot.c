@@ -224,7 +224,7 @@ static void five_levels_of_page_tables(void **state)
 {
     u8 image[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048];
     size_t len = make_bzimage(image, payload, make_payload(payload, elf, (u32)make_elf(elf)));
-    u16 *xloadflags = &((struct setup_header *)(image + 0x1f1))->xloadflags;
+    struct setup_header *hdr = (struct setup_header *)(image + 0x1f1);
     const char *command_line = t.ctx.command_line;
     static const struct {
         bool la57;
@@ -246,7 +246,7 @@ static void five_levels_of_page_tables(void **state)
         t.ctx.unpack = true;
         t.ctx.la57 = cases[i].la57;
         t.ctx.command_line = cases[i].command_line;
-        *xloadflags = XLF_KERNEL_64 | cases[i].flags;
+        hdr->xloadflags = XLF_KERNEL_64 | cases[i].flags;
         assert_int_equal(boot(image, len), 0);
         check_long_mode_with(0x1000000, cases[i].cr4);
         t.ctx.unpack = false; /* the decompressor wants four and sees to it itself */
