@@ -240,6 +240,16 @@ static void build_topology(struct cpuid_table *t, const struct engine_topology *
     }
 }
 
+/* Version 2. Of the seven events, those of the last-level cache and of branch prediction are not there. */
+static void build_performance_counters(struct cpuid_table *t)
+{
+    const u32 version = 2, events = 7, missing = BIT(3) | BIT(4) | BIT(6);
+
+    add_values(t, 0xa, 0, false,
+               version | X86_PMU_GENERAL << 8 | X86_PMU_WIDTH << 16 | events << 24, missing, 0,
+               X86_PMU_FIXED | X86_PMU_WIDTH << 5);
+}
+
 /* Components x87, SSE and PKRU. Sizes that depend on XCR0 are put in when asked (soft_cpuid). */
 static void build_xsave(struct cpuid_table *t, bool xsave, bool pku)
 {
@@ -334,6 +344,8 @@ void cpuid_build(struct cpuid_table *t, const struct cpuid_model *model,
         add_values(t, 5, 0, false, 64, 64, 0, 0);
     add(t, 6, 0, false);
     add(t, 7, 0, true);
+    if (has(model, "pmu"))
+        build_performance_counters(t);
     build_topology(t, topology, apic_id);
     build_xsave(t, has(model, "xsave"), has(model, "pku"));
     build_frequency(t, tsc_khz);

@@ -102,14 +102,6 @@ int soft_exit_wbinvd(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     return soft_exit_invd(vcpu, exit);
 }
 
-/* CPUID offers no performance counters. */
-int soft_exit_rdpmc(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
-{
-    (void)exit;
-    soft_raise(vcpu, X86_GP, 0);
-    return SOFT_RESUME;
-}
-
 /* MWAIT may end at any time (SDM volume 2, MWAIT); the host's other threads get a turn. */
 int soft_exit_mwait(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
 {

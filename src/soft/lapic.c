@@ -251,6 +251,16 @@ void lapic_local_interrupt(struct lapic *lapic, unsigned lvt)
     }
 }
 
+void lapic_performance_interrupt(struct lapic *lapic)
+{
+    const unsigned lvt = APIC_LVT_PERFORMANCE - APIC_LVT_TIMER;
+
+    if (!lapic_enabled(lapic) || load(&lapic->state.lvt[lvt]) & LVT_MASKED)
+        return;
+    lapic_local_interrupt(lapic, lvt);
+    store(&lapic->state.lvt[lvt], load(&lapic->state.lvt[lvt]) | LVT_MASKED);
+}
+
 void lapic_set_lint0(struct lapic *lapic, bool level)
 {
     bool old = __atomic_exchange_n(&lapic->state.lint0, level, __ATOMIC_SEQ_CST);

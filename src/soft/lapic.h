@@ -156,6 +156,8 @@ bool lapic_accepts_fixed(const struct lapic *lapic);
 
 /* Runs LVT entry @lvt (index from APIC_LVT_TIMER) now. */
 void lapic_local_interrupt(struct lapic *lapic, unsigned lvt);
+/* A performance counter overflowed: its LVT entry, which this masks (SDM 11.5.1). */
+void lapic_performance_interrupt(struct lapic *lapic);
 
 /* lapic_timer.c */
 void lapic_timer_fire(struct soft_timer *timer);

@@ -7,12 +7,13 @@
 #include "trace/trace.h"
 
 #define MC_BANKS 4
-/* IA32_MISC_ENABLE: fast strings, thermal control, counters, SpeedStep, MONITOR, CPUID limit, xTPR, XD;
- * read-only: branch trace store and PEBS, not available. */
+/* IA32_MISC_ENABLE: fast strings, thermal control, SpeedStep, MONITOR, CPUID limit, xTPR, XD; read-only:
+ * branch trace store and PEBS, not available, and whether there are performance counters. */
 #define MISC_ENABLE_VALID                                                                          \
-    (BIT(0) | BIT(3) | BIT(7) | BIT(16) | BIT(18) | SOFT_MISC_LIMIT_CPUID | BIT(23) |              \
-     SOFT_MISC_DISABLE_XD | MISC_ENABLE_FIXED)
+    (BIT(0) | BIT(3) | MISC_ENABLE_COUNTERS | BIT(16) | BIT(18) | SOFT_MISC_LIMIT_CPUID |          \
+     BIT(23) | SOFT_MISC_DISABLE_XD | MISC_ENABLE_FIXED)
 #define MISC_ENABLE_FIXED (BIT(11) | BIT(12))
+#define MISC_ENABLE_COUNTERS BIT(7)
 #define MISC_ENABLE_RESET (BIT(0) | MISC_ENABLE_FIXED)
 
 struct msr_access {
@@ -80,7 +81,8 @@ static bool msr_write_vmx(const struct msr_access *a, u64 value)
 
 static bool msr_read_misc_enable(const struct msr_access *a, u64 *value)
 {
-    *value = a->vcpu->parts.msrs.misc_enable;
+    *value =
+        a->vcpu->parts.msrs.misc_enable | (enabled(a, 1, CPUID_ECX, 15) ? MISC_ENABLE_COUNTERS : 0);
     return true;
 }
 
@@ -88,7 +90,7 @@ static bool msr_write_misc_enable(const struct msr_access *a, u64 value)
 {
     if (value & ~MISC_ENABLE_VALID)
         return false;
-    a->vcpu->parts.msrs.misc_enable = value | MISC_ENABLE_FIXED;
+    a->vcpu->parts.msrs.misc_enable = (value & ~MISC_ENABLE_COUNTERS) | MISC_ENABLE_FIXED;
     x86_update_features(&a->vcpu->cpu);
     return true;
 }

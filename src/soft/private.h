@@ -136,8 +136,9 @@ struct soft_private {
     bool watch_step;  /* run one instruction that touches what the debugger watches */
     bool shadow_step; /* run one instruction out of an interrupt shadow, then look again */
     u64 last_ticks;
-    struct soft_timer preemption; /* wakes for the VMX-preemption timer */
-    char why[256];                /* for explain() */
+    struct soft_timer preemption;   /* wakes for the VMX-preemption timer */
+    struct soft_timer cycles_alarm; /* a performance counter of cycles may have overflowed */
+    char why[256];                  /* for explain() */
 };
 
 struct soft_vcpu {
@@ -179,9 +180,9 @@ enum {
 typedef int soft_exit_handler(struct soft_vcpu *vcpu, const struct x86_vmexit *exit);
 soft_exit_handler soft_exit_exception, soft_exit_external_interrupt, soft_exit_triple_fault,
     soft_exit_init, soft_exit_sipi, soft_exit_interrupt_window, soft_exit_cpuid, soft_exit_hlt,
-    soft_exit_invd, soft_exit_rdpmc, soft_exit_vmcall, soft_exit_io, soft_exit_rdmsr,
-    soft_exit_wrmsr, soft_exit_mwait, soft_exit_monitor, soft_exit_pause, soft_exit_ept_violation,
-    soft_exit_wbinvd, soft_exit_xsetbv, soft_exit_unexpected;
+    soft_exit_invd, soft_exit_vmcall, soft_exit_io, soft_exit_rdmsr, soft_exit_wrmsr,
+    soft_exit_mwait, soft_exit_monitor, soft_exit_pause, soft_exit_ept_violation, soft_exit_wbinvd,
+    soft_exit_xsetbv, soft_exit_unexpected;
 
 /* vcpu.c */
 int soft_vcpu_create(struct vm *vm, unsigned index, u32 apic_id, struct vcpu **vcpu,
@@ -213,6 +214,10 @@ int soft_finish_io(struct soft_vcpu *vcpu);
 void soft_mmio_read(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
 void soft_mmio_write(struct x86_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
 void soft_finish_mmio(struct soft_vcpu *vcpu);
+/* INS into memory-mapped I/O: what the port has given is kept while the store goes up, after which the
+ * instruction starts over. Recall answers false if nothing is kept. */
+bool soft_mmio_recall_port(struct soft_vcpu *vcpu, u16 port, void *data, unsigned bytes);
+void soft_mmio_note_port(struct soft_vcpu *vcpu, u16 port, const void *data, unsigned bytes);
 static inline bool soft_replaying(const struct soft_vcpu *vcpu)
 {
     return vcpu->priv.mmio.count;

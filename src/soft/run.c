@@ -38,6 +38,7 @@ void soft_skip(struct soft_vcpu *vcpu, u32 insn_len)
     }
     x86_set_rip(cpu, rip);
     x86_clear_shadow(cpu);
+    x86_pmu_retired(cpu, ~0u, false);
     vmx_carried_out(cpu);
     x86_debug_trap(cpu, false);
 }
@@ -430,6 +431,8 @@ static u32 enter_and_run(struct soft_vcpu *vcpu)
 
     cpu->common.insn_limit = 0;
     cpu->debugger.alone = true; /* no way out of the middle of a delivery */
+    if (unlikely(cpu->pmu.on))
+        x86_pmu_look(cpu);
     mem_reader_online(cpu->common.mem, cpu->common.index);
     code = deliver_events(vcpu);
     mem_reader_offline(cpu->common.mem, cpu->common.index);
@@ -574,6 +577,7 @@ static int handle(struct soft_vcpu *vcpu, u32 code)
         stepped(vcpu);
         return SOFT_RESUME;
     case X86_EXIT_DEBUGGER:
+    case X86_EXIT_COUNTER:
         return SOFT_RESUME;
     case X86_EXIT_EVENT:
         soft_mmio_done(vcpu);

@@ -46,6 +46,7 @@ void soft_set_state(struct soft_vcpu *vcpu, enum soft_state state)
     vcpu->run.state = state;
     /* The VMCS's activity state says the same to whoever looks there (SDM 25.4.2). */
     vcpu->cpu.activity = state == SOFT_HALTED ? 1 : state == SOFT_WAIT_SIPI ? 3 : 0;
+    x86_pmu_halt(&vcpu->cpu, state != SOFT_RUNNABLE && state != SOFT_RUNNING);
     if (!(old == SOFT_RUNNABLE && state == SOFT_RUNNING) &&
         !(old == SOFT_RUNNING && state == SOFT_RUNNABLE))
         trace_emit(STATE, state, (int)vcpu->id.vcpu.index, .from = states[old].name,
@@ -120,13 +121,41 @@ static void hook_write_tpr(struct x86_cpu *cpu, u64 value)
         lapic_set_cr8(&soft_of(cpu)->parts.lapic, value);
 }
 
-static u64 hook_tsc(struct x86_cpu *cpu)
+static u64 hook_cycles(struct x86_cpu *cpu)
 {
     u64 ticks = soft_clock_ticks(&soft_of(cpu)->id.vm->clock);
 
     if (unlikely(cpu->tsc_scale != 1ull << 48))
         ticks = (u64)((u128)ticks * cpu->tsc_scale >> 48);
-    return vmx_tsc(cpu, ticks + cpu->tsc_offset);
+    return ticks;
+}
+
+static u64 hook_tsc(struct x86_cpu *cpu)
+{
+    return vmx_tsc(cpu, hook_cycles(cpu) + cpu->tsc_offset);
+}
+
+/* --- performance counters --- */
+
+static void hook_performance_interrupt(struct x86_cpu *cpu)
+{
+    lapic_performance_interrupt(&soft_of(cpu)->parts.lapic);
+}
+
+static void cycles_alarm_fire(struct soft_timer *timer)
+{
+    struct soft_vcpu *vcpu = container_of(timer, struct soft_vcpu, priv.cycles_alarm);
+
+    __atomic_store_n(&vcpu->cpu.pmu.alarm_gone_off, true, __ATOMIC_SEQ_CST);
+    soft_request(vcpu, GUEST_REQ_EVENT);
+}
+
+static void hook_cycles_alarm(struct x86_cpu *cpu, u64 cycles)
+{
+    struct soft_vcpu *vcpu = soft_of(cpu);
+
+    soft_timer_arm(&vcpu->priv.cycles_alarm,
+                   soft_lapic_hooks.deadline_ns(&vcpu->parts.lapic, vmx_outer_tsc(cpu) + cycles));
 }
 
 static u32 xsave_bytes(u64 components, bool compacted)
@@ -185,7 +214,8 @@ static void hook_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
     .intercept = vmx_intercept, .vmx = vmx_instruction, .cr_view = vmx_cr_view,                    \
     .msr_read = soft_msr_read, .msr_write = soft_msr_write, .cpuid = hook_cpuid,                   \
     .mmio_read = soft_mmio_read, .mmio_write = soft_mmio_write, .read_tpr = hook_read_tpr,         \
-    .write_tpr = hook_write_tpr, .tsc = hook_tsc
+    .write_tpr = hook_write_tpr, .tsc = hook_tsc, .cycles = hook_cycles,                           \
+    .performance_interrupt = hook_performance_interrupt, .cycles_alarm = hook_cycles_alarm
 
 const struct x86_hooks soft_x86_hooks = {HOOKS};
 static const struct x86_hooks hooks_ept = {HOOKS, .second_level = vmx_second_level};
@@ -250,6 +280,7 @@ static int vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index,
     vcpu->vmx.hooks_ept = &hooks_ept;
     vcpu->vmx.arm = arm_preemption;
     soft_timer_init(&vcpu->priv.preemption, &vm->timers, preemption_fire);
+    soft_timer_init(&vcpu->priv.cycles_alarm, &vm->timers, cycles_alarm_fire);
     if (vm->overcommitted) {
         vcpu->vmx.root.vmcs.primary_processor_based_controls |= (u32)VMX_C_pause_exiting;
         cpu->common.mode |= X86_MODE_PAUSE;
@@ -320,6 +351,7 @@ void soft_vcpu_destroy(struct vcpu *vcpu)
         soft_set_state(soft, SOFT_UNPLUGGED);
     lapic_destroy(&soft->parts.lapic);
     soft_timer_destroy(&soft->priv.preemption);
+    soft_timer_destroy(&soft->priv.cycles_alarm);
     dbt_detach(&soft->cpu.common);
     free(soft->parts.msrs.stored);
     free(vcpu->run);

@@ -58,11 +58,14 @@ static u64 highest_index(void)
     return (u64)highest << 1;
 }
 
-static u64 allowed(enum vmx_control_word word, bool true_controls)
+static u64 allowed(const struct x86_cpu *cpu, enum vmx_control_word word, bool true_controls)
 {
     u32 must = true_controls ? vmx_allowed0(word) : vmx_default1(word);
+    u32 may = vmx_allowed1(word);
 
-    return must | (u64)vmx_allowed1(word) << 32;
+    if (!x86_has((struct x86_cpu *)cpu, X86_FEATURE_PMU))
+        may &= ~vmx_pmu_controls(word);
+    return must | (u64)may << 32;
 }
 
 static bool has_vmx(const struct x86_cpu *cpu)
@@ -82,16 +85,16 @@ bool vmx_msr_read(const struct x86_cpu *cpu, u32 msr, u64 *value)
         *value = basic();
         break;
     case MSR_VMX_PINBASED:
-        *value = allowed(VMX_PIN, false);
+        *value = allowed(cpu, VMX_PIN, false);
         break;
     case MSR_VMX_PROCBASED:
-        *value = allowed(VMX_PROC, false);
+        *value = allowed(cpu, VMX_PROC, false);
         break;
     case MSR_VMX_EXIT:
-        *value = allowed(VMX_EXIT, false);
+        *value = allowed(cpu, VMX_EXIT, false);
         break;
     case MSR_VMX_ENTRY:
-        *value = allowed(VMX_ENTRY, false);
+        *value = allowed(cpu, VMX_ENTRY, false);
         break;
     case MSR_VMX_MISC:
         *value = misc();
@@ -112,25 +115,25 @@ bool vmx_msr_read(const struct x86_cpu *cpu, u32 msr, u64 *value)
         *value = highest_index();
         break;
     case MSR_VMX_PROCBASED2:
-        *value = allowed(VMX_PROC2, true);
+        *value = allowed(cpu, VMX_PROC2, true);
         break;
     case MSR_VMX_EPT_VPID_CAP:
         *value = ept_vpid();
         break;
     case MSR_VMX_TRUE_PINBASED:
-        *value = allowed(VMX_PIN, true);
+        *value = allowed(cpu, VMX_PIN, true);
         break;
     case MSR_VMX_TRUE_PROCBASED:
-        *value = allowed(VMX_PROC, true);
+        *value = allowed(cpu, VMX_PROC, true);
         break;
     case MSR_VMX_TRUE_EXIT:
-        *value = allowed(VMX_EXIT, true);
+        *value = allowed(cpu, VMX_EXIT, true);
         break;
     case MSR_VMX_VMFUNC:
         *value = 1;
         break; /* EPTP switching */
     case MSR_VMX_TRUE_ENTRY:
-        *value = allowed(VMX_ENTRY, true);
+        *value = allowed(cpu, VMX_ENTRY, true);
         break;
     default:
         return false;

@@ -1,4 +1,5 @@
 /* Checks on the VM-execution, VM-exit and VM-entry control fields. SDM 27.2.1, bullet by bullet. */
+#include "guest/x86/x86_internal.h"
 #include "trace/trace.h"
 #include "vmx/nested.h"
 
@@ -34,6 +35,8 @@ static bool allowed(const struct x86_cpu *cpu, const struct vmcs *v, enum vmx_co
     const struct vmx_cpu *vmx = vmx_of(cpu);
     u32 value = (u32)vmx_control_get(v, word);
 
+    if (value & vmx->pmu_controls[word] && !x86_has((struct x86_cpu *)cpu, X86_FEATURE_PMU))
+        return false;
     return !(~value & vmx->allowed0[word]) && !(value & ~vmx->allowed1[word]);
 }
 

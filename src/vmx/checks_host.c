@@ -20,6 +20,8 @@ static bool check_registers(const struct x86_cpu *cpu, const struct vmcs *v)
     CHECK(!(v->host_cr3 & ~cpu->phys_mask));
     CHECK(vmx_canonical(cpu, v->host_ia32_sysenter_esp));
     CHECK(vmx_canonical(cpu, v->host_ia32_sysenter_eip));
+    CHECK(!vmx_exit_control(v, VMX_C_exit_load_perf_global_ctrl) ||
+          !(v->host_ia32_perf_global_ctrl & ~x86_pmu_global_valid()));
     CHECK(!vmx_exit_control(v, VMX_C_exit_load_pat) || vmx_valid_pat(v->host_ia32_pat));
     CHECK(!vmx_exit_control(v, VMX_C_exit_load_efer) ||
           (!(v->host_ia32_efer & ~valid_efer) && !(v->host_ia32_efer & X86_EFER_LMA) == !host64 &&

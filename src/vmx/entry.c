@@ -36,6 +36,8 @@ static void load_control_registers(struct x86_cpu *cpu, const struct vmcs *v)
     }
     if (vmx_entry_control(v, VMX_C_entry_load_pat))
         cpu->msr_pat = v->guest_ia32_pat;
+    if (vmx_entry_control(v, VMX_C_entry_load_perf_global_ctrl))
+        x86_pmu_set_global(cpu, v->guest_ia32_perf_global_ctrl);
     cpu->msr_sysenter_cs = v->guest_ia32_sysenter_cs;
     cpu->msr_sysenter_esp = v->guest_ia32_sysenter_esp;
     cpu->msr_sysenter_eip = v->guest_ia32_sysenter_eip;
@@ -200,5 +202,6 @@ u32 vmx_nested_entry(struct x86_cpu *cpu)
     start_preemption_timer(cpu, v);
     vmx_enter_vapic(cpu);
     v->vm_entry_interruption_information &= ~(u32)VMX_INTR_VALID;
+    x86_pmu_retired(cpu, ~0u, false);
     guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
 }

@@ -27,6 +27,8 @@ static void save_registers(struct x86_cpu *cpu, struct vmcs *v)
         v->guest_ia32_pat = cpu->msr_pat;
     if (vmx_exit_control(v, VMX_C_exit_save_efer))
         v->guest_ia32_efer = cpu->efer;
+    if (vmx_exit_control(v, VMX_C_exit_save_perf_global_ctrl))
+        v->guest_ia32_perf_global_ctrl = cpu->pmu.global_control;
     /* SDM 28.2: the control follows LMA where IA32_VMX_MISC[5] says so. */
     if (cpu->efer & X86_EFER_LMA)
         v->vm_entry_controls |= VMX_C_entry_ia32e_mode_guest;
@@ -172,6 +174,8 @@ static void load_host_registers(struct x86_cpu *cpu, const struct vmcs *v)
         cpu->efer = v->host_ia32_efer;
     if (vmx_exit_control(v, VMX_C_exit_load_pat))
         cpu->msr_pat = v->host_ia32_pat;
+    if (vmx_exit_control(v, VMX_C_exit_load_perf_global_ctrl))
+        x86_pmu_set_global(cpu, v->host_ia32_perf_global_ctrl);
 }
 
 void vmx_load_host_state(struct x86_cpu *cpu)

@@ -86,6 +86,16 @@ u32 vmx_allowed1(enum vmx_control_word word)
     return may;
 }
 
+u32 vmx_pmu_controls(enum vmx_control_word word)
+{
+    u32 controls = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
+        if (vmx_controls[i].word == word && vmx_controls[i].allowed == VMX_PMU)
+            controls |= 1u << vmx_controls[i].bit;
+    return controls;
+}
+
 u64 vmx_control_get(const struct vmcs *vmcs, enum vmx_control_word word)
 {
     switch (word) {

@@ -23,12 +23,13 @@ void vmx_init(struct vmx_cpu *vmx)
     for (enum vmx_control_word word = VMX_PIN; word < VMX_CONTROL_WORDS; word++) {
         vmx->allowed0[word] = vmx_allowed0(word);
         vmx->allowed1[word] = vmx_allowed1(word);
+        vmx->pmu_controls[word] = vmx_pmu_controls(word);
     }
     vmcs->pin_based_controls = vmx_allowed0(VMX_PIN) | VMX_C_external_interrupt_exiting;
     vmcs->primary_processor_based_controls =
         (u32)(vmx_allowed0(VMX_PROC) | VMX_C_use_tsc_offsetting | VMX_C_hlt_exiting |
-              VMX_C_mwait_exiting | VMX_C_rdpmc_exiting | VMX_C_unconditional_io_exiting |
-              VMX_C_use_msr_bitmaps | VMX_C_monitor_exiting | VMX_C_activate_secondary_controls);
+              VMX_C_mwait_exiting | VMX_C_unconditional_io_exiting | VMX_C_use_msr_bitmaps |
+              VMX_C_monitor_exiting | VMX_C_activate_secondary_controls);
     vmcs->secondary_processor_based_controls = vmx_allowed0(VMX_PROC2) | VMX_C_enable_ept |
                                                VMX_C_enable_rdtscp | VMX_C_wbinvd_exiting |
                                                VMX_C_unrestricted_guest | VMX_C_enable_invpcid |
@@ -295,10 +296,13 @@ static bool exception_exits(struct x86_cpu *cpu, const struct x86_event *event)
     return true;
 }
 
-static void delivered(struct x86_cpu *cpu)
+/* @retires: the instruction that the event comes of, which is INT n or its like, is done with it. */
+static void delivered(struct x86_cpu *cpu, bool retires)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
 
+    if (retires)
+        x86_pmu_retired(cpu, ~0u, true);
     vmx->delivering.valid = false;
     cpu->nmi_unblocked = false;
     /* SDM 26.5.2: the trap flag's exit comes before the handler's first instruction. */
@@ -324,7 +328,7 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
             cpu->interruptibility |= X86_BLOCKED_BY_NMI;
         ret = deliver_once(cpu, &event);
         if (ret == 0) {
-            delivered(cpu);
+            delivered(cpu, !injected && event.type > 3);
             return VMX_GO;
         }
         if (ret == VMX_EXITED)

@@ -59,7 +59,7 @@ enum vmx_control_word {
     VMX_CONTROL_WORDS
 };
 
-enum vmx_allowed { VMX_ONE, VMX_DEFAULT1, VMX_MAY, VMX_NO };
+enum vmx_allowed { VMX_ONE, VMX_DEFAULT1, VMX_MAY, VMX_PMU, VMX_NO };
 
 struct vmx_control {
     u8 word, bit, allowed;
@@ -73,6 +73,8 @@ extern const unsigned vmx_ncontrols;
  * A.3). */
 u32 vmx_allowed0(enum vmx_control_word word);
 u32 vmx_allowed1(enum vmx_control_word word);
+/* Those of the bits that may be 1 only on a CPU with performance counters. */
+u32 vmx_pmu_controls(enum vmx_control_word word);
 /* Bits that must be 1 for a guest that knows only the older capability MSRs (SDM A.2). */
 u32 vmx_default1(enum vmx_control_word word);
 u64 vmx_control_get(const struct vmcs *vmcs, enum vmx_control_word word);
@@ -132,7 +134,8 @@ struct vmx_cpu {
     struct vmx_level *exit_to;   /* who gets the exit in cpu->vmexit */
     struct x86_event delivering; /* event whose delivery is under way: IDT-vectoring information */
     u64 exits[VMX_REASONS];
-    u32 allowed0[VMX_CONTROL_WORDS], allowed1[VMX_CONTROL_WORDS]; /* asked at every VM entry */
+    /* Asked at every VM entry. */
+    u32 allowed0[VMX_CONTROL_WORDS], allowed1[VMX_CONTROL_WORDS], pmu_controls[VMX_CONTROL_WORDS];
     const struct x86_hooks *hooks, *hooks_ept; /* the engine's, without and with second_level */
 
     /* VMX operation of the guest (nested.h). */

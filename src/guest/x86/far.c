@@ -66,7 +66,7 @@ static void load_cs_real(struct x86_cpu *cpu, u16 selector, u64 rip)
     if (!x86_vm86(cpu))
         cs->access = (cs->access & ~15u) | 0xb;
     x86_set_rip(cpu, rip);
-    x86_update(cpu);
+    x86_update_far(cpu);
 }
 
 /* Checks a code segment named directly by JMP or CALL. */
@@ -165,7 +165,7 @@ u64 x86_helper_far_jmp(struct x86_cpu *cpu, u64 selector, u64 offset, u64 bytes,
     }
     check_rip(cpu, &seg, offset);
     set_cs(cpu, &seg, raw, (u16)((selector & 0xfffc) | cpu->cpl), offset);
-    x86_update(cpu);
+    x86_update_far(cpu);
     return cpu->lip;
 }
 
@@ -198,7 +198,7 @@ static void call_inner(struct x86_cpu *cpu, struct gate *gate, u64 length)
     cpu->seg[X86_SS] = s.ss;
     x86_stack_commit(&s);
     set_cs(cpu, &gate->target, gate->raw, (u16)((gate->selector & 0xfffc) | dpl), gate->offset);
-    x86_update(cpu);
+    x86_update_far(cpu);
 }
 
 u64 x86_helper_far_call(struct x86_cpu *cpu, u64 selector, u64 offset, u64 bytes, u64 length)
@@ -238,7 +238,7 @@ u64 x86_helper_far_call(struct x86_cpu *cpu, u64 selector, u64 offset, u64 bytes
     check_rip(cpu, &seg, offset);
     x86_stack_commit(&s);
     set_cs(cpu, &seg, raw, (u16)((selector & 0xfffc) | cpu->cpl), offset);
-    x86_update(cpu);
+    x86_update_far(cpu);
     return cpu->lip;
 }
 
@@ -338,7 +338,7 @@ u64 x86_helper_far_ret(struct x86_cpu *cpu, u64 bytes, u64 release)
         check_rip(cpu, &cs, rip);
         cpu->gpr[X86_RSP] = add_sp(cpu, s.sp, release);
         set_cs(cpu, &cs, raw, selector, rip);
-        x86_update(cpu);
+        x86_update_far(cpu);
         return cpu->lip;
     }
     s.sp = add_sp(cpu, s.sp, release);
@@ -351,7 +351,7 @@ u64 x86_helper_far_ret(struct x86_cpu *cpu, u64 bytes, u64 release)
     cpu->seg[X86_SS] = ss;
     cpu->gpr[X86_RSP] = add_sp(cpu, sp, release);
     drop_inner_segments(cpu);
-    x86_update(cpu);
+    x86_update_far(cpu);
     return cpu->lip;
 }
 
@@ -452,13 +452,14 @@ static void iret_protected(struct x86_cpu *cpu, u64 bytes, u64 length)
     cpu->gpr[X86_RSP] = sp;
     if (outer)
         drop_inner_segments(cpu);
-    x86_update(cpu);
+    x86_update_far(cpu);
 }
 
 u64 x86_helper_iret(struct x86_cpu *cpu, u64 bytes, u64 length)
 {
     bool stepping = cpu->common.mode & X86_MODE_STEPPING, closed = !(cpu->eflags & X86_FLAG_IF);
     bool nmi = cpu->interruptibility & X86_BLOCKED_BY_NMI && !cpu->iret_keeps_nmi;
+    u32 mode = cpu->common.mode;
 
     /* Unblocked before anything can fault (SDM vol. 3 6.7.1). */
     if (nmi)
@@ -471,6 +472,6 @@ u64 x86_helper_iret(struct x86_cpu *cpu, u64 bytes, u64 length)
     cpu->nmi_unblocked = false;
     cpu->rf_lip = cpu->lip;
     if (!stepping && (nmi || (closed && cpu->eflags & X86_FLAG_IF)))
-        x86_check_events(cpu);
+        x86_check_events(cpu, mode, true);
     return cpu->lip;
 }

@@ -52,8 +52,38 @@ ir_ref lift_next_rip(struct x86_lift *l)
     return ir_sub(l->u, pc, cs_base(l));
 }
 
+static void count_down(struct x86_lift *l, u32 slot, ir_ref by)
+{
+    ir_put(l->u, slot, ir_sub(l->u, ir_get(l->u, IR_I64, slot), by));
+}
+
+/* Counts the instruction if @done (i64) is 1. */
+static void count_if(struct x86_lift *l, ir_ref done)
+{
+    if (l->mode & X86_MODE_COUNT_INSNS)
+        count_down(l, X86_SLOT(pmu.insns_left), done);
+    if (l->branch && l->mode & X86_MODE_COUNT_BRANCHES)
+        count_down(l, X86_SLOT(pmu.branches_left), done);
+    l->counted = true;
+}
+
+void lift_count(struct x86_lift *l)
+{
+    if (l->mode & X86_MODE_COUNT && !l->counted)
+        count_if(l, ir_const(l->u, IR_I64, 1));
+}
+
+/* Overflow is looked for where the request word is: a counter that has none left stops the CPU. */
+static void check_count(struct x86_lift *l, u32 slot)
+{
+    ir_ref left = ir_get(l->u, IR_I64, slot), zero = ir_const(l->u, IR_I64, 0);
+
+    ir_exit_if(l->u, ir_sle(l->u, left, zero), X86_EXIT_COUNTER);
+}
+
 void lift_end_step(struct x86_lift *l, ir_ref tf, enum lift_keep_rf keep_rf)
 {
+    lift_count(l);
     LIFT_CALL(l, IR_VOID, single_step, tf, ir_const(l->u, IR_I64, keep_rf), lift_next_pc(l),
               IR_NONE);
     ir_exit(l->u, X86_EXIT_HALT_CHECK);
@@ -67,6 +97,7 @@ static void leave_for(struct x86_lift *l, ir_ref pc)
         ir_put(l->u, X86_SLOT(lip), pc);
         lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), CLEAR_RF);
     } else {
+        lift_count(l);
         ir_goto_ind(l->u, pc);
     }
     l->ended = true;
@@ -91,6 +122,7 @@ static ir_ref fits(struct x86_lift *l, ir_ref pc)
 /* The next instruction follows in memory. */
 static void fall_through(struct x86_lift *l)
 {
+    lift_count(l);
     if (l->mode & X86_MODE_STEPPING)
         leave_for(l, at_offset(l, l->next));
     else
@@ -108,9 +140,11 @@ void lift_goto(struct x86_lift *l, s64 offset)
     } else if (l->mode & X86_MODE_STEPPING) {
         leave_for(l, lift_is64(l) ? pc : wrap(l, pc));
     } else if (may_wrap(l, offset)) {
+        lift_count(l);
         ir_goto_if(l->u, fits(l, pc), offset);
         leave_for(l, wrap(l, pc));
     } else {
+        lift_count(l);
         ir_goto(l->u, offset);
         l->ended = true;
     }
@@ -183,6 +217,7 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
     ir_ref pc = at_offset(l, offset), next = lift_next_pc(l);
 
     if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_STEPPING)) {
+        lift_count(l);
         if (may_wrap(l, offset)) {
             ir_goto_if(l->u, ir_and(l->u, cond, fits(l, pc)), offset);
             leave_for(l, ir_sel(l->u, cond, wrap(l, pc), next));
@@ -201,6 +236,8 @@ void lift_again_if(struct x86_lift *l, ir_ref cond)
 {
     if (l->mode & X86_MODE_STEPPING) {
         ir_put(l->u, X86_SLOT(lip), ir_sel(l->u, cond, at_offset(l, l->offset), lift_next_pc(l)));
+        if (l->mode & X86_MODE_COUNT)
+            count_if(l, ir_zext(l->u, IR_I64, ir_not(l->u, cond)));
         lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), KEEP_RF_REPEAT);
     } else
         ir_goto_if(l->u, cond, l->offset);
@@ -257,8 +294,14 @@ static void lift_one(struct x86_lift *l, int decoded)
 
     ir_insn(l->u, l->offset, l->next - l->offset);
     ir_put(l->u, X86_SLOT(lip), at_offset(l, l->offset));
-    if (l->u->guest_insns == 1)
+    l->branch = l->counted = false;
+    if (l->u->guest_insns == 1) {
         ir_poll(l->u);
+        if (l->mode & X86_MODE_COUNT_INSNS)
+            check_count(l, X86_SLOT(pmu.insns_left));
+        if (l->mode & X86_MODE_COUNT_BRANCHES)
+            check_count(l, X86_SLOT(pmu.branches_left));
+    }
     if (l->mode & X86_MODE_BREAK_MASK &&
         l->mode >> (X86_MODE_BREAK_SHIFT + x86_break_hash((u64)l->offset)) & 1)
         LIFT_CALL(l, IR_VOID, debugger_break, IR_NONE, IR_NONE, IR_NONE, IR_NONE);
@@ -276,6 +319,8 @@ static void lift_one(struct x86_lift *l, int decoded)
         lift_functions[row - x86_rows](l);
     if (!l->ended && row->flags & X86_ROW_ENDS)
         lift_end_state(l);
+    if (!l->ended)
+        lift_count(l);
 }
 
 int x86_lift(struct guest_lift *lift)

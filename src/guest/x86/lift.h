@@ -15,12 +15,14 @@
 struct x86_lift {
     struct ir_unit *u;
     const struct x86_insn *in;
-    u32 mode;    /* X86_MODE_* */
-    u32 offset;  /* of this instruction from base */
-    u32 next;    /* of the next one */
-    bool ended;  /* the block has its terminator */
-    u32 start;   /* of the block's first instruction, */
-    ir_ref room; /* and how far CS reaches behind its first byte, where that is to be checked */
+    u32 mode;     /* X86_MODE_* */
+    u32 offset;   /* of this instruction from base */
+    u32 next;     /* of the next one */
+    bool ended;   /* the block has its terminator */
+    bool branch;  /* the instruction is one, for who counts */
+    bool counted; /* the performance counters have it */
+    u32 start;    /* of the block's first instruction, */
+    ir_ref room;  /* and how far CS reaches behind its first byte, where that is to be checked */
     /* What the lifter knows of the lazy flags at this point; see cc.h. */
     struct x86_cc {
         bool known;
@@ -70,6 +72,10 @@ void lift_set_zpc(struct x86_lift *l, ir_ref zf, ir_ref pf, ir_ref cf);
 /* Raise an exception now (ends the block), or if @cond (i1). Error code 0 where there is one. */
 void lift_raise(struct x86_lift *l, unsigned vector);
 void lift_raise_if(struct x86_lift *l, ir_ref cond, unsigned vector);
+
+/* The instruction is done: nothing of it can fault any more. Who ends a block otherwise than by the
+ * functions here, or may leave it after an instruction, calls this before. */
+void lift_count(struct x86_lift *l);
 
 /* Go on at the next instruction through the run loop or a lookup: after anything that may have
  * changed the mode word or the address space. Ends the block. */

@@ -17,11 +17,13 @@ static s64 destination(const struct x86_lift *l)
 
 void lift_jcc(struct x86_lift *l)
 {
+    l->branch = true;
     lift_goto_if(l, lift_condition(l, l->in->opcode & 15), destination(l));
 }
 
 void lift_jmp(struct x86_lift *l)
 {
+    l->branch = true;
     if (l->in->op[0].kind == X86_OP_REL)
         lift_goto(l, destination(l));
     else
@@ -34,6 +36,7 @@ void lift_call(struct x86_lift *l)
     bool relative = l->in->op[0].kind == X86_OP_REL;
     ir_ref rip = lift_next_rip(l), to;
 
+    l->branch = true;
     if (relative)
         to = ir_add(l->u, rip, ir_const(l->u, IR_I64, l->in->op[0].value));
     else
@@ -51,6 +54,7 @@ void lift_ret(struct x86_lift *l)
     unsigned size = l->in->operand_size;
     ir_ref rip = lift_check_rip(l, zext64(l, lift_stack_pop(l, lift_int_type(size))), false);
 
+    l->branch = true;
     lift_add_sp(l, size + (s64)l->in->imm);
     lift_goto_rip(l, rip);
 }
@@ -62,6 +66,7 @@ static void loop(struct x86_lift *l, ir_ref also)
     enum ir_type type = lift_int_type(width);
     ir_ref count = lift_reg(l, X86_RCX, width, false), cond;
 
+    l->branch = true;
     count = ir_sub(l->u, count, ir_const(l->u, type, 1));
     cond = ir_ne(l->u, count, ir_const(l->u, type, 0));
     if (also)
@@ -91,6 +96,7 @@ void lift_jcxz(struct x86_lift *l)
     unsigned width = l->in->address_size;
     ir_ref count = lift_reg(l, X86_RCX, width, false);
 
+    l->branch = true;
     lift_goto_if(l, ir_eq(l->u, count, ir_const(l->u, lift_int_type(width), 0)), destination(l));
 }
 

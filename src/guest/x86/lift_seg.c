@@ -6,11 +6,13 @@
  * in which TF has to be set for a trap, besides the mode's. */
 static void go_to_with(struct x86_lift *l, ir_ref lip, ir_ref flags, enum lift_keep_rf keep_rf)
 {
+    l->branch = true;
     if (l->mode & X86_MODE_STEPPING) {
         lift_end_step(l, ir_and(l->u, flags, imm(l, l->mode & X86_MODE_TF ? X86_FLAG_TF : 0)),
                       keep_rf);
         return;
     }
+    lift_count(l);
     ir_goto_ind(l->u, lip);
     l->ended = true;
 }

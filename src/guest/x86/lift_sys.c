@@ -10,6 +10,7 @@ static void check_events_if(struct x86_lift *l, ir_ref look)
     if (l->mode & X86_MODE_STEPPING)
         return; /* the run loop comes next anyway */
     ir_put(l->u, X86_SLOT(lip), lift_next_pc(l));
+    lift_count(l);
     ir_exit_if(l->u, ir_ne(l->u, look, imm(l, 0)), X86_EXIT_HALT_CHECK);
 }
 

@@ -2,6 +2,7 @@
  * What follows from the state: the mode word of translations, the address space, instruction
  * pointer and interruptibility.
  */
+#include "guest/x86/pmu.h"
 #include "guest/x86/x86_internal.h"
 
 /* Bits of the space key above the page-table base (SDM vol. 3 4.10.4: what a TLB may rely on). */
@@ -97,6 +98,8 @@ void x86_update_mode(struct x86_cpu *cpu)
         mode |= X86_MODE_AC;
     if (cpu->dr[7] & 0xff && breakpoints(cpu))
         mode |= X86_MODE_DR;
+    if (unlikely(cpu->pmu.on))
+        mode |= x86_pmu_mode(cpu);
     if (unlikely(cpu->debugger.dr7))
         mode |= debugger_mode(&cpu->debugger);
     /* While breakpoints are on, walks see every access: no soft TLB entry may answer instead. */
@@ -202,6 +205,7 @@ static const struct {
     {1, 0, 3, 24, X86_FEATURE_FXSR},
     {1, 0, 2, 3, X86_FEATURE_MONITOR},
     {1, 0, 2, 5, X86_FEATURE_VMX},
+    {1, 0, 2, 15, X86_FEATURE_PMU},
     {1, 0, 2, 17, X86_FEATURE_PCID},
     {1, 0, 2, 26, X86_FEATURE_XSAVE},
     {1, 0, 2, 30, X86_FEATURE_RDRAND},

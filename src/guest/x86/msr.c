@@ -1,4 +1,5 @@
 /* MSRs that the CPU itself works with (SDM vol. 4); the others are the engine's. */
+#include "guest/x86/pmu.h"
 #include "guest/x86/x86_internal.h"
 
 enum {
@@ -82,7 +83,16 @@ bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
         *value = cpu->xss;
         return x86_has(cpu, X86_FEATURE_XSAVES);
     }
+    if (x86_pmu_read_msr(cpu, msr, value))
+        return true;
     return cpu->hooks && cpu->hooks->msr_read && cpu->hooks->msr_read(cpu, msr, value);
+}
+
+u64 x86_debugctl_valid(struct x86_cpu *cpu)
+{
+    u64 freeze = X86_DEBUGCTL_FREEZE_LBRS | X86_DEBUGCTL_FREEZE_PERFMON;
+
+    return X86_DEBUGCTL_LBR | X86_DEBUGCTL_BTF | (x86_has(cpu, X86_FEATURE_PMU) ? freeze : 0);
 }
 
 /* Memory types in IA32_PAT: 0 1 4 5 6 7 (SDM vol. 3 11.12.2). */
@@ -116,7 +126,7 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
     case MSR_SYSENTER_EIP:
         return write_address(cpu, &cpu->msr_sysenter_eip, value);
     case MSR_DEBUGCTL:
-        if (value & ~X86_DEBUGCTL_VALID)
+        if (value & ~x86_debugctl_valid(cpu))
             return false;
         cpu->msr_debugctl = value;
         return true;
@@ -153,6 +163,8 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
     case MSR_XSS: /* no supervisor component is offered */
         return x86_has(cpu, X86_FEATURE_XSAVES) && !value;
     }
+    if (x86_pmu_write_msr(cpu, msr, value))
+        return true;
     return cpu->hooks && cpu->hooks->msr_write && cpu->hooks->msr_write(cpu, msr, value);
 }
 
@@ -214,9 +226,12 @@ u64 x86_helper_rdpid(struct x86_cpu *cpu)
 
 u64 x86_helper_rdpmc(struct x86_cpu *cpu, u64 length)
 {
+    u64 value;
+
     if (!(cpu->cr4 & X86_CR4_PCE) && cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_RDPMC, 0, (u32)length, 0, 0);
-    /* There are no performance counters: any index is out of range. */
-    x86_raise_error(cpu, X86_GP, 0);
+    if (!x86_pmu_rdpmc(cpu, (u32)cpu->gpr[X86_RCX], &value))
+        x86_raise_error(cpu, X86_GP, 0);
+    return split(cpu, value);
 }

@@ -252,7 +252,9 @@ void x86_jumped(struct guest_cpu *common, u64 from)
     if (likely(x86_canonical(cpu, to)) || !x86_code64(cpu))
         return;
     cpu->lip = from;
-    if (x86_decode_at_lip(cpu, &in) && to != from + in.length && undo_branch(cpu, &in))
+    if (x86_decode_at_lip(cpu, &in) && to != from + in.length && undo_branch(cpu, &in)) {
+        x86_pmu_unretired(cpu);
         x86_raise_error(cpu, X86_GP, 0);
+    }
     cpu->lip = to;
 }

@@ -1,4 +1,5 @@
 /* Power-on and INIT state (SDM vol. 3 table 9-1). */
+#include "guest/x86/pmu.h"
 #include "guest/x86/x86_internal.h"
 
 static void reset_segments(struct x86_cpu *cpu)
@@ -34,6 +35,7 @@ static void reset_power_on(struct x86_cpu *cpu)
     cpu->msr_sysenter_cs = cpu->msr_sysenter_esp = cpu->msr_sysenter_eip = 0;
     cpu->msr_tsc_aux = 0;
     cpu->msr_pat = 0x0007040600070406;
+    x86_pmu_reset(cpu);
 }
 
 void x86_reset(struct x86_cpu *cpu, bool init)

@@ -45,7 +45,7 @@ u64 x86_helper_popf(struct x86_cpu *cpu, u64 value, u64 bytes)
     if ((old ^ cpu->eflags) & (X86_FLAG_TF | X86_FLAG_AC | X86_FLAG_IOPL))
         x86_update(cpu);
     if (!stepping && !(old & X86_FLAG_IF) && cpu->eflags & X86_FLAG_IF)
-        x86_check_events(cpu);
+        x86_check_events(cpu, ~0u, false);
     return 0;
 }
 

@@ -78,6 +78,36 @@ struct x86_fpr {
     u16 pad[3];
 };
 
+/* Performance counters (SDM vol. 3 chapter 19): general ones first, then the fixed ones. */
+#define X86_PMU_GENERAL 4
+#define X86_PMU_FIXED 3
+#define X86_PMU_WIDTH 48
+enum x86_pmu_event {
+    X86_PMU_NONE,
+    X86_PMU_CYCLES,
+    X86_PMU_INSNS,
+    X86_PMU_BRANCHES,
+    X86_PMU_EVENTS
+};
+
+struct x86_pmu {
+    /* How many until a counter overflows, which lifted code counts down in modes X86_MODE_COUNT, and
+     * where they stood when the counters were last up to date. */
+    s64 insns_left, branches_left;
+    s64 insns_from, branches_from;
+    u64 cycles_from;
+    u64 value[X86_PMU_GENERAL + X86_PMU_FIXED];
+    u64 select[X86_PMU_GENERAL]; /* IA32_PERFEVTSELx */
+    u64 fixed_control, global_control, global_status;
+    u32 counting[X86_PMU_EVENTS]; /* which counters count an event now */
+    u32 mode;                     /* X86_MODE_COUNT bits */
+    bool on;                      /* some counter counts, at this privilege level or another */
+    bool user;                    /* counting is that of CPL 1 to 3 */
+    bool halted;
+    bool alarm_gone_off; /* set by any thread */
+    u64 alarm;           /* the engine was asked to call at this many cycles; 0: not */
+};
+
 struct x86_cpu {
     struct guest_cpu common;
 
@@ -124,6 +154,7 @@ struct x86_cpu {
     u64 msr_sysenter_cs, msr_sysenter_esp, msr_sysenter_eip;
     u64 msr_tsc_aux, msr_pat;
     u64 msr_debugctl; /* IA32_DEBUGCTL */
+    struct x86_pmu pmu;
 
     /* SDM vol. 3 24.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
      * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). Bits 0 and 1 hold only while lip is shadow_lip:
@@ -169,6 +200,7 @@ enum {
     X86_EXIT_UNIMPLEMENTED,         /* decoded but not implemented: a loud report with the bytes */
     X86_EXIT_DEBUGGER,    /* before an instruction at a breakpoint of the debugger's (hits is
                                      * set), or that is about to touch watched data (it is not) */
+    X86_EXIT_COUNTER,     /* before an instruction: a performance counter has overflowed */
     X86_EXIT_VECTOR = 64, /* + vector: exception with error code 0 if it has one */
 };
 
@@ -197,14 +229,17 @@ enum {
     X86_MODE_AC = 1 << 16,      /* alignment checks on: CPL 3, CR0.AM, EFLAGS.AC */
     X86_MODE_DR = 1 << 17,      /* a breakpoint is enabled: checks around every instruction */
     X86_MODE_PAUSE = 1 << 18,   /* the root VMCS may ask for PAUSE; set once, before the CPU runs */
+    X86_MODE_COUNT_INSNS = 1 << 19, /* a performance counter counts instructions here, */
     X86_MODE_BREAK_SHIFT =
         20, /* bit x86_break_hash(address) for each instruction breakpoint of the */
-    X86_MODE_BREAK_MASK = 0xff << 20, /* debugger's: code at such addresses has a check */
-    X86_MODE_LA57 = 1 << 28,          /* 57 bits of a linear address count */
+    X86_MODE_BREAK_MASK = 0xff << 20,  /* debugger's: code at such addresses has a check */
+    X86_MODE_LA57 = 1 << 28,           /* 57 bits of a linear address count */
+    X86_MODE_COUNT_BRANCHES = 1 << 29, /* or branches */
 };
 
 /* Modes in which every instruction is a block of its own, with debug checks around it. */
 #define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR)
+#define X86_MODE_COUNT (X86_MODE_COUNT_INSNS | X86_MODE_COUNT_BRANCHES)
 
 /* Of the offset in the page only: blocks are shared between mappings. */
 static inline u32 x86_break_hash(u64 address)
@@ -247,7 +282,8 @@ static inline u32 x86_break_hash(u64 address)
 #define X86_CR4_PKE BIT(22)
 #define X86_DEBUGCTL_LBR BIT(0)
 #define X86_DEBUGCTL_BTF BIT(1)
-#define X86_DEBUGCTL_VALID (X86_DEBUGCTL_LBR | X86_DEBUGCTL_BTF)
+#define X86_DEBUGCTL_FREEZE_LBRS BIT(11)
+#define X86_DEBUGCTL_FREEZE_PERFMON BIT(12)
 #define X86_EFER_SCE BIT(0)
 #define X86_EFER_LME BIT(8)
 #define X86_EFER_LMA BIT(10)

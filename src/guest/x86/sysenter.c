@@ -36,7 +36,7 @@ u64 x86_helper_syscall(struct x86_cpu *cpu, u64 length)
     x86_set_rflags(cpu, flags & ~(cpu->msr_fmask | X86_FLAG_RF));
     cpu->lip = cpu->msr_lstar;
     set_flat(cpu, cs, (u16)(cs + 8), 0, true);
-    x86_update(cpu);
+    x86_update_far(cpu);
     return cpu->lip;
 }
 
@@ -46,6 +46,7 @@ u64 x86_helper_sysret(struct x86_cpu *cpu, u64 bytes)
     bool code64 = bytes == 8, closed = !(cpu->eflags & X86_FLAG_IF);
     bool stepping = cpu->common.mode & X86_MODE_STEPPING;
     u64 rip = cpu->gpr[X86_RCX];
+    u32 mode = cpu->common.mode;
 
     if (!(cpu->efer & X86_EFER_SCE) || !x86_code64(cpu))
         x86_raise(cpu, X86_UD);
@@ -55,9 +56,9 @@ u64 x86_helper_sysret(struct x86_cpu *cpu, u64 bytes)
     x86_set_rflags(cpu, (cpu->gpr[11] & 0x3c7fd7) | 2);
     set_flat(cpu, (u16)((selector + (code64 ? 16 : 0)) | 3), (u16)((selector + 8) | 3), 3, code64);
     cpu->lip = code64 ? rip : (u32)rip;
-    x86_update(cpu);
+    x86_update_far(cpu);
     if (!stepping && closed && cpu->eflags & X86_FLAG_IF)
-        x86_check_events(cpu);
+        x86_check_events(cpu, mode, true);
     return cpu->lip;
 }
 
@@ -72,7 +73,7 @@ u64 x86_helper_sysenter(struct x86_cpu *cpu)
     cpu->gpr[X86_RSP] = long_mode ? cpu->msr_sysenter_esp : (u32)cpu->msr_sysenter_esp;
     set_flat(cpu, cs, (u16)(cs + 8), 0, long_mode);
     x86_set_rip(cpu, long_mode ? cpu->msr_sysenter_eip : (u32)cpu->msr_sysenter_eip);
-    x86_update(cpu);
+    x86_update_far(cpu);
     return cpu->lip;
 }
 
@@ -90,7 +91,7 @@ u64 x86_helper_sysexit(struct x86_cpu *cpu, u64 bytes)
     set_flat(cpu, cs | 3, (u16)(cs + 8) | 3, 3, code64);
     cpu->gpr[X86_RSP] = code64 ? rsp : (u32)rsp;
     x86_set_rip(cpu, code64 ? rip : (u32)rip);
-    x86_update(cpu);
+    x86_update_far(cpu);
     return cpu->lip;
 }
 

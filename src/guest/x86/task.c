@@ -361,8 +361,11 @@ void x86_task_switch(struct x86_cpu *cpu, u16 selector, enum x86_task_source sou
 {
     struct task_switch t = {.cpu = cpu, .source = source, .selector = selector};
     u64 rip = (u32)(x86_rip(cpu) + insn_len), flags = x86_rflags(cpu) & ~X86_FLAG_RF;
+    bool trap;
 
-    if (switch_task(&t, rip, flags, insn_len, NULL))
+    trap = switch_task(&t, rip, flags, insn_len, NULL);
+    x86_pmu_retired(cpu, ~0u, true);
+    if (trap)
         x86_raise_debug(cpu, X86_DR6_BT);
     guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
 }

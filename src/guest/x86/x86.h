@@ -43,6 +43,11 @@ struct x86_hooks {
     u64 (*read_tpr)(struct x86_cpu *cpu); /* CR8 */
     void (*write_tpr)(struct x86_cpu *cpu, u64 value);
     u64 (*tsc)(struct x86_cpu *cpu); /* the guest's TSC now */
+    /* Performance counters: ticks at the TSC's rate that nobody can write; the overflow interrupt; and
+     * to have pmu.alarm_gone_off set, and the CPU asked to look, in @cycles. */
+    u64 (*cycles)(struct x86_cpu *cpu);
+    void (*performance_interrupt)(struct x86_cpu *cpu);
+    void (*cycles_alarm)(struct x86_cpu *cpu, u64 cycles);
 };
 
 /* Power-on (or INIT, when @init) state, SDM vol. 3 table 9-1; first instruction at FFFFFFF0h. */
@@ -115,6 +120,19 @@ bool x86_write_xcr0(struct x86_cpu *cpu, u64 value);
  * through the hooks. False: #GP(0). */
 bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value);
 bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
+
+/* Performance counters. Before the CPU runs, if pmu.on: has one overflowed? The CPU stops or goes on
+ * after a halt. IA32_PERF_GLOBAL_CTRL is loaded by a VM entry or exit: @value has no reserved bits.
+ * x86_pmu_retired counts an instruction that the engine carried out, or whose own code was left before
+ * it did, where the mode word has bits of @modes. */
+void x86_pmu_look(struct x86_cpu *cpu);
+void x86_pmu_halt(struct x86_cpu *cpu, bool halted);
+void x86_pmu_set_global(struct x86_cpu *cpu, u64 value);
+u64 x86_pmu_global_valid(void);
+void x86_pmu_retired(struct x86_cpu *cpu, u32 modes, bool branch);
+
+/* Bits of IA32_DEBUGCTL that exist. */
+u64 x86_debugctl_valid(struct x86_cpu *cpu);
 
 /* FPU/SSE images for FXSAVE/XSAVE instructions and for the engine's get/set of fpu and xsave. */
 void x86_fxsave(const struct x86_cpu *cpu, u8 image[512], bool rex_w);

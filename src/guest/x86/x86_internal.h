@@ -51,6 +51,7 @@ enum {
     X86_FEATURE_PGE = 1 << 26,
     X86_FEATURE_FXSR = 1 << 27,
     X86_FEATURE_RDPID = 1 << 28,
+    X86_FEATURE_PMU = 1 << 29,
 };
 
 static inline bool x86_has(struct x86_cpu *cpu, u32 feature)
@@ -181,11 +182,14 @@ static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *
 
 /* At the end of an instruction that may have let interrupts or NMIs in, state complete: leaves for
  * the run loop to look, unless the engine says that nothing waits. Not for blocks of stepping modes,
- * whose ends have debug traps to raise and leave anyway. */
-static inline void x86_check_events(struct x86_cpu *cpu)
+ * whose ends have debug traps to raise and leave anyway. @before: the mode word when it began, whose
+ * code would have counted it; @branch: it is one. */
+static inline void x86_check_events(struct x86_cpu *cpu, u32 before, bool branch)
 {
-    if (!cpu->quiet)
-        guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
+    if (cpu->quiet)
+        return;
+    x86_pmu_retired(cpu, before, branch);
+    guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
 }
 
 /* Full x86_update_mode and x86_update_mmu after a change of CPL, CS, SS or flags. */
@@ -193,6 +197,24 @@ static inline void x86_update(struct x86_cpu *cpu)
 {
     x86_update_mode(cpu);
     x86_update_mmu(cpu);
+}
+
+/* The same at the end of a far transfer. An instruction counts where it ends: if only there counters
+ * count, its own code does not know. */
+static inline void x86_update_far(struct x86_cpu *cpu)
+{
+    u32 before = cpu->common.mode;
+
+    x86_update(cpu);
+    if (unlikely(cpu->common.mode & ~before & X86_MODE_COUNT))
+        x86_pmu_retired(cpu, ~before, true);
+}
+
+/* A near branch that was counted is taken back. */
+static inline void x86_pmu_unretired(struct x86_cpu *cpu)
+{
+    cpu->pmu.insns_left += cpu->common.mode & X86_MODE_COUNT_INSNS ? 1 : 0;
+    cpu->pmu.branches_left += cpu->common.mode & X86_MODE_COUNT_BRANCHES ? 1 : 0;
 }
 
 /* DR6 above the breakpoints' bits (SDM vol. 3 18.2.3). */
