@@ -284,6 +284,7 @@ static int configure(struct run *run, struct err *err)
     if (!ret)
         ret = choose_disks(run, err);
     config->rng = option(run, CLI_OPTION_RNG) != NULL;
+    config->iommu = option(run, CLI_OPTION_IOMMU) != NULL;
     if (!ret)
         ret = choose_serial(run, err);
     if (!ret)

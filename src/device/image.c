@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -88,25 +89,27 @@ int image_transfer(const struct disk_image *image, bool write, struct iovec *iov
 {
     while (count) {
         ssize_t len;
+        int some;
 
         if (!iov->iov_len) {
             iov++;
             count--;
             continue;
         }
-        len = write ? pwritev(image->fd, iov, (int)count, (off_t)offset)
-                    : preadv(image->fd, iov, (int)count, (off_t)offset);
+        some = count < IOV_MAX ? (int)count : IOV_MAX;
+        len = write ? pwritev(image->fd, iov, some, (off_t)offset)
+                    : preadv(image->fd, iov, some, (off_t)offset);
         if (len < 0 && errno == EINTR)
             continue;
         if (len <= 0)
             return len ? -errno : -EIO;
         offset += (u64)len;
         while (len && count) {
-            size_t some = (size_t)len < iov->iov_len ? (size_t)len : iov->iov_len;
+            size_t done = (size_t)len < iov->iov_len ? (size_t)len : iov->iov_len;
 
-            iov->iov_base = (u8 *)iov->iov_base + some;
-            iov->iov_len -= some;
-            len -= (ssize_t)some;
+            iov->iov_base = (u8 *)iov->iov_base + done;
+            iov->iov_len -= done;
+            len -= (ssize_t)done;
             if (!iov->iov_len) {
                 iov++;
                 count--;

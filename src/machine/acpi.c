@@ -9,6 +9,7 @@
 #include "base/bits.h"
 #include "device/device.h"
 #include "device/hpet.h"
+#include "device/vtd.h"
 #include "machine/aml.h"
 #include "machine/machine.h"
 
@@ -434,6 +435,40 @@ static void put_hpet(struct builder *b, const struct acpi_config *c)
     b->tables[b->count++] = put_table(b, "HPET", 1, &hpet, sizeof(hpet));
 }
 
+/* DMA remapping (VT-d 8.1): one unit for all of PCI, and who else sends interrupts through it. */
+static void put_dmar(struct builder *b, const struct acpi_config *c)
+{
+    enum { INTERRUPT_REMAPPING = 1, ALL_OF_PCI = 1, SCOPE_IO_APIC = 3, SCOPE_HPET = 4 };
+    struct PACKED scope {
+        u8 type, length;
+        u16 reserved;
+        u8 id, bus, slot, function;
+    };
+    struct PACKED {
+        struct header header;
+        u8 width, flags, reserved[10];
+        struct PACKED {
+            u16 type, length;
+            u8 flags, reserved;
+            u16 segment;
+            u64 address;
+            struct scope io_apic, hpet;
+        } unit;
+    } dmar = {
+        .width = DEVICE_VTD_HOST_BITS - 1,
+        .flags = c->remaps ? INTERRUPT_REMAPPING : 0,
+        .unit = {.length = sizeof(dmar.unit),
+                 .flags = ALL_OF_PCI,
+                 .address = c->iommu,
+                 .io_apic = {SCOPE_IO_APIC, sizeof(struct scope), 0, 0, DEVICE_VTD_BUS,
+                             DEVICE_VTD_IO_APIC_SLOT, 0},
+                 .hpet = {SCOPE_HPET, sizeof(struct scope), 0, 0, DEVICE_VTD_BUS,
+                          DEVICE_VTD_HPET_SLOT, 0}},
+    };
+
+    b->tables[b->count++] = put_table(b, "DMAR", 1, &dmar, sizeof(dmar));
+}
+
 static u64 put_xsdt(struct builder *b)
 {
     struct PACKED {
@@ -491,6 +526,8 @@ int acpi_put_tables(struct mem *mem, const struct acpi_config *config, u64 gpa, 
     put_madt(&b, config);
     put_mcfg(&b, config);
     put_hpet(&b, config);
+    if (config->iommu)
+        put_dmar(&b, config);
     rsdt = put_rsdt(&b);
     put_rsdp(&b, gpa, rsdt, put_xsdt(&b));
     *rsdp = gpa;

@@ -15,6 +15,8 @@ struct acpi_config {
     u64 high_first, high_last; /* above RAM */
     u32 io_apic, local_apic;   /* gpa */
     u32 hpet;
+    u32 iommu;   /* gpa of its registers, 0 for none */
+    bool remaps; /* it remaps interrupts */
     u16 pm_base; /* ports of the acpi-pm device */
     u8 sci;      /* its interrupt */
     u16 serial_port;

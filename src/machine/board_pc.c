@@ -7,6 +7,7 @@
 #include "device/fw_cfg.h"
 #include "device/hpet.h"
 #include "device/ide.h"
+#include "device/vtd.h"
 #include "machine/acpi.h"
 #include "machine/boot.h"
 #include "machine/private.h"
@@ -30,6 +31,7 @@
 #define MMIO2_LAST 0xfebfffffull
 #define IO_APIC 0xfec00000ull
 #define HPET 0xfed00000u
+#define IOMMU 0xfed90000u
 #define LOCAL_APIC 0xfee00000ull
 #define HIGH_RAM (4 * GiB)
 #define HIGH_WINDOW (512 * GiB) /* bytes of PCI window above RAM */
@@ -159,6 +161,18 @@ static int create_timers(struct machine *machine, struct device *host, struct er
     return ret;
 }
 
+/* Before what it translates for. It remaps interrupts where the engine's I/O APIC lets it. */
+static int create_iommu(struct machine *machine, struct device *host, struct err *err)
+{
+    char options[64];
+
+    if (!machine->config.iommu)
+        return 0;
+    snprintf(options, sizeof(options), "address=%#x,interrupts=%d", IOMMU,
+             machine->ops->set_irq_remap != NULL);
+    return machine_add_pci(machine, "vtd", options, host, NULL, &machine->iommu, err);
+}
+
 static int create_devices(struct machine *machine, struct err *err)
 {
     struct stream *serial = machine->serial ? &machine->serial->stream : NULL;
@@ -188,6 +202,8 @@ static int create_devices(struct machine *machine, struct err *err)
     snprintf(options, sizeof(options), "ecam=%#" PRIx64 ",shadow=%d", ecam(machine),
              machine->config.firmware ? 0 : DEVICE_SHADOW_READ | DEVICE_SHADOW_WRITE);
     ret = machine_add_device(machine, "pci-host", options, NULL, &host, err);
+    if (!ret)
+        ret = create_iommu(machine, host, err);
     if (!ret && machine->config.firmware)
         ret = machine_add_pci(machine, "lpc", "slot=31,pm=0x600", host, NULL, NULL, err);
     if (!ret)
@@ -272,6 +288,8 @@ static int put_acpi(struct machine *machine, u64 *rsdp, struct err *err)
         .io_apic = IO_APIC,
         .local_apic = LOCAL_APIC,
         .hpet = HPET,
+        .iommu = machine->config.iommu ? IOMMU : 0,
+        .remaps = machine->ops->set_irq_remap != NULL,
         .pm_base = PM_PORT,
         .sci = SCI,
         .serial_port = SERIAL_PORT,

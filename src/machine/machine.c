@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "device/vtd.h"
 #include "machine/gdb.h"
 
 /* How long the end waits for a terminal or pipe that does not take the serial port's output. */
@@ -94,6 +95,20 @@ static void send_msi(void *opaque, u64 address, u32 data)
 
     if (machine->vm && machine->ops->signal_msi)
         machine->ops->signal_msi(machine->vm, &msi);
+}
+
+/* What the I/O APIC sends, on its way through the IOMMU. */
+static bool remap_io_apic(void *opaque, struct kvm_msi *msi)
+{
+    struct machine *machine = opaque;
+    u64 address = msi->address_lo;
+
+    if (!device_vtd_remap(machine->iommu, DEVICE_VTD_SOURCE(DEVICE_VTD_IO_APIC_SLOT), &address,
+                          &msi->data))
+        return false;
+    msi->address_lo = (u32)address;
+    msi->address_hi = (u32)(address >> 32);
+    return true;
 }
 
 static void pit_connect(void *opaque, bool connected)
@@ -233,6 +248,8 @@ static int power_on(struct machine *machine, struct err *err)
     };
     int ret = machine->ops->vm_create(config->engine, &vm_config, &machine->vm, err);
 
+    if (!ret && machine->iommu && machine->ops->set_irq_remap)
+        ret = machine->ops->set_irq_remap(machine->vm, remap_io_apic, machine);
     if (!ret)
         ret = map_ram(machine, err);
     if (!ret)

@@ -59,6 +59,7 @@ struct machine_config {
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
     bool rng;          /* a virtio-rng */
+    bool iommu;        /* a VT-d unit for all of PCI */
     bool test_devices; /* what --test-devices adds */
     bool unpack;       /* decompress a bzImage's payload here and enter it directly */
     u64 memory;        /* bytes of RAM */

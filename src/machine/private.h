@@ -152,7 +152,8 @@ struct machine {
     struct device_bus ports, memory;
     struct device_env env;
     struct device *fw_cfg;
-    u8 *rom; /* the firmware, mapped */
+    struct device *iommu; /* NULL without */
+    u8 *rom;              /* the firmware, mapped */
     u64 rom_size;
     struct device *devices[MACHINE_MAX_DEVICES];
     unsigned device_count;

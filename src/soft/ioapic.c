@@ -13,6 +13,7 @@
 #define ENTRY_LEVEL BIT(15)
 #define ENTRY_MASKED BIT(16)
 #define ENTRY_WRITABLE 0xff0000000001afffull
+#define ENTRY_REMAPPABLE 0x00ff000000000000ull /* the rest of the index, and the format */
 
 void ioapic_reset(struct ioapic *ioapic)
 {
@@ -34,6 +35,29 @@ void ioapic_init(struct ioapic *ioapic,
     ioapic_reset(ioapic);
 }
 
+void ioapic_set_remap(struct ioapic *ioapic, bool (*remap)(void *opaque, struct kvm_msi *msi),
+                      void *opaque)
+{
+    mutex_lock(&ioapic->lock);
+    ioapic->remap = remap;
+    ioapic->remap_opaque = opaque;
+    mutex_unlock(&ioapic->lock);
+}
+
+/* The entry as the message that goes to the IOMMU, and what comes back. */
+static bool remapped(struct ioapic *ioapic, u64 entry, struct apic_message *message)
+{
+    struct kvm_msi msi = {
+        .address_lo = (u32)APIC_BASE_DEFAULT | (u32)(entry >> 48) << 4 |
+                      (entry & ENTRY_LOGICAL ? (u32)BIT(2) : 0),
+        .data = entry & 0x7ff,
+    };
+
+    if (entry & ENTRY_LEVEL)
+        msi.data |= BIT(15) | BIT(14); /* level, asserted */
+    return ioapic->remap(ioapic->remap_opaque, &msi) && apic_parse_msi(&msi, message);
+}
+
 static void deliver(struct ioapic *ioapic, unsigned pin)
 {
     u64 entry = ioapic->redirection[pin];
@@ -50,7 +74,8 @@ static void deliver(struct ioapic *ioapic, unsigned pin)
     trace_emit(IRQ, irq, -1, .unit = "ioapic", .action = "deliver", .number = pin, .value = entry);
     if (entry & ENTRY_LEVEL)
         ioapic->redirection[pin] |= ENTRY_REMOTE_IRR;
-    ioapic->send(ioapic, &message);
+    if (!ioapic->remap || remapped(ioapic, entry, &message))
+        ioapic->send(ioapic, &message);
 }
 
 /* A level-triggered pin is delivered while its line is high and nobody is serving it. */
@@ -117,12 +142,17 @@ static u32 read_register(const struct ioapic *ioapic)
     }
 }
 
+static u64 writable(const struct ioapic *ioapic)
+{
+    return ENTRY_WRITABLE | (ioapic->remap ? ENTRY_REMAPPABLE : 0);
+}
+
 static void write_redirection(struct ioapic *ioapic, unsigned pin, bool high, u32 value)
 {
     u64 *entry = &ioapic->redirection[pin];
     u64 whole = high ? (u64)value << 32 | (u32)*entry : (*entry & ~0xffffffffull) | value;
 
-    *entry = (whole & ENTRY_WRITABLE) | (*entry & (ENTRY_REMOTE_IRR | ENTRY_STATUS));
+    *entry = (whole & writable(ioapic)) | (*entry & (ENTRY_REMOTE_IRR | ENTRY_STATUS));
     /* An edge-triggered entry has no remote IRR: guests clear a stuck one by switching to edge. */
     if (!(*entry & ENTRY_LEVEL))
         *entry &= ~ENTRY_REMOTE_IRR;
@@ -183,7 +213,7 @@ void ioapic_set_state(struct ioapic *ioapic, const struct kvm_ioapic_state *stat
     ioapic->lines = state->irr & mask_low(IOAPIC_PINS);
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
         ioapic->redirection[pin] =
-            state->redirtbl[pin].bits & (ENTRY_WRITABLE | ENTRY_REMOTE_IRR | ENTRY_STATUS);
+            state->redirtbl[pin].bits & (writable(ioapic) | ENTRY_REMOTE_IRR | ENTRY_STATUS);
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
         deliver_level(ioapic, pin);
     mutex_unlock(&ioapic->lock);

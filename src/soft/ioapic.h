@@ -13,6 +13,10 @@
 #define IOAPIC_BASE 0xfec00000ull
 #define IOAPIC_PINS 24
 
+/* The interrupt that a write to the APICs' window of memory is (SDM 11.11). address_hi: bits 31:8 of a
+ * 32-bit destination, as KVM has them. False when it is none. */
+bool apic_parse_msi(const struct kvm_msi *msi, struct apic_message *message);
+
 struct ioapic {
     pthread_mutex_t lock;
     u32 select, id;
@@ -20,10 +24,14 @@ struct ioapic {
     u32 lines; /* levels of the pins */
     /* Called with the lock held. */
     void (*send)(struct ioapic *ioapic, const struct apic_message *message);
+    bool (*remap)(void *opaque, struct kvm_msi *msi); /* engine.h, set_irq_remap; or NULL */
+    void *remap_opaque;
 };
 
 void ioapic_init(struct ioapic *ioapic,
                  void (*send)(struct ioapic *ioapic, const struct apic_message *message));
+void ioapic_set_remap(struct ioapic *ioapic, bool (*remap)(void *opaque, struct kvm_msi *msi),
+                      void *opaque);
 void ioapic_reset(struct ioapic *ioapic);
 void ioapic_set_line(struct ioapic *ioapic, unsigned pin, bool level);
 /* A CPU's end of interrupt for @vector. */

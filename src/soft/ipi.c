@@ -181,11 +181,11 @@ int soft_irq_line(struct vm *vm, u32 gsi, int level)
     return 0;
 }
 
-/* SDM 11.11. address_hi: bits 31:8 of a 32-bit destination, as KVM has them. */
-int soft_signal_msi(struct vm *vm, const struct kvm_msi *msi)
+bool apic_parse_msi(const struct kvm_msi *msi, struct apic_message *message)
 {
     u32 high = msi->address_hi & 0xffffff00;
-    struct apic_message message = {
+
+    *message = (struct apic_message){
         .dest = high | (msi->address_lo >> 12 & 0xff),
         .vector = (u8)msi->data,
         .delivery = msi->data >> 8 & 7,
@@ -195,11 +195,18 @@ int soft_signal_msi(struct vm *vm, const struct kvm_msi *msi)
         .narrow = !high,
     };
 
-    if ((msi->address_lo & 0xfff00000) != APIC_BASE_DEFAULT || msi->flags)
-        return -EINVAL;
     /* The redirection hint is lowest-priority delivery by another name. */
-    if (msi->address_lo & BIT(3) && message.delivery == APIC_FIXED && message.logical)
-        message.delivery = APIC_LOWEST;
+    if (msi->address_lo & BIT(3) && message->delivery == APIC_FIXED && message->logical)
+        message->delivery = APIC_LOWEST;
+    return (msi->address_lo & 0xfff00000) == APIC_BASE_DEFAULT && !msi->flags;
+}
+
+int soft_signal_msi(struct vm *vm, const struct kvm_msi *msi)
+{
+    struct apic_message message;
+
+    if (!apic_parse_msi(msi, &message))
+        return -EINVAL;
     trace_emit(IRQ, irq, -1, .unit = "msi", .action = "send", .number = message.vector,
                .value = message.dest);
     soft_deliver(soft_vm(vm), &message, NULL);

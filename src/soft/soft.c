@@ -163,6 +163,13 @@ static int get_dirty_log(struct vm *vm, u32 slot, u64 *bitmap, size_t bytes)
     return mem_get_dirty(vm->mem, slot, bitmap, bytes);
 }
 
+static int set_irq_remap(struct vm *vm, bool (*remap)(void *opaque, struct kvm_msi *msi),
+                         void *opaque)
+{
+    ioapic_set_remap(&soft_vm(vm)->ioapic, remap, opaque);
+    return 0;
+}
+
 static int get_irqchip(struct vm *vm, struct kvm_irqchip *chip)
 {
     switch (chip->chip_id) {
@@ -240,6 +247,7 @@ const struct engine_ops soft_engine_ops = {
     .get_dirty_log = get_dirty_log,
     .irq_line = soft_irq_line,
     .signal_msi = soft_signal_msi,
+    .set_irq_remap = set_irq_remap,
     .get_irqchip = get_irqchip,
     .set_irqchip = set_irqchip,
     .get_pit = get_pit,

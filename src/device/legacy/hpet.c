@@ -9,6 +9,7 @@
 #include "base/thread.h"
 #include "device/hpet.h"
 #include "device/pci/pci.h"
+#include "device/vtd.h"
 
 #define BLOCK_BYTES 1024
 #define TICK_NS 10
@@ -157,7 +158,10 @@ static void matched(struct hpet *hpet, unsigned n)
         update_level(hpet, n);
     } else if (t->config & INTERRUPT) {
         if (uses_message(s, n)) {
-            if (env->msi)
+            if (hpet->dev.parent)
+                pci_host_msi(hpet->dev.parent, DEVICE_VTD_SOURCE(DEVICE_VTD_HPET_SLOT),
+                             t->message >> 32, (u32)t->message);
+            else if (env->msi)
                 env->msi(env->opaque, t->message >> 32, (u32)t->message);
         } else if (has_line(s, n)) {
             drive(hpet, route(s, n), true);

@@ -82,7 +82,6 @@ static bool msi_enabled(const struct pci_unit *unit)
 static void send_msi(struct pci_unit *unit)
 {
     struct pci_config *config = unit->config;
-    const struct device_env *env = unit->dev->env;
     unsigned at = unit->msi_offset;
     bool due;
 
@@ -95,11 +94,11 @@ static void send_msi(struct pci_unit *unit)
     if (!due || config->bytes[at + MSI_PENDING])
         return;
     unit->told = true;
-    if (env->msi && pci_is_master(unit))
-        env->msi(env->opaque,
-                 (u64)pci_get32(config, at + MSI_ADDRESS + 4) << 32 |
-                     pci_get32(config, at + MSI_ADDRESS),
-                 pci_get16(config, at + MSI_DATA));
+    if (pci_is_master(unit))
+        pci_send_msi(unit,
+                     (u64)pci_get32(config, at + MSI_ADDRESS + 4) << 32 |
+                         pci_get32(config, at + MSI_ADDRESS),
+                     pci_get16(config, at + MSI_DATA));
 }
 
 static void drive_intx(struct pci_unit *unit)
@@ -242,8 +241,6 @@ bool pci_msix_enabled(const struct pci_unit *unit)
 
 bool pci_msix_raise(struct pci_unit *unit, unsigned vector)
 {
-    const struct device_env *env = unit->dev->env;
-
     if (!pci_msix_enabled(unit))
         return false;
     if (vector >= unit->vectors)
@@ -254,8 +251,7 @@ bool pci_msix_raise(struct pci_unit *unit, unsigned vector)
         return true;
     }
     unit->msix->pending &= ~BIT(vector);
-    if (env->msi)
-        env->msi(env->opaque,
+    pci_send_msi(unit,
                  (u64)unit->msix->entries[vector].address_high << 32 |
                      unit->msix->entries[vector].address,
                  unit->msix->entries[vector].data);

@@ -6,15 +6,15 @@
 
 /* One entry of the physical region descriptor table; 0 bytes mean 64 KiB. */
 struct prd {
-    u32 gpa;
+    u32 address;
     u16 len, end;
 };
 
-/* Moves [@gpa, @gpa + @len) to or from the disk, through the buffer. */
-static int dma_piece(struct ata_channel *c, u64 gpa, u32 len, u32 *fill)
+/* Moves [@address, @address + @len) to or from the disk, through the buffer. */
+static int dma_piece(struct ata_channel *c, u64 address, u32 len, u32 *fill)
 {
     struct ata_state *s = ata_state_of(c);
-    struct mem *mem = c->ide->dev.env->mem;
+    const struct pci_unit *unit = &c->ide->unit;
 
     while (len && (s->left || s->at < *fill)) {
         u32 some;
@@ -30,12 +30,12 @@ static int dma_piece(struct ata_channel *c, u64 gpa, u32 len, u32 *fill)
                 return -EIO;
         }
         some = *fill - s->at < len ? *fill - s->at : len;
-        ret = s->dma_write ? mem_read(mem, gpa, s->data + s->at, some)
-                           : mem_write(mem, gpa, s->data + s->at, some);
+        ret = s->dma_write ? pci_dma_read(unit, address, s->data + s->at, some)
+                           : pci_dma_write(unit, address, s->data + s->at, some);
         if (ret)
             return ret;
         s->at += some;
-        gpa += some;
+        address += some;
         len -= some;
         if (s->dma_write && s->at == *fill && ata_move_block(c, true, *fill / IMAGE_SECTOR))
             return -EIO;
@@ -55,9 +55,9 @@ static void do_dma(struct ata_channel *c)
     for (unsigned i = 0; !ret && !last && i < 8192 && (s->left || s->at < fill); i++) {
         struct prd prd;
 
-        ret = mem_read(c->ide->dev.env->mem, at, &prd, sizeof(prd));
+        ret = pci_dma_read(&c->ide->unit, at, &prd, sizeof(prd));
         if (!ret)
-            ret = dma_piece(c, prd.gpa & ~1u, prd.len & ~1u ? prd.len & ~1u : 0x10000, &fill);
+            ret = dma_piece(c, prd.address & ~1u, prd.len & ~1u ? prd.len & ~1u : 0x10000, &fill);
         last = prd.end & 0x8000;
         at += sizeof(prd);
     }
@@ -77,8 +77,10 @@ void ide_dma_work(void *opaque)
     struct ata_channel *c = opaque;
 
     mutex_lock(&c->ide->dev.lock);
+    pci_dma_begin(&c->ide->unit);
     if (ata_state_of(c)->dma && (ata_state_of(c)->bm_command & BM_START) && c->image)
         do_dma(c);
+    pci_dma_end(&c->ide->unit);
     mutex_unlock(&c->ide->dev.lock);
 }
 

@@ -88,6 +88,14 @@ void pci_host_intx(struct device *host, unsigned devfn, bool level);
 /* The same for a device that is no PCI function but shares @line, 16 to 23. */
 void pci_host_line(struct device *host, unsigned line, bool level);
 
+/* Gives the bus an IOMMU (vtd.h), through which all requests of its functions go from then on; NULL
+ * takes it away. While the board is built. */
+void pci_host_set_iommu(struct device *host, struct device *iommu);
+struct device *pci_host_iommu(const struct device *host);
+
+/* A message of @source that is no function of the bus but whose messages are remapped. */
+void pci_host_msi(struct device *host, u16 source, u64 address, u32 data);
+
 /* Line of pin INTA of @devfn, as the board's _PRT has it. */
 static inline unsigned pci_intx_line(unsigned devfn)
 {
@@ -161,5 +169,23 @@ bool pci_msix_raise(struct pci_unit *unit, unsigned vector);
 bool pci_msix_enabled(const struct pci_unit *unit);
 void pci_intx(struct pci_unit *unit, bool level);
 bool pci_is_master(const struct pci_unit *unit);
+
+/* ---- DMA and messages: addresses are the bus's, which an IOMMU translates for each function ------ */
+
+bool pci_has_iommu(const struct pci_unit *unit);
+
+/* Around each piece of work with memory, in the I/O thread: what was mapped is good until its end. */
+void pci_dma_begin(const struct pci_unit *unit);
+void pci_dma_end(const struct pci_unit *unit);
+
+/* Where @address is: *@len becomes what lies there in one piece, *@gpa its guest-physical address; the
+ * writer owes mem_wrote. NULL when it is not memory or the IOMMU blocks it. */
+u8 *pci_dma_map(const struct pci_unit *unit, u64 address, u64 *len, bool write, u64 *gpa);
+
+/* 0, or -EFAULT as pci_dma_map; what was copied before stays. */
+int pci_dma_read(const struct pci_unit *unit, u64 address, void *buf, u64 len);
+int pci_dma_write(const struct pci_unit *unit, u64 address, const void *buf, u64 len);
+
+void pci_send_msi(const struct pci_unit *unit, u64 address, u32 data);
 
 #endif

@@ -39,7 +39,8 @@ struct pci_host_state {
 struct pci_host {
     struct device dev;
     struct pci_host_state state;
-    u8 shadow; /* mode of all pieces after a reset */
+    u8 shadow;            /* mode of all pieces after a reset */
+    struct device *iommu; /* NULL for none */
     struct pci_function functions[FUNCTIONS];
     pthread_mutex_t lines_lock; /* taken below any other */
     unsigned high[LINES];       /* pins that hold each line up; follows from the functions */
@@ -63,6 +64,16 @@ int pci_host_attach(struct device *dev, unsigned devfn, const struct pci_functio
 void pci_host_detach(struct device *dev, unsigned devfn)
 {
     to_host(dev)->functions[devfn] = (struct pci_function){0};
+}
+
+void pci_host_set_iommu(struct device *dev, struct device *iommu)
+{
+    to_host(dev)->iommu = iommu;
+}
+
+struct device *pci_host_iommu(const struct device *dev)
+{
+    return container_of(dev, struct pci_host, dev)->iommu;
 }
 
 void pci_host_line(struct device *dev, unsigned line, bool level)

@@ -8,6 +8,7 @@
 #include "device/virtio/virtio.h"
 
 enum {
+    F_SIZE_MAX = 1,
     F_SEG_MAX = 2,
     F_RO = 5,
     F_BLK_SIZE = 6,
@@ -69,6 +70,7 @@ static void get_config(struct virtio *v, u8 *config)
     u64 sectors = v->dev.image->size / IMAGE_SECTOR;
 
     memcpy(config, &sectors, 8);
+    put32(config + 8, VIRTIO_PAGED_BYTES);
     put32(config + 12, QUEUE_SIZE - 2); /* seg_max: beside header and status */
     put32(config + 20, IMAGE_SECTOR);
     config[34] = 1; /* queues */
@@ -82,7 +84,8 @@ static void get_config(struct virtio *v, u8 *config)
 
 static u64 get_features(struct virtio *v)
 {
-    return v->dev.image->read_only ? BIT(F_RO) : BIT(F_DISCARD) | BIT(F_WRITE_ZEROES);
+    return (v->dev.image->read_only ? BIT(F_RO) : BIT(F_DISCARD) | BIT(F_WRITE_ZEROES)) |
+           (pci_has_iommu(&v->unit) ? BIT(F_SIZE_MAX) : 0);
 }
 
 /* Takes @len bytes off the front of @pieces into @buf. */

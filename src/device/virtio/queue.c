@@ -1,7 +1,7 @@
 /*
  * Split virtqueues (VIRTIO 1.2, 2.7). Everything in them is the guest's and may change at any time:
  * each value is read once, checked, and then used; chains end after as many descriptors as the
- * queue has, and every address goes through mem.
+ * queue has, and every address goes through pci_dma_map.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,7 +16,7 @@ enum {
 };
 
 struct desc {
-    u64 gpa;
+    u64 address;
     u32 len;
     u16 flags, next;
 };
@@ -44,14 +44,17 @@ void virtio_broken(struct virtio *v)
     }
 }
 
-static u16 *ring_word(struct virtio *v, u64 gpa, bool write)
+static u16 *ring_word(struct virtio *v, u64 address, bool write, u64 *gpa)
 {
-    return gpa & 1 ? NULL : (u16 *)mem_hva(v->dev.env->mem, gpa, 2, write);
+    u64 len = 2;
+
+    return address & 1 ? NULL : (u16 *)pci_dma_map(&v->unit, address, &len, write, gpa);
 }
 
-static int read_word(struct virtio *v, u64 gpa, u16 *value)
+static int read_word(struct virtio *v, u64 address, u16 *value)
 {
-    const u16 *at = ring_word(v, gpa, false);
+    u64 gpa;
+    const u16 *at = ring_word(v, address, false, &gpa);
 
     if (!at)
         return -EFAULT;
@@ -59,9 +62,10 @@ static int read_word(struct virtio *v, u64 gpa, u16 *value)
     return 0;
 }
 
-static int write_word(struct virtio *v, u64 gpa, u16 value)
+static int write_word(struct virtio *v, u64 address, u16 value)
 {
-    u16 *at = ring_word(v, gpa, true);
+    u64 gpa;
+    u16 *at = ring_word(v, address, true, &gpa);
 
     if (!at)
         return -EFAULT;
@@ -70,34 +74,44 @@ static int write_word(struct virtio *v, u64 gpa, u16 value)
     return 0;
 }
 
+/* Makes the last piece longer if [gpa, gpa + len) at @hva goes on where it ends. */
+static bool extend(struct virtio_chain *chain, u8 *hva, u64 gpa, u64 len)
+{
+    unsigned last = chain->out + chain->in - 1;
+    struct iovec *piece = &chain->pieces[last];
+
+    if ((u8 *)piece->iov_base + piece->iov_len != hva || chain->gpas[last] + piece->iov_len != gpa)
+        return false;
+    piece->iov_len += len;
+    chain->lens[last] += len;
+    return true;
+}
+
 /* Adds guest memory to the chain, in pieces that lie within one slot each. */
 static int add_pieces(struct virtio *v, struct virtio_chain *chain, const struct desc *d)
 {
     bool write = d->flags & DESC_WRITE;
-    u64 gpa = d->gpa, left = d->len;
+    u64 address = d->address, left = d->len, len, gpa;
 
-    if (gpa + left < gpa || (!write && chain->in))
+    if (address + left < address || (!write && chain->in))
         return -EINVAL; /* what the device reads comes first (2.7.4.2) */
-    while (left) {
-        const struct mem_slot *slot = mem_find(v->dev.env->mem, gpa);
+    for (; left; address += len, left -= len) {
         unsigned at = chain->out + chain->in;
-        u64 len;
         u8 *hva;
 
-        if (!slot || at == VIRTIO_MAX_PIECES)
-            return -EINVAL;
-        len = slot->gpa + slot->size - gpa;
-        len = len < left ? len : left;
-        hva = mem_hva(v->dev.env->mem, gpa, len, write);
+        len = left;
+        hva = pci_dma_map(&v->unit, address, &len, write, &gpa);
         if (!hva)
+            return -EINVAL;
+        *(write ? &chain->in_bytes : &chain->out_bytes) += len;
+        if (address != d->address && extend(chain, hva, gpa, len))
+            continue;
+        if (at == VIRTIO_MAX_PIECES)
             return -EINVAL;
         chain->pieces[at] = (struct iovec){hva, len};
         chain->gpas[at] = gpa;
         chain->lens[at] = len;
         *(write ? &chain->in : &chain->out) += 1;
-        *(write ? &chain->in_bytes : &chain->out_bytes) += len;
-        gpa += len;
-        left -= len;
     }
     return 0;
 }
@@ -111,14 +125,14 @@ static int walk(struct virtio *v, struct virtio_chain *chain, u64 table, u32 cou
         int ret;
 
         if (index >= count || !*budget ||
-            mem_read(v->dev.env->mem, table + index * sizeof(d), &d, sizeof(d)))
+            pci_dma_read(&v->unit, table + index * sizeof(d), &d, sizeof(d)))
             return -EINVAL;
         --*budget;
         if (d.flags & DESC_INDIRECT) {
             if (nested || (d.flags & DESC_NEXT) || !has(v, VIRTIO_F_INDIRECT) || !d.len ||
-                d.len % sizeof(d) || d.gpa + d.len < d.gpa)
+                d.len % sizeof(d) || d.address + d.len < d.address)
                 return -EINVAL;
-            return walk(v, chain, d.gpa, d.len / sizeof(d), 0, budget, true);
+            return walk(v, chain, d.address, d.len / sizeof(d), 0, budget, true);
         }
         ret = add_pieces(v, chain, &d);
         if (ret || !(d.flags & DESC_NEXT))
@@ -181,11 +195,14 @@ void virtio_give(struct virtio *v, unsigned number, const struct virtio_chain *c
     struct virtio_queue *q = &v->state->queues[number];
     struct used_elem elem = {chain->head, written};
 
-    if (mem_write(v->dev.env->mem, q->device + 4 + 8ull * (q->used & (q->size - 1)), &elem,
-                  sizeof(elem)) ||
+    if (pci_dma_write(&v->unit, q->device + 4 + 8ull * (q->used & (q->size - 1)), &elem,
+                      sizeof(elem)) ||
         write_word(v, q->device + 2, (u16)(q->used + 1)))
         virtio_broken(v);
     q->used++;
+    /* From here on the driver may take the buffer's mapping away, and shall not wait for the next one. */
+    pci_dma_end(&v->unit);
+    pci_dma_begin(&v->unit);
 }
 
 /* Whether the driver's used_event lies between what it was told of and now (2.7.10). */

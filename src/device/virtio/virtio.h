@@ -11,7 +11,10 @@
 
 #define VIRTIO_MAX_QUEUES 4
 #define VIRTIO_MAX_SIZE 256
-#define VIRTIO_MAX_PIECES 1024 /* IOV_MAX */
+/* Pieces of memory in a buffer: behind an IOMMU each descriptor of VIRTIO_PAGED_BYTES may be pages that
+ * lie apart. */
+#define VIRTIO_PAGED_BYTES (64 * KiB)
+#define VIRTIO_MAX_PIECES (VIRTIO_MAX_SIZE * (64 / 4 + 1))
 #define VIRTIO_CONFIG_BYTES 64
 #define VIRTIO_NO_VECTOR 0xffff
 
@@ -23,10 +26,11 @@ enum {
     VIRTIO_F_INDIRECT = 28,
     VIRTIO_F_EVENT_IDX = 29,
     VIRTIO_F_VERSION_1 = 32,
+    VIRTIO_F_ACCESS_PLATFORM = 33,
 };
 
 struct virtio_queue {
-    u64 desc, driver, device; /* gpa of descriptors, available ring, used ring */
+    u64 desc, driver, device; /* bus addresses of descriptors, available ring, used ring */
     u16 size, vector;
     u16 next;      /* available index up to which buffers were taken */
     u16 used;      /* used index */

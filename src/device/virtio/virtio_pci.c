@@ -66,6 +66,7 @@ static struct virtio *to_virtio(struct device *dev)
 static u64 offered(struct virtio *v)
 {
     return v->ops->features | TRANSPORT_FEATURES |
+           (pci_has_iommu(&v->unit) ? BIT(VIRTIO_F_ACCESS_PLATFORM) : 0) |
            (v->ops->get_features ? v->ops->get_features(v) : 0);
 }
 
@@ -109,8 +110,11 @@ static void work(void *opaque)
     for (; kicked; kicked &= kicked - 1) {
         unsigned q = (unsigned)__builtin_ctz(kicked);
 
-        if (ready(v, q))
-            v->ops->work(v, q);
+        if (!ready(v, q))
+            continue;
+        pci_dma_begin(&v->unit);
+        v->ops->work(v, q);
+        pci_dma_end(&v->unit);
     }
     mutex_unlock(&v->dev.lock);
 }
