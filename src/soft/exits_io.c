@@ -85,6 +85,7 @@ static void advance_string(struct soft_vcpu *vcpu)
     s64 bytes = (s64)cpu->df * pio->count * QUAL_SIZE(pio->qualification);
     unsigned index = pio->qualification & QUAL_IN ? X86_RDI : X86_RSI;
 
+    soft_mmio_done(vcpu);
     cpu->gpr[index] = masked_add(cpu->gpr[index], bytes, mask);
     if (pio->qualification & QUAL_REP) {
         cpu->gpr[X86_RCX] = masked_add(cpu->gpr[X86_RCX], -(s64)pio->count, mask);
@@ -99,14 +100,21 @@ static void advance_string(struct soft_vcpu *vcpu)
 /* --- string instructions --- */
 
 /* How many elements go at once: to the end of the page, so that a page fault comes between. With
- * breakpoints or TF each has debug traps of its own. */
-static u32 piece(const struct soft_vcpu *vcpu, u64 linear)
+ * breakpoints or TF each has debug traps of its own, and outside of RAM each is an access of its own.
+ * Faults if the first cannot be accessed: what is read from a port is gone, so the store must not. */
+static u32 piece(struct soft_vcpu *vcpu, u64 linear)
 {
     const struct soft_pio *pio = &vcpu->priv.pio;
+    struct guest_cpu *cpu = &vcpu->cpu.common;
+    enum guest_access access = pio->qualification & QUAL_IN ? GUEST_WRITE : GUEST_READ;
+    bool ram = cpu->memory->host(cpu, linear, access);
+    u32 size = QUAL_SIZE(pio->qualification);
     u64 left = vcpu->cpu.gpr[X86_RCX] & address_mask(pio->insn_info);
-    u64 in_page = (MEM_PAGE_SIZE - (linear & (MEM_PAGE_SIZE - 1))) / QUAL_SIZE(pio->qualification);
+    u64 in_page = (MEM_PAGE_SIZE - (linear & (MEM_PAGE_SIZE - 1))) / size;
 
-    if (!(pio->qualification & QUAL_REP) || (s64)vcpu->cpu.df < 0 || in_page == 0 ||
+    if (!in_page)
+        cpu->memory->host(cpu, align_up(linear, MEM_PAGE_SIZE), access);
+    if (!(pio->qualification & QUAL_REP) || (s64)vcpu->cpu.df < 0 || in_page == 0 || !ram ||
         vcpu->cpu.common.mode & X86_MODE_STEPPING || vcpu->cpu.debug_hits)
         return 1;
     return (u32)(left < in_page ? left : in_page);
@@ -125,6 +133,17 @@ static void move_string(struct soft_vcpu *vcpu, u8 *data)
         else
             cpu->memory->load(cpu, pio->linear + (u64)i * size, data + i * size, size);
     }
+}
+
+/* What a port has just given. */
+static void store_string(struct soft_vcpu *vcpu, u8 *data)
+{
+    const struct soft_pio *pio = &vcpu->priv.pio;
+
+    if (pio->count == 1)
+        soft_mmio_note_port(vcpu, QUAL_PORT(pio->qualification), data,
+                            QUAL_SIZE(pio->qualification));
+    move_string(vcpu, data);
 }
 
 static u8 *record_data(struct soft_vcpu *vcpu)
@@ -151,7 +170,6 @@ static int hand_up(struct soft_vcpu *vcpu)
 static int string_io(struct soft_vcpu *vcpu)
 {
     struct soft_pio *pio = &vcpu->priv.pio;
-    struct guest_cpu *cpu = &vcpu->cpu.common;
     u16 port = QUAL_PORT(pio->qualification);
     u32 size = QUAL_SIZE(pio->qualification);
     bool in = pio->qualification & QUAL_IN;
@@ -162,21 +180,21 @@ static int string_io(struct soft_vcpu *vcpu)
         return SOFT_RESUME;
     }
     pio->count = piece(vcpu, pio->linear);
-    /* INS: what is read from a port is gone, so the store must not fault afterwards. */
-    if (in) {
-        cpu->memory->host(cpu, pio->linear, GUEST_WRITE);
-        if ((pio->linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE)
-            cpu->memory->host(cpu, pio->linear + size - 1, GUEST_WRITE);
-    } else {
+    if (in && soft_mmio_recall_port(vcpu, port, data, size)) {
+        pio->count = 1;
         move_string(vcpu, data);
+        advance_string(vcpu);
+        return SOFT_RESUME;
     }
+    if (!in)
+        move_string(vcpu, data);
     if (!inside(vcpu->id.vm, port))
         return hand_up(vcpu);
     for (u32 i = 0; i < pio->count; i++)
         access_inside(vcpu->id.vm, port, in, data + i * size, size);
     vcpu->priv.stats.pio_inside++;
     if (in)
-        move_string(vcpu, data);
+        store_string(vcpu, data);
     advance_string(vcpu);
     return SOFT_RESUME;
 }
@@ -226,7 +244,7 @@ int soft_finish_io(struct soft_vcpu *vcpu)
                    .size = run->io.size, .value = data[0]);
     if (pio->qualification & QUAL_STRING) {
         if (pio->qualification & QUAL_IN)
-            move_string(vcpu, data);
+            store_string(vcpu, data);
         advance_string(vcpu);
         return SOFT_RESUME;
     }

@@ -96,9 +96,8 @@ static struct soft_mmio_access *from_list(struct soft_vcpu *vcpu, u64 gpa, unsig
     return access;
 }
 
-static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned bytes,
-                bool write) NORETURN;
-static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned bytes, bool write)
+/* Makes room for an access at the place of the guest's instruction. */
+static void begin_place(struct soft_vcpu *vcpu)
 {
     struct soft_mmio *mmio = &vcpu->priv.mmio;
     u64 now = place(&vcpu->cpu);
@@ -107,6 +106,42 @@ static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned byte
         soft_mmio_done(vcpu);
         mmio->place = now;
     }
+}
+
+/* Ports lie above all guest-physical addresses. */
+static u64 port_gpa(u16 port)
+{
+    return BIT(63) | port;
+}
+
+bool soft_mmio_recall_port(struct soft_vcpu *vcpu, u16 port, void *data, unsigned bytes)
+{
+    const struct soft_mmio_access *access = from_list(vcpu, port_gpa(port), bytes, false);
+
+    if (access)
+        memcpy(data, access->data, bytes);
+    return access;
+}
+
+void soft_mmio_note_port(struct soft_vcpu *vcpu, u16 port, const void *data, unsigned bytes)
+{
+    struct soft_mmio *mmio = &vcpu->priv.mmio;
+    struct soft_mmio_access access = {.gpa = port_gpa(port), .bytes = (u8)bytes};
+
+    begin_place(vcpu);
+    memcpy(access.data, data, bytes);
+    mmio->count = 0; /* it is the instruction's first */
+    mmio->done[mmio->count++] = access;
+    mmio->next = mmio->count;
+}
+
+static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned bytes,
+                bool write) NORETURN;
+static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned bytes, bool write)
+{
+    struct soft_mmio *mmio = &vcpu->priv.mmio;
+
+    begin_place(vcpu);
     mmio->pending = (struct soft_mmio_access){.gpa = gpa, .bytes = (u8)bytes, .write = write};
     if (write)
         memcpy(mmio->pending.data, data, bytes);

@@ -203,6 +203,41 @@ static void strings(void)
     EXPECT(M32(0x264), 0xdeadbeef);
 }
 
+/* String I/O with its memory operand outside memory: the port is accessed once for each element. */
+static void string_ports(void)
+{
+    const void *si;
+    void *di = (void *)M(0x300);
+    word cx = 1100, bad = 0;
+
+    outl(PORT_STREAM_RESET, 0);
+    inl(PORT_ACCESSES);
+    asm volatile("rep insb" : "+D"(di), "+c"(cx) : "d"(PORT_STREAM) : "memory");
+    EXPECT(inl(PORT_ACCESSES), 2200);
+    EXPECT(cx, 0);
+    EXPECT((word)di, MMIO_GPA + 0x300 + 1100);
+    for (u32 i = 0; i < 1100; i++)
+        bad += M8(0x300 + i) != (u8)(1 + i);
+    EXPECT(bad, 0);
+    EXPECT(inb(PORT_STREAM), (u8)1101);
+    /* From RAM into the hole, with an element that lies in both. */
+    di = (void *)(word)(LOW_HOLE_GPA - 6);
+    cx = 3;
+    outl(PORT_STREAM_RESET, 0);
+    asm volatile("rep insl" : "+D"(di), "+c"(cx) : "d"(PORT_STREAM) : "memory");
+    EXPECT(*(volatile u16 *)(word)(LOW_HOLE_GPA - 2), 0x0605);
+    EXPECT(M32(0), 0x0a090807);
+    EXPECT(inb(PORT_STREAM), 13);
+    M32(0) = PATTERN(0) | PATTERN(1) << 8 | PATTERN(2) << 16 | (u32)PATTERN(3) << 24;
+    si = (const void *)M(0x300);
+    cx = 3;
+    asm volatile("rep outsw" : "+S"(si), "+c"(cx) : "d"(PORT_STREAM) : "memory");
+    EXPECT((word)si, MMIO_GPA + 0x306);
+    for (u32 i = 0; i < 6; i++)
+        EXPECT(inl(PORT_STREAM_POP), 1 + i);
+    EXPECT(inl(PORT_STREAM_POP), 0xffffffff);
+}
+
 /* Where memory ends and the hole begins. */
 static void border(void)
 {
@@ -256,6 +291,7 @@ void guest_main(void)
     read_modify_write();
     only_reads();
     strings();
+    string_ports();
     border();
     read_only();
 #ifdef __x86_64__
