@@ -384,7 +384,7 @@ int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *wanted)
 {
     const struct x86_event event = *wanted; /* it may be cpu->pending, which a fault overwrites */
     jmp_buf *outer = cpu->common.leave;
-    /* What a load of SS has held back comes behind a software interrupt. */
+    /* What a load of SS has held back comes behind a software interrupt, and together with INT1. */
     volatile u32 held = software(&event) || event.type == X86_EVENT_ICEBP ? cpu->debug_hits : 0;
     bool task_trap;
     jmp_buf here;
@@ -393,13 +393,24 @@ int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *wanted)
     cpu->common.leave = &here;
     if (setjmp(here)) {
         cpu->common.leave = outer;
+        cpu->delivering = false;
+        cpu->debug_hits = 0;
         if (cpu->common.exit_code != X86_EXIT_EVENT)
             guest_leave(&cpu->common, cpu->common.exit_code);
         return -EAGAIN;
     }
     note_payload(cpu, &event);
+    if (event.type == X86_EVENT_ICEBP && held) {
+        cpu->dr[6] = (cpu->dr[6] & ~0xfull) | held;
+        held = 0;
+    }
+    cpu->delivering = true;
     task_trap = deliver(cpu, &event);
     cpu->common.leave = outer;
+    cpu->delivering = false;
+    /* The delivery's own accesses meet data breakpoints as well: a trap before the handler's first
+     * instruction. */
+    held |= cpu->debug_hits;
     cpu->pending = debug_event(held | (task_trap ? X86_DR6_BT : 0));
     cpu->pending.valid = held || task_trap;
     cpu->debug_hits = 0;

@@ -319,12 +319,15 @@ static bool finish_second_level(struct walk *walk, struct guest_page *page)
 
 /* --- Breakpoints on data --- */
 
-/* Bytes of a memory access of the instruction at lip; the largest if it has several. */
-static unsigned access_bytes(struct x86_cpu *cpu)
+/* Bytes of a memory access of the CPU's own, if that is what it is, or of the instruction at lip; the
+ * largest if it has several. */
+static unsigned access_bytes(struct x86_cpu *cpu, bool implicit)
 {
     unsigned bytes = 1;
     struct x86_insn in;
 
+    if (implicit || cpu->delivering)
+        return cpu->own_bytes;
     if (!x86_decode_at_lip(cpu, &in))
         return 8;
     if (x86_uses_stack(&in))
@@ -359,11 +362,12 @@ static u32 data_hits(const u64 dr[4], u32 dr7, u64 gva, unsigned bytes, enum gue
 
 /* Data breakpoints (SDM vol. 3 17.2.4): notes which of them the access at @gva meets. The page is kept
  * out of the soft TLB so that the next access comes here too. */
-static void note_access(struct x86_cpu *cpu, u64 gva, enum guest_access access,
+static void note_access(struct x86_cpu *cpu, u64 gva, enum guest_access access, bool implicit,
                         struct guest_page *page)
 {
     page->readable = page->writable = false;
-    cpu->debug_hits |= data_hits(cpu->dr, (u32)cpu->dr[7], gva, access_bytes(cpu), access);
+    cpu->debug_hits |=
+        data_hits(cpu->dr, (u32)cpu->dr[7], gva, access_bytes(cpu, implicit), access);
 }
 
 /* The debugger's, which watches only the pages it must. An access of the instruction's own is not let
@@ -379,7 +383,7 @@ static void note_watched(struct x86_cpu *cpu, u64 gva, enum guest_access access,
     if (!data_hits(debugger->dr, debugger->dr7, start, 4096, GUEST_WRITE))
         return;
     page->readable = page->writable = false;
-    hits = data_hits(debugger->dr, debugger->dr7, gva, implicit ? 8 : access_bytes(cpu), access);
+    hits = data_hits(debugger->dr, debugger->dr7, gva, access_bytes(cpu, implicit), access);
     if (!hits)
         return;
     if (!implicit && !debugger->alone)
@@ -492,7 +496,7 @@ int x86_walk(struct guest_cpu *common, u64 gva, enum guest_access access, bool i
     if (!finish_second_level(&walk, page))
         return -EFAULT;
     if (unlikely(cpu->common.mode & X86_MODE_DR) && !probe && access != GUEST_FETCH)
-        note_access(cpu, gva, access, page);
+        note_access(cpu, gva, access, implicit, page);
     if (unlikely(cpu->debugger.dr7) && !probe && access != GUEST_FETCH)
         note_watched(cpu, gva, access, implicit, page);
     return 0;

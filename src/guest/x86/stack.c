@@ -44,6 +44,7 @@ void x86_push(struct x86_stack *s, u64 value)
     u64 sp = (s->sp & ~s->mask) | ((s->sp - s->width) & s->mask);
     u64 gva = item(s, sp);
 
+    s->cpu->own_bytes = (u8)s->width;
     if (s->system)
         cpu->memory->store_implicit(cpu, gva, &value, s->width);
     else

@@ -127,6 +127,8 @@ struct x86_cpu {
     /* Data and I/O breakpoints (DR6 bits) that this instruction met: #DB at its end, or behind the next
      * one if this loads SS (SDM vol. 3 6.8.3). */
     u32 debug_hits;
+    u8 own_bytes;    /* of the CPU's own access that is under way: implicit ones, and */
+    bool delivering; /* all while an event is delivered */
     /* EFLAGS.RF holds only while lip is rf_lip: nothing has to clear it when the instruction is done.
      * x86_rflags knows. */
     u64 rf_lip;

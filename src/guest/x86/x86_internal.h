@@ -172,11 +172,13 @@ static inline u64 x86_linear_mask(const struct x86_cpu *cpu)
 
 static inline void x86_load_implicit(struct x86_cpu *cpu, u64 gva, void *buf, unsigned bytes)
 {
+    cpu->own_bytes = (u8)bytes;
     cpu->common.memory->load_implicit(&cpu->common, gva, buf, bytes);
 }
 
 static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *buf, unsigned bytes)
 {
+    cpu->own_bytes = (u8)bytes;
     cpu->common.memory->store_implicit(&cpu->common, gva, buf, bytes);
 }
 

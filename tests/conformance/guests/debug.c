@@ -334,6 +334,17 @@ static void data_breakpoints(void)
     EXPECT(end(), 1);
     EXPECT(seen[0].ip, ip);
     EXPECT(seen[0].dr6, DR6_CLEAR | 1);
+    /* INT1 is a debug exception itself: the two are one. */
+    begin(0);
+    write_dr0((word)buffer + 8);
+    write_dr7(0x70402);
+    asm volatile("mov %1, %%ss; .byte 0xf1; 8: mov" W " $8b, %0"
+                 : "=&r"(ip)
+                 : "m"(*(u16 *)(buffer + 8))
+                 : "memory");
+    EXPECT(end(), 1);
+    EXPECT(seen[0].ip, ip);
+    EXPECT(seen[0].dr6, DR6_CLEAR | 1);
     /* With a step at once both bits are set. */
     begin(0);
     last = (word)-1;
@@ -346,6 +357,57 @@ static void data_breakpoints(void)
                  : "memory", "cc");
     EXPECT(end() >= 1, 1);
     EXPECT(seen[0].dr6, DR6_CLEAR | BS | 1);
+}
+
+static volatile u32 interrupts;
+
+static void count_interrupt(struct frame *frame)
+{
+    (void)frame;
+    interrupts++;
+}
+
+/* What the delivery of an event pushes is data too: the trap comes before its handler's first
+ * instruction. */
+static void watched_stack(void)
+{
+#ifdef __x86_64__
+    enum { RETURN_ADDRESS = 5 * 8, FLAGS = 3 * 8, ALIGNED = ~15, WRITES = 0x90402, BYTE = 0x10402 };
+#else
+    enum { RETURN_ADDRESS = 3 * 4, FLAGS = 1 * 4, ALIGNED = ~0, WRITES = 0xd0402, BYTE = 0x10402 };
+#endif
+    static const struct {
+        int slot;
+        word dr7;
+        u32 traps;
+    } cases[] = {
+        {RETURN_ADDRESS, WRITES, 1},
+        {FLAGS - 1, BYTE, 1}, /* one byte of it is enough */
+        {-32, BYTE, 0},       /* above all of the frame */
+    };
+    word gate = entry_table[0x42];
+
+    handlers[0x42] = count_interrupt;
+    for (u32 i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        word at, dr7 = cases[i].dr7;
+
+        interrupts = 0;
+        begin(0);
+        asm volatile("mov " SP ", %0; and %2, %0; sub %3, %0; mov %0, %%dr0; mov %1, %%dr7\n"
+                     "int $0x42\n"
+                     "mov %4, %1; mov %1, %%dr7"
+                     : "=&r"(at), "+&r"(dr7)
+                     : "i"(ALIGNED), "r"((word)cases[i].slot), "i"(0x400)
+                     : "memory", "cc");
+        EXPECT(end(), cases[i].traps);
+        EXPECT(interrupts, 1);
+        if (!cases[i].traps)
+            continue;
+        EXPECT(seen[0].ip, gate);
+        EXPECT(seen[0].dr6, DR6_CLEAR | 1);
+        EXPECT(seen[0].flags & RF, 0);
+    }
+    handlers[0x42] = NULL;
 }
 
 static void io_breakpoints(void)
@@ -494,6 +556,7 @@ void guest_main(void)
     code_breakpoints();
     resume_flag();
     data_breakpoints();
+    watched_stack();
     io_breakpoints();
     branch_steps();
 #ifdef __x86_64__
