@@ -47,6 +47,10 @@ static bool code_unchanged(struct dbt *dbt, const struct block *block, const u8 
     page_protect_locked(dbt, block->gpa);
     if (block->page2 != DBT_NO_PAGE)
         page_protect_locked(dbt, block->page2);
+    if (!page_watches(dbt, block))
+        return false;
+    if (block->checked)
+        return true;
     if (dbt->config.direct) {
         u8 bytes[DBT_MAX_INSNS * DBT_INSN_BYTES];
 
@@ -164,6 +168,22 @@ bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr)
     return hot;
 }
 
+void block_jump_again(struct dbt *dbt, u64 patch_addr)
+{
+    u32 hot = dbt->config.hot ? dbt->config.hot : DBT_HOT;
+    struct block *from;
+
+    pthread_mutex_lock(&dbt->lock);
+    from = cache_find(dbt, patch_addr);
+    for (u32 i = 0; from && i < from->nlinks; i++) {
+        const struct host_link *link = &from->links[i].host;
+
+        if ((u64)from->code + link->patch == patch_addr && link->counter)
+            *link->counter = (s32)hot - 1;
+    }
+    pthread_mutex_unlock(&dbt->lock);
+}
+
 void block_remember_jump(struct block *block, struct dbt_cpu *dc, unsigned table, u32 index)
 {
     u32 n = atomic_load(&block->njumps), known = n < DBT_BLOCK_JUMPS ? n : DBT_BLOCK_JUMPS;
@@ -244,7 +264,7 @@ bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
         page_protect_locked(dbt, block->page2);
     if (!atomic_load(&head->dead)) {
         page_add_block(dbt, block);
-        ok = !atomic_load(&block->dead) && unchanged(opaque);
+        ok = !atomic_load(&block->dead) && page_watches(dbt, block) && unchanged(opaque);
         if (ok) {
             retire(dbt, head);
             atomic_store_explicit(&block->hash_next, atomic_load(at), memory_order_relaxed);

@@ -34,10 +34,11 @@ struct dbt_config {
     /* User mode: guest memory is the host's, @direct_base above guest address 0; there is no mem and
      * no TLB, blocks are known by guest virtual address, and ops->walk is only asked for fetches
      * (gpa = gva). @protect takes away (or gives back) the host's right to write a page, of which
-     * code was made; called with a lock of dbt's held. */
+     * code was made; called with a lock of dbt's held. False: the page may change without a store
+     * through this mapping, so taking the right away would not show it. */
     bool direct;
     u64 direct_base;
-    void (*protect)(void *opaque, u64 page, bool on);
+    bool (*protect)(void *opaque, u64 page, bool on);
     void *opaque;
 };
 
@@ -46,6 +47,7 @@ enum {
     DBT_EXIT_STEP = 2,  /* insn_limit instructions were run */
     DBT_EXIT_FETCH = 3, /* the next instruction is not in memory; scratch[0] = gpa */
     DBT_EXIT_NOMEM = 4, /* the host has no memory for a translation */
+    DBT_EXIT_STALE = 5, /* never seen outside: a block found that its guest code changed */
 };
 
 int dbt_create(struct dbt **dbt, const struct dbt_config *config, struct err *err);

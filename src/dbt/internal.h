@@ -77,13 +77,13 @@ struct block {
  * again, CODE_MAX_RETURNS times.
  */
 enum {
-    CODE_WATCHED = 1 << 0,   /* stores are seen */
-    CODE_CHECKED = 1 << 1,   /* they are not: blocks check themselves */
-    CODE_STALE = 1 << 2,     /* since a hot loop asked last, a check failed */
-    CODE_SHARED = 1 << 3,    /* it cannot be watched */
-    CODE_FAULT = 1 << 4,     /* counts in two bits */
+    CODE_WATCHED = 1 << 0, /* stores are seen */
+    CODE_CHECKED = 1 << 1, /* they are not: blocks check themselves */
+    CODE_STALE = 1 << 2,   /* since a hot loop asked last, a check failed */
+    CODE_SHARED = 1 << 3,  /* it cannot be watched */
+    CODE_FAULT = 1 << 4,   /* counts in two bits */
     CODE_FAULTS = 3 << 4,
-    CODE_RETURN = 1 << 6,    /* counts in two bits */
+    CODE_RETURN = 1 << 6, /* counts in two bits */
     CODE_RETURNS = 3 << 6,
 };
 

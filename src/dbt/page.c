@@ -40,6 +40,11 @@ static u8 *code_byte(struct dbt *dbt, u64 gpa)
     return slot ? &slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT] : NULL;
 }
 
+static void set_state(u8 *code, unsigned state)
+{
+    __atomic_store_n(code, (u8)state, __ATOMIC_SEQ_CST);
+}
+
 void page_protect(struct dbt *dbt, u64 gpa)
 {
     u8 *code;
@@ -47,7 +52,7 @@ void page_protect(struct dbt *dbt, u64 gpa)
     if (dbt->config.direct) /* done when the block is published, with the lock held */
         return;
     code = code_byte(dbt, gpa);
-    if (!code || __atomic_exchange_n(code, 1, __ATOMIC_SEQ_CST))
+    if (!code || __atomic_exchange_n(code, CODE_WATCHED, __ATOMIC_SEQ_CST))
         return;
     pthread_mutex_lock(&dbt->cpus_lock);
     for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
@@ -65,21 +70,36 @@ void page_protect_locked(struct dbt *dbt, u64 gpa)
         return;
     }
     code = code_byte(dbt, gpa);
-    if (code && !*code) {
-        *code = 1;
-        dbt->config.protect(dbt->config.opaque, align_down(gpa, MEM_PAGE_SIZE), true);
-    }
+    if (!code || *code & (CODE_WATCHED | CODE_CHECKED))
+        return;
+    if (dbt->config.protect(dbt->config.opaque, align_down(gpa, MEM_PAGE_SIZE), true))
+        set_state(code, *code | CODE_WATCHED);
+    else
+        set_state(code, CODE_CHECKED | CODE_SHARED);
 }
 
 /* Stores to the page need not be seen any more. Lock held in direct mode. */
 static void unprotect(struct dbt *dbt, u64 page)
 {
     u8 *code = code_byte(dbt, page);
+    u8 state = code ? *code : CODE_WATCHED;
 
     if (code)
-        __atomic_store_n(code, 0, __ATOMIC_SEQ_CST);
-    if (dbt->config.direct)
+        set_state(code, 0);
+    if (dbt->config.direct && state & CODE_WATCHED)
         dbt->config.protect(dbt->config.opaque, page, false);
+}
+
+bool page_is_checked(struct dbt *dbt, u64 page)
+{
+    return dbt->config.direct && direct_code_state(dbt, page) & CODE_CHECKED;
+}
+
+bool page_watches(struct dbt *dbt, const struct block *block)
+{
+    return block->checked || !dbt->config.direct ||
+           (direct_code_state(dbt, block->gpa) & CODE_WATCHED &&
+            (block->page2 == DBT_NO_PAGE || direct_code_state(dbt, block->page2) & CODE_WATCHED));
 }
 
 u64 page_granules(u64 gpa, u64 len)
@@ -227,6 +247,97 @@ bool page_written(struct dbt *dbt, u64 gpa, u64 len)
     if (leave)
         ask_to_leave(dbt);
     return dropped;
+}
+
+bool page_fault(struct dbt *dbt, u64 page)
+{
+    struct code_page *p;
+    bool watched, leave;
+    u8 *code;
+
+    pthread_mutex_lock(&dbt->lock);
+    p = find_page(dbt, page);
+    code = code_byte(dbt, page);
+    watched = p && code && *code & CODE_WATCHED;
+    if (watched) {
+        unsigned state = *code;
+
+        drop_blocks(dbt, p, ~0ull);
+        unprotect(dbt, page);
+        if ((state & CODE_FAULTS) == CODE_FAULTS)
+            state = (state & CODE_RETURNS) | CODE_CHECKED;
+        else
+            state = (state & ~CODE_WATCHED) + CODE_FAULT;
+        set_state(code, state);
+    }
+    leave = take_must_leave(dbt);
+    pthread_mutex_unlock(&dbt->lock);
+    if (leave)
+        ask_to_leave(dbt);
+    return watched;
+}
+
+/* The byte of one of the pages of @block; NULL if it has but one. */
+static u8 *code_of(struct dbt *dbt, const struct block *block, unsigned which)
+{
+    u64 page = which ? block->page2 : block->gpa;
+
+    return page == DBT_NO_PAGE ? NULL : code_byte(dbt, page);
+}
+
+void page_stale(struct dbt *dbt, struct block *block)
+{
+    bool leave;
+
+    pthread_mutex_lock(&dbt->lock);
+    if (!atomic_load(&block->dead)) {
+        for (unsigned i = 0; i < 2; i++) {
+            u8 *code = code_of(dbt, block, i);
+
+            if (code && *code & CODE_CHECKED)
+                set_state(code, *code | CODE_STALE);
+        }
+        block_invalidate(dbt, block);
+    }
+    leave = take_must_leave(dbt);
+    pthread_mutex_unlock(&dbt->lock);
+    if (leave)
+        ask_to_leave(dbt);
+}
+
+/* May the page be watched again? */
+static bool is_settled(u8 *code)
+{
+    return code && !(*code & (CODE_STALE | CODE_SHARED)) && (*code & CODE_RETURNS) != CODE_RETURNS;
+}
+
+bool page_settle(struct dbt *dbt, struct block *block)
+{
+    bool settled = true, leave;
+
+    pthread_mutex_lock(&dbt->lock);
+    for (unsigned i = 0; i < 2; i++) {
+        u8 *code = code_of(dbt, block, i);
+
+        if (!code || !(*code & CODE_CHECKED))
+            continue;
+        settled = settled && is_settled(code);
+        set_state(code, *code & ~CODE_STALE);
+    }
+    for (unsigned i = 0; settled && i < 2; i++) {
+        u8 *code = code_of(dbt, block, i);
+        u64 page = align_down(i ? block->page2 : block->gpa, MEM_PAGE_SIZE);
+
+        if (!code || !(*code & CODE_CHECKED))
+            continue;
+        set_state(code, (*code & CODE_RETURNS) + CODE_RETURN);
+        drop_blocks(dbt, find_page(dbt, page), ~0ull);
+    }
+    leave = take_must_leave(dbt);
+    pthread_mutex_unlock(&dbt->lock);
+    if (leave)
+        ask_to_leave(dbt);
+    return settled;
 }
 
 static bool drop_whole(struct dbt *dbt, struct code_page *p)

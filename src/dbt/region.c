@@ -94,7 +94,7 @@ static void follow(struct former *f, s64 to)
     if (f->nparts == OPT_MAX_PARTS)
         return;
     block = block_find(f->dbt, f->base + (u64)to, f->cpu->mode, DBT_NO_PAGE);
-    if (block && !block->region && within(f, to))
+    if (block && !block->region && !block->checked && within(f, to))
         add_part(f, to);
 }
 

@@ -17,6 +17,12 @@ static u64 fetch_gpa(struct guest_cpu *cpu, u64 gva)
     struct fetch_entry *f = &dc->fetch[(gva >> MEM_PAGE_SHIFT) % DBT_FETCH_ENTRIES];
     u64 at = align_down(gva, MEM_PAGE_SIZE);
 
+    if (dc->dbt->config.direct) { /* rights change without a flush, and asking for them is cheap */
+        struct guest_page page = {0};
+
+        cpu->ops->walk(cpu, gva, GUEST_FETCH, false, false, &page);
+        return gva;
+    }
     if (f->gva != at || f->space != cpu->space || f->mode != cpu->mode) {
         struct guest_page page = {0};
 
@@ -37,6 +43,7 @@ struct source {
     const u8 *hva;  /* where it lies; NULL in direct mode, where reading it may fault */
     const u8 *code; /* bytes, or both */
     u32 avail;
+    bool checked; /* stores to its pages are not seen: the block is to look itself */
     /* What is lifted is a copy, so that a store of another vCPU cannot change it half way. */
     u8 bytes[DBT_MAX_INSNS * DBT_INSN_BYTES];
     u8 both[2 * DBT_INSN_BYTES]; /* an instruction over two pages */
@@ -150,8 +157,37 @@ void translate_dump_unit(const struct dbt *dbt, u64 pc, u32 stage, const char *t
     ir_print(unit, stderr);
 }
 
+/*
+ * Has the unit begin with a look at the @bytes bytes that it is made from: if they are others, it
+ * leaves, and is made again.
+ */
+static void check_code(struct guest_cpu *cpu, struct ir_unit *unit, const struct source *src,
+                       u32 bytes)
+{
+    s64 at = (s64)(src->pc & (MEM_PAGE_SIZE - 1));
+    ir_ref base = ir_base(unit), changed = IR_NONE;
+
+    ir_put(unit, cpu->ops->pc_slot, ir_add(unit, base, ir_const(unit, IR_I64, (u64)at)));
+    for (u32 i = 0; i < bytes;) {
+        u32 n = bytes - i >= 8 ? 8 : bytes - i >= 4 ? 4 : bytes - i >= 2 ? 2 : 1;
+        enum ir_type type = n == 8 ? IR_I64 : n == 4 ? IR_I32 : n == 2 ? IR_I16 : IR_I8;
+        u64 was = 0;
+        ir_ref now, bit;
+
+        memcpy(&was, src->code + i, n);
+        now = ir_ld(unit, type, base, at + i);
+        bit = ir_xor(unit, now, ir_const(unit, type, was));
+        if (n < 8)
+            bit = ir_zext(unit, IR_I64, bit);
+        changed = changed ? ir_or(unit, changed, bit) : bit;
+        i += n;
+    }
+    ir_exit_if(unit, ir_ne(unit, changed, ir_const(unit, IR_I64, 0)), DBT_EXIT_STALE);
+}
+
+/* Lifts up to @max_insns, behind a look at @check bytes if that is not 0. */
 static int lift_at_most(struct guest_cpu *cpu, struct ir_unit *unit, struct arena *arena,
-                        struct source *src, u32 max_insns, u32 *length)
+                        struct source *src, u32 max_insns, u32 check, u32 *length)
 {
     const struct guest_ops *ops = cpu->ops;
     struct guest_lift lift = {
@@ -167,6 +203,8 @@ static int lift_at_most(struct guest_cpu *cpu, struct ir_unit *unit, struct aren
     int ret;
 
     ir_init(unit, arena, ops->helpers, ops->nhelpers, ops->pc_slot);
+    if (check)
+        check_code(cpu, unit, src, check);
     ret = ops->lift(&lift);
     if (ret == -ERANGE && src->page2 == DBT_NO_PAGE) {
         ret = add_second_page(cpu, src);
@@ -187,13 +225,46 @@ static int lift_at_most(struct guest_cpu *cpu, struct ir_unit *unit, struct aren
     return ret;
 }
 
+static bool may_store(const struct ir_unit *unit, const struct ir_inst *inst)
+{
+    return inst->op == IR_st || (inst->op >= IR_acas && inst->op <= IR_axor) ||
+           (inst->op == IR_call && !(unit->helpers[inst->imm].flags & IR_HELPER_PURE));
+}
+
+/*
+ * Lifts again what became @unit, of @length bytes, so that it checks itself. Its own stores may change
+ * what follows them: where the guest promises that this is seen at once, the block ends behind the
+ * first instruction that may store, and the next one looks.
+ */
+static int lift_checked(struct guest_cpu *cpu, struct ir_unit *unit, struct arena *arena,
+                        struct source *src, u32 *length)
+{
+    u32 insns = 0, bytes = *length;
+
+    for (ir_ref ref = 1; ref < unit->ninsts && !cpu->ops->fenced_fetch; ref++) {
+        const struct ir_inst *inst = ir_inst(unit, ref);
+
+        if (inst->op == IR_insn) {
+            insns++;
+            bytes = (u32)inst->imm + (u32)(inst->imm >> 32) - (u32)(src->pc & (MEM_PAGE_SIZE - 1));
+        } else if (may_store(unit, inst)) {
+            break;
+        }
+    }
+    return lift_at_most(cpu, unit, arena, src, insns ? insns : unit->guest_insns, bytes, length);
+}
+
 /* Fetch to optimised IR. 0, -ENOMEM, -EFAULT (not memory). May leave. */
 static int lift_block(struct guest_cpu *cpu, struct ir_unit *unit, struct arena *arena,
                       struct source *src, u32 max_insns, u32 *length)
 {
     struct dbt *dbt = dbt_cpu(cpu)->dbt;
-    int ret = lift_at_most(cpu, unit, arena, src, max_insns, length);
+    int ret = lift_at_most(cpu, unit, arena, src, max_insns, 0, length);
 
+    src->checked = page_is_checked(dbt, src->gpa) ||
+                   (src->page2 != DBT_NO_PAGE && page_is_checked(dbt, src->page2));
+    if (!ret && src->checked && !cpu->insn_limit && !dbt_cpu(cpu)->smc_step)
+        ret = lift_checked(cpu, unit, arena, src, length);
     if (ret)
         return ret;
     if (dumped(dbt, src->pc, DBT_DUMP_GUEST))
@@ -248,6 +319,7 @@ static struct block *make_block(struct guest_cpu *cpu, const struct source *src,
     block->gpa = src->gpa;
     block->page2 = src->page2;
     block->mode = cpu->mode;
+    block->checked = src->checked;
     block->length = length;
     if (src->page2 == DBT_NO_PAGE)
         first = length;
@@ -525,6 +597,7 @@ u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
 void *translate_missed(void *state, u64 link, u64 from)
 {
     struct guest_cpu *cpu = state;
+    struct dbt *dbt = dbt_cpu(cpu)->dbt;
     struct block *block, *region = NULL;
     u32 exit_code;
 
@@ -537,10 +610,16 @@ void *translate_missed(void *state, u64 link, u64 from)
     if (!block)
         return NULL; /* the run loop asks again and gets the same answer */
     /* A block of two pages cannot be chained to where the second may be mapped anew: each time here. */
-    if (!link || (block->page2 != DBT_NO_PAGE && !dbt_cpu(cpu)->dbt->config.direct))
+    if (!link || (block->page2 != DBT_NO_PAGE && !dbt->config.direct))
         return block->code;
-    if (!block->region && !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED) &&
-        block_jump_is_hot(dbt_cpu(cpu)->dbt, link)) {
+    if (block->checked) {
+        if (block_jump_is_hot(dbt, link)) {
+            if (page_settle(dbt, block))
+                return NULL; /* to the run loop, which makes it anew */
+            block_jump_again(dbt, link);
+        }
+    } else if (!block->region && !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED) &&
+               block_jump_is_hot(dbt, link)) {
         atomic_store_explicit(&dbt_cpu(cpu)->translating, true, memory_order_relaxed);
         region = region_translate(cpu, block);
         atomic_store_explicit(&dbt_cpu(cpu)->translating, false, memory_order_relaxed);
@@ -549,6 +628,6 @@ void *translate_missed(void *state, u64 link, u64 from)
         else
             __atomic_store_n(&block->no_region, true, __ATOMIC_RELAXED);
     }
-    block_chain(dbt_cpu(cpu)->dbt, link, block);
+    block_chain(dbt, link, block);
     return block->code;
 }

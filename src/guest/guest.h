@@ -114,6 +114,7 @@ struct guest_ops {
     u32 nhelpers;
     u32 pc_slot; /* the slot goto writes: the linear address of the next instruction */
     size_t state_size;
+    bool fenced_fetch; /* changed code need not be seen before an instruction that ends a block */
 
     /* Lifts a block from lift->code. Ends at a control transfer, a change of mode, the page's end or
      * max_insns; always ends with a terminator. When the very first instruction needs more than

@@ -114,7 +114,7 @@ int mm_prot(struct user_mm *mm, u64 addr)
     pthread_mutex_lock(&mm->lock);
     prot = prot_of(mm, addr);
     pthread_mutex_unlock(&mm->lock);
-    return prot;
+    return prot < 0 ? prot : prot & USER_PROT_RIGHTS;
 }
 
 bool mm_allows(struct user_mm *mm, u64 addr, u64 len, int prot)
@@ -140,16 +140,19 @@ int mm_host_prot(int prot)
     return prot & (PROT_READ | PROT_EXEC) ? PROT_READ : PROT_NONE;
 }
 
-void mm_protect_code(void *opaque, u64 page, bool on)
+bool mm_protect_code(void *opaque, u64 page, bool on)
 {
     struct user_mm *mm = opaque;
+    bool shared;
     int prot;
 
     pthread_mutex_lock(&mm->lock);
     prot = prot_of(mm, page);
-    if (prot >= 0 && prot & PROT_WRITE)
+    shared = prot >= 0 && prot & USER_PROT_SHARED;
+    if (prot >= 0 && prot & PROT_WRITE && !(on && shared))
         mprotect(user_ptr(page), MEM_PAGE_SIZE, on ? PROT_READ : mm_host_prot(prot));
     pthread_mutex_unlock(&mm->lock);
+    return !shared;
 }
 
 /* Is [addr, addr+len) free of what is Triode's own? The gaps between the guest's mappings are taken
@@ -194,7 +197,10 @@ static s64 map_locked(struct user *user, u64 addr, u64 len, int prot, int flags,
     got = mmap(user_ptr(addr), len, mm_host_prot(prot), flags & ~MAP_GROWSDOWN, fd, (off_t)offset);
     if (got == MAP_FAILED)
         return -errno;
-    ret = note(mm, (u64)got, (u64)got + len, prot & (PROT_READ | PROT_WRITE | PROT_EXEC));
+    prot &= USER_PROT_RIGHTS;
+    if (flags & MAP_SHARED) /* MAP_SHARED_VALIDATE has that bit too */
+        prot |= USER_PROT_SHARED;
+    ret = note(mm, (u64)got, (u64)got + len, prot);
     if (ret) {
         munmap(got, len);
         return ret;
@@ -270,6 +276,21 @@ static u64 first_hole(const struct user_mm *mm, u64 at, u64 end)
     return end;
 }
 
+/* The range, all of it mapped, has new rights. Lock held. */
+static int note_rights(struct user_mm *mm, u64 start, u64 end, int rights)
+{
+    int ret = 0;
+
+    while (!ret && start < end) {
+        const struct mapping *map = &mm->maps[index_of(mm, start)];
+        u64 next = map->end < end ? map->end : end;
+
+        ret = note(mm, start, next, rights | (int)(map->prot & USER_PROT_SHARED));
+        start = next;
+    }
+    return ret;
+}
+
 s64 sys_mprotect(struct user_thread *t, const u64 a[6])
 {
     struct user_mm *mm = &t->user->mm;
@@ -295,7 +316,7 @@ s64 sys_mprotect(struct user_thread *t, const u64 a[6])
     if (mprotect(user_ptr(a[0]), end - a[0], mm_host_prot(prot)))
         ret = -errno;
     else
-        ret = note(mm, a[0], end, prot);
+        ret = note_rights(mm, a[0], end, prot);
     pthread_mutex_unlock(&mm->lock);
     dbt_code_changed(t->user->dbt, a[0], end - a[0]);
     return ret ? ret : missing;
@@ -305,12 +326,15 @@ s64 sys_mremap(struct user_thread *t, const u64 a[6])
 {
     struct user_mm *mm = &t->user->mm;
     u64 old = align_up(a[1], MEM_PAGE_SIZE), len = align_up(a[2], MEM_PAGE_SIZE);
-    int prot = mm_prot(mm, a[0]);
     void *got;
     s64 ret;
+    int prot;
 
     if (a[0] & (MEM_PAGE_SIZE - 1) || !len || a[3] & ~(u64)(MREMAP_MAYMOVE | MREMAP_FIXED))
         return -EINVAL;
+    pthread_mutex_lock(&mm->lock);
+    prot = prot_of(mm, a[0]);
+    pthread_mutex_unlock(&mm->lock);
     if (prot < 0 || !mm_allows(mm, a[0], old, 0))
         return -EFAULT;
     /* Pages of code split the host's mapping. */

@@ -21,8 +21,12 @@
 
 struct mapping {
     u64 start, end; /* pages */
-    u32 prot;       /* PROT_* as the guest asked for */
+    u32 prot;       /* PROT_* as the guest asked for, and USER_PROT_SHARED */
 };
+
+/* MAP_SHARED: others may write the same memory, through other mappings and from other processes. */
+#define USER_PROT_SHARED (1 << 16)
+#define USER_PROT_RIGHTS (PROT_READ | PROT_WRITE | PROT_EXEC)
 
 struct user_mm {
     pthread_mutex_t lock;
@@ -36,12 +40,12 @@ struct user;
 int mm_init(struct user_mm *mm);
 /* Notes (or with @prot -1 forgets) a range; the caller maps it. Lock not held. */
 int mm_note(struct user_mm *mm, u64 start, u64 end, int prot);
-/* Protection of the page, or -1 outside the guest's memory. */
+/* Rights to the page, or -1 outside the guest's memory. */
 int mm_prot(struct user_mm *mm, u64 addr);
 /* Is all of the range the guest's with rights @prot? */
 bool mm_allows(struct user_mm *mm, u64 addr, u64 len, int prot);
 /* dbt's protect callback; @opaque is the mm. */
-void mm_protect_code(void *opaque, u64 page, bool on);
+bool mm_protect_code(void *opaque, u64 page, bool on);
 /* Host rights for guest rights: nothing of the guest's is executable for the host. */
 int mm_host_prot(int prot);
 /* mmap for the guest; answers the address or -errno. */

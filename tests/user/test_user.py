@@ -12,7 +12,8 @@ import sys
 import tempfile
 
 TRIODE, FOLDER = sys.argv[1], sys.argv[2]
-PROGRAMS = ["faults", "files", "floats", "memory", "processes", "signals", "smc", "threads"]
+PROGRAMS = ["faults", "files", "floats", "memory", "processes", "rewriting", "signals", "smc",
+            "threads"]
 BUSYBOX = "/bin/busybox"
 APPLETS = {
     "ls": ["ls", "-la", "/usr/share/doc/busybox-static", "/etc"],
@@ -59,8 +60,9 @@ def native_programs():
         if not os.path.exists(path):
             continue
         same(name, [path], [TRIODE, "user", path])
-    same("interpreted", [os.path.join(FOLDER, "smc")],
-         [TRIODE, "user", "--jit", "off", os.path.join(FOLDER, "smc")])
+    for name in "smc", "rewriting":
+        same(name + ", interpreted", [os.path.join(FOLDER, name)],
+             [TRIODE, "user", "--jit", "off", os.path.join(FOLDER, name)])
 
 
 def riscv_programs():

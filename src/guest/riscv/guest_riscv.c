@@ -92,6 +92,7 @@ const struct guest_ops riscv_guest_ops = {
     .nhelpers = RISCV_HELPERS,
     .pc_slot = RISCV_SLOT(pc),
     .state_size = sizeof(struct riscv_cpu),
+    .fenced_fetch = true, /* volume I, chapter 5 */
     .lift = riscv_lift,
     .pc = get_pc,
     .walk = walk,
