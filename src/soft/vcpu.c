@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "soft/private.h"
 #include "trace/trace.h"
@@ -46,7 +47,7 @@ void soft_set_state(struct soft_vcpu *vcpu, enum soft_state state)
     vcpu->run.state = state;
     /* The VMCS's activity state says the same to whoever looks there (SDM 25.4.2). */
     vcpu->cpu.activity = state == SOFT_HALTED ? 1 : state == SOFT_WAIT_SIPI ? 3 : 0;
-    x86_pmu_halt(&vcpu->cpu, state != SOFT_RUNNABLE && state != SOFT_RUNNING);
+    x86_pmu_halt(&vcpu->cpu, state != SOFT_RUNNING);
     if (!(old == SOFT_RUNNABLE && state == SOFT_RUNNING) &&
         !(old == SOFT_RUNNING && state == SOFT_RUNNABLE))
         trace_emit(STATE, state, (int)vcpu->id.vcpu.index, .from = states[old].name,
@@ -121,21 +122,25 @@ static void hook_write_tpr(struct x86_cpu *cpu, u64 value)
         lapic_set_cr8(&soft_of(cpu)->parts.lapic, value);
 }
 
-static u64 hook_cycles(struct x86_cpu *cpu)
+static u64 scaled(const struct x86_cpu *cpu, u64 ticks)
 {
-    u64 ticks = soft_clock_ticks(&soft_of(cpu)->id.vm->clock);
-
-    if (unlikely(cpu->tsc_scale != 1ull << 48))
-        ticks = (u64)((u128)ticks * cpu->tsc_scale >> 48);
-    return ticks;
+    return likely(cpu->tsc_scale == 1ull << 48) ? ticks : (u64)((u128)ticks * cpu->tsc_scale >> 48);
 }
 
 static u64 hook_tsc(struct x86_cpu *cpu)
 {
-    return vmx_tsc(cpu, hook_cycles(cpu) + cpu->tsc_offset);
+    u64 ticks = soft_clock_ticks(&soft_of(cpu)->id.vm->clock);
+
+    return vmx_tsc(cpu, scaled(cpu, ticks) + cpu->tsc_offset);
 }
 
 /* --- performance counters --- */
+
+/* By the thread's own time: while the host runs others, no cycle of this CPU passes. */
+static u64 hook_cycles(struct x86_cpu *cpu)
+{
+    return scaled(cpu, soft_clock_ns_to_ticks(&soft_of(cpu)->id.vm->clock, clock_thread_ns()));
+}
 
 static void hook_performance_interrupt(struct x86_cpu *cpu)
 {
@@ -262,6 +267,7 @@ static void power_on(struct soft_vcpu *vcpu)
     cpu->tsc_offset = vcpu->parts.msrs.tsc_base = 0 - vm->clock.boot_tsc;
     cpu->phys_mask = mask_low(CPUID_PHYS_BITS);
     cpu->quiet = true;
+    cpu->pmu.halted = true;
     x86_reset(cpu, false);
     vcpu->run.state = SOFT_CREATED;
     if (vcpu->id.vcpu.index)

@@ -1,7 +1,7 @@
 /*
  * Architectural performance monitoring, version 2 (SDM vol. 3 chapter 19): four general and three
- * fixed counters of 48 bits. Cycles are ticks of the TSC while the CPU is not halted; instructions
- * and branches are counted by lifted code, and only while a counter wants them.
+ * fixed counters of 48 bits. Cycles are ticks at the TSC's rate of the time in which the engine has the CPU
+ * run; instructions and branches are counted by lifted code, and only while a counter wants them.
  */
 #include "guest/x86/pmu.h"
 #include "guest/x86/x86_internal.h"
@@ -94,7 +94,6 @@ static bool interrupts(const struct x86_pmu *pmu, unsigned i)
     return i < GENERAL ? pmu->select[i] & SELECT_INT : fixed_control(pmu, i) & FIXED_PMI;
 }
 
-/* Ticks of the TSC, whatever a guest wrote to that. */
 static u64 cycles(struct x86_cpu *cpu)
 {
     if (cpu->hooks && cpu->hooks->cycles)
@@ -185,9 +184,10 @@ static void set_alarm(struct x86_cpu *cpu)
 static void choose(struct x86_cpu *cpu)
 {
     struct x86_pmu *pmu = &cpu->pmu;
+    bool ticking = pmu->counting[X86_PMU_CYCLES];
 
     pmu->user = cpu->cpl;
-    pmu->on = false;
+    pmu->on = pmu->by_level = false;
     memset(pmu->counting, 0, sizeof(pmu->counting));
     for (unsigned i = 0; i < COUNTERS; i++) {
         enum x86_pmu_event event = event_of(pmu, i);
@@ -195,6 +195,7 @@ static void choose(struct x86_cpu *cpu)
         if (event == X86_PMU_NONE || !(counts_at(pmu, i, true) || counts_at(pmu, i, false)))
             continue;
         pmu->on = true;
+        pmu->by_level |= counts_at(pmu, i, true) != counts_at(pmu, i, false);
         if (counts_at(pmu, i, pmu->user))
             pmu->counting[event] |= 1u << i;
     }
@@ -205,7 +206,8 @@ static void choose(struct x86_cpu *cpu)
     pmu->mode = (pmu->counting[X86_PMU_INSNS] ? X86_MODE_COUNT_INSNS : 0) |
                 (pmu->counting[X86_PMU_BRANCHES] ? X86_MODE_COUNT_BRANCHES : 0);
     if (pmu->counting[X86_PMU_CYCLES]) {
-        pmu->cycles_from = cycles(cpu);
+        if (!ticking) /* else they have just been collected */
+            pmu->cycles_from = cycles(cpu);
         set_alarm(cpu);
     }
 }
@@ -220,7 +222,7 @@ static void update(struct x86_cpu *cpu)
 
 u32 x86_pmu_mode(struct x86_cpu *cpu)
 {
-    if (cpu->pmu.user != (cpu->cpl != 0)) {
+    if (cpu->pmu.by_level && cpu->pmu.user != (cpu->cpl != 0)) {
         collect(cpu);
         choose(cpu);
     }
@@ -230,9 +232,7 @@ u32 x86_pmu_mode(struct x86_cpu *cpu)
 void x86_pmu_look(struct x86_cpu *cpu)
 {
     struct x86_pmu *pmu = &cpu->pmu;
-    bool alarm =
-        pmu->alarm && (__atomic_exchange_n(&pmu->alarm_gone_off, false, __ATOMIC_SEQ_CST) ||
-                       cycles(cpu) >= pmu->alarm);
+    bool alarm = pmu->alarm && __atomic_exchange_n(&pmu->alarm_gone_off, false, __ATOMIC_SEQ_CST);
 
     if (likely(!alarm && pmu->insns_left > 0 && pmu->branches_left > 0))
         return;

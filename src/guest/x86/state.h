@@ -102,10 +102,11 @@ struct x86_pmu {
     u32 counting[X86_PMU_EVENTS]; /* which counters count an event now */
     u32 mode;                     /* X86_MODE_COUNT bits */
     bool on;                      /* some counter counts, at this privilege level or another */
-    bool user;                    /* counting is that of CPL 1 to 3 */
-    bool halted;
-    bool alarm_gone_off; /* set by any thread */
-    u64 alarm;           /* the engine was asked to call at this many cycles; 0: not */
+    bool by_level;                /* one counts at some levels only, */
+    bool user;                    /* and this is for CPL 1 to 3 */
+    bool halted;                  /* no cycles pass */
+    bool alarm_gone_off;          /* set by any thread */
+    u64 alarm;                    /* the engine was asked to call at this many cycles; 0: not */
 };
 
 struct x86_cpu {

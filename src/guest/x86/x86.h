@@ -43,8 +43,9 @@ struct x86_hooks {
     u64 (*read_tpr)(struct x86_cpu *cpu); /* CR8 */
     void (*write_tpr)(struct x86_cpu *cpu, u64 value);
     u64 (*tsc)(struct x86_cpu *cpu); /* the guest's TSC now */
-    /* Performance counters: ticks at the TSC's rate that nobody can write; the overflow interrupt; and
-     * to have pmu.alarm_gone_off set, and the CPU asked to look, in @cycles. */
+    /* Performance counters: ticks at the TSC's rate in which the thread that runs the CPU did so; the
+     * overflow interrupt; and to have pmu.alarm_gone_off set, and the CPU asked to look, not later than
+     * in @cycles. */
     u64 (*cycles)(struct x86_cpu *cpu);
     void (*performance_interrupt)(struct x86_cpu *cpu);
     void (*cycles_alarm)(struct x86_cpu *cpu, u64 cycles);
@@ -121,8 +122,8 @@ bool x86_write_xcr0(struct x86_cpu *cpu, u64 value);
 bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value);
 bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
 
-/* Performance counters. Before the CPU runs, if pmu.on: has one overflowed? The CPU stops or goes on
- * after a halt. IA32_PERF_GLOBAL_CTRL is loaded by a VM entry or exit: @value has no reserved bits.
+/* Performance counters. Before the CPU runs, if pmu.on: has one overflowed? Cycles pass, or
+ * do not: by the thread that runs the CPU. IA32_PERF_GLOBAL_CTRL is loaded by a VM entry or exit: @value has no reserved bits.
  * x86_pmu_retired counts an instruction that the engine carried out, or whose own code was left before
  * it did, where the mode word has bits of @modes. */
 void x86_pmu_look(struct x86_cpu *cpu);
