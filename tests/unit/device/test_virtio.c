@@ -402,6 +402,79 @@ static void indirect_and_event_index(void **state)
     cleanup();
 }
 
+static void map_page(unsigned page, u64 entry)
+{
+    memcpy(t.ram + 0x15000 + 8 * page, &entry, 8);
+}
+
+/* Tables in which the first 16 pages are where they are, for slot 2 alone. */
+static struct device *add_iommu(void)
+{
+    static const u64 entries[][2] = {
+        {0x10000, 0x11001}, {0x11100, 0x12001}, {0x11108, 2},
+        {0x12000, 0x13003}, {0x13000, 0x14003}, {0x14000, 0x15003},
+    };
+    struct device_place place = board_place(t.b);
+    struct device *iommu;
+
+    place.parent = t.b->dev;
+    assert_int_equal(device_create(&iommu, "vtd", "address=0xfed90000", &place, NULL), 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(entries); i++)
+        memcpy(t.ram + entries[i][0], &entries[i][1], 8);
+    for (unsigned i = 0; i < 16; i++)
+        map_page(i, i << 12 | 3);
+    set(0xfed90020, 8, 0x10000);
+    set(0xfed90018, 4, 0x40000000);
+    set(0xfed90018, 4, 0x80000000);
+    return iommu;
+}
+
+static void behind_an_iommu(void **state)
+{
+    struct device *iommu;
+
+    (void)state;
+    setup_with("virtio-blk", false);
+    assert_int_equal(mmio(MAIN_BAR + 4, 4) & 2, 0);
+    iommu = add_iommu();
+    assert_int_equal(mmio(MAIN_BAR + 4, 4) & 2, 2); /* SIZE_MAX */
+    set(MAIN_BAR, 4, 1);
+    assert_int_equal(mmio(MAIN_BAR + 4, 4) & 2, 2); /* ACCESS_PLATFORM */
+    map_page(5, 0x20003);
+    map_page(6, 0x22003);
+    map_page(7, 0x23003);
+    start(1ull << 33 | 1 << 9);
+    assert_int_equal(request(0, 0, 0x3000), 0);
+    assert_int_equal(t.ram[DATA], 0);
+    assert_int_equal(t.ram[0x20000], 1);
+    assert_int_equal(t.ram[0x20fff], 8);
+    assert_int_equal(t.ram[0x21000], 0);
+    assert_int_equal(t.ram[0x22000], 9);
+    assert_int_equal(t.ram[0x23fff], 24);
+    /* A page that may be read, and not written; the used ring gone; the rest blocked. */
+    map_page(5, 0x20001);
+    assert_int_equal(request(1, 40, 512), 0);
+    put_desc(DESC, 1, DATA, 512, 3, 2);
+    t.ram[HEADER] = 0;
+    offer(0);
+    assert_int_equal(mmio(MAIN_BAR + 0x14, 1), 79); /* needs a reset */
+    assert_true(mmio(0xfed90408, 8) == 0x8000000500000010);
+    assert_true(mmio(0xfed90400, 8) == DATA);
+    start(1 << 9);
+    map_page(3, 0x3001);
+    put_desc(DESC, 2, STATUS, 1, 2, 0);
+    put_desc(DESC, 0, HEADER, 16, 1, 2);
+    t.ram[HEADER] = 4;
+    offer(0);
+    assert_int_equal(mmio(MAIN_BAR + 0x14, 1), 79);
+    assert_int_equal(*word(USED + 2), 0);
+    device_destroy(iommu);
+    start(1 << 9);
+    assert_int_equal(request(0, 0, 512), 0);
+    assert_int_equal(t.ram[DATA], 1);
+    cleanup();
+}
+
 static void survives_a_load(void **state)
 {
     size_t len;
@@ -587,9 +660,9 @@ int main(void)
         cmocka_unit_test(bars_and_capabilities), cmocka_unit_test(reads_and_writes),
         cmocka_unit_test(disk_troubles),         cmocka_unit_test(message_interrupts),
         cmocka_unit_test(one_message_interrupt), cmocka_unit_test(indirect_and_event_index),
-        cmocka_unit_test(survives_a_load),       cmocka_unit_test(random_bytes),
-        cmocka_unit_test(lying_chains),          cmocka_unit_test(random_rings),
-        cmocka_unit_test(random_registers),
+        cmocka_unit_test(behind_an_iommu),       cmocka_unit_test(survives_a_load),
+        cmocka_unit_test(random_bytes),          cmocka_unit_test(lying_chains),
+        cmocka_unit_test(random_rings),          cmocka_unit_test(random_registers),
     };
     int ret;
 

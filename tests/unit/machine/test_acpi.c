@@ -32,6 +32,8 @@ static u64 put(const char *smp)
         .io_apic = 0xfec00000,
         .local_apic = 0xfee00000,
         .hpet = 0xfed00000,
+        .iommu = 0xfed90000,
+        .remaps = true,
         .pm_base = 0x600,
         .sci = 9,
         .serial_port = 0x3f8,
@@ -109,7 +111,7 @@ static void sums_are_zero(void **state)
     (void)state;
     visited = 0;
     walk(put("2"), check_sum);
-    assert_int_equal(visited, 6);
+    assert_int_equal(visited, 7);
 }
 
 static unsigned apics;
@@ -175,13 +177,14 @@ static void reference_compiler_agrees(void **state)
     assert_non_null(mkdtemp(folder));
     for (size_t i = 0; i < ARRAY_SIZE(smp); i++) {
         walk(put(smp[i]), write_table);
-        run_iasl("-d FACP.dat APIC.dat MCFG.dat HPET.dat XSDT.dat DSDT.dat",
+        run_iasl("-d FACP.dat APIC.dat MCFG.dat HPET.dat DMAR.dat XSDT.dat DSDT.dat",
                  "ASL Output:    DSDT.dsl");
         /* What it made of our byte code must be a program without a complaint. */
         run_iasl("-we -p again DSDT.dsl", "0 Errors, 0 Warnings");
         run_iasl("-p again FACP.dsl", "FACP");
         run_iasl("-p again APIC.dsl", "APIC");
         run_iasl("-p again HPET.dsl", "HPET");
+        run_iasl("-p again DMAR.dsl", "DMAR");
     }
     snprintf(command, sizeof(command), "rm -r %s", folder);
     assert_int_equal(system(command), 0);

@@ -108,6 +108,43 @@ static void test_level(void **state)
     assert_int_equal(read_reg(f, 0x10 + 2 * 10), 0x10055);
 }
 
+static struct kvm_msi asked;
+
+static bool remap(void *opaque, struct kvm_msi *msi)
+{
+    asked = *msi;
+    *msi = *(const struct kvm_msi *)opaque;
+    return msi->address_lo != 0;
+}
+
+/* With somebody who remaps: the entry as a message, and what comes back in its place. */
+static void test_remapped(void **state)
+{
+    struct kvm_msi answer = {.address_lo = 0xfee34004, .address_hi = 0x1200, .data = 0x8166};
+    struct fixture *f = *state;
+
+    ioapic_set_remap(&f->ioapic, remap, &answer);
+    write_reg(f, 0x10 + 2 * 10 + 1, 0xabcdffff);
+    assert_int_equal(read_reg(f, 0x10 + 2 * 10 + 1), 0xabcd0000);
+    write_reg(f, 0x10 + 2 * 10, 0x8955); /* level, logical, lowest priority */
+    ioapic_set_line(&f->ioapic, 10, true);
+    assert_int_equal(asked.address_lo, 0xfee00000 | 0xabcd << 4 | 4);
+    assert_int_equal(asked.data, 0xc155);
+    assert_int_equal(f->sent, 1);
+    assert_int_equal(f->message.dest, 0x1234);
+    assert_int_equal(f->message.vector, 0x66);
+    assert_int_equal(f->message.delivery, APIC_LOWEST);
+    assert_true(f->message.logical && f->message.level && !f->message.narrow);
+    assert_int_equal(read_reg(f, 0x10 + 2 * 10), 0xc955); /* remote IRR is this pin's own */
+    ioapic_eoi(&f->ioapic, 0x66);
+    assert_int_equal(f->sent, 1);
+    ioapic_eoi(&f->ioapic, 0x55);
+    assert_int_equal(f->sent, 2);
+    answer.address_lo = 0; /* blocked */
+    ioapic_eoi(&f->ioapic, 0x55);
+    assert_int_equal(f->sent, 2);
+}
+
 static void test_state_round_trip(void **state)
 {
     struct fixture *f = *state;
@@ -134,7 +171,7 @@ static void test_state_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(test_registers), TEST(test_edge), TEST(test_level),
-                                       TEST(test_state_round_trip)};
+                                       TEST(test_remapped), TEST(test_state_round_trip)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
