@@ -320,6 +320,90 @@ static void debug_controls(void)
     EXPECT(GET(guest_ia32_debugctl), 0);
 }
 
+#define PERF_CONTROL 0x38f
+GUEST(code_counters, "mov $0x38f, %ecx; rdmsr; vmcall; mov $2, %eax; mov $0, %edx; wrmsr; vmcall");
+GUEST(code_count_2, "nop; vmcall");
+GUEST(code_count_102, ".rept 101; nop; .endr; vmcall");
+GUEST(code_count_loop, "mov $1000, %esi; 1: dec %esi; jnz 1b; vmcall");
+GUEST(code_rdpmc, "xor %ecx, %ecx; rdpmc; vmcall");
+
+/* Counter 0 counts instructions; it runs in the host if bit 0 of @host is set, in the guest if that of
+ * @guest is. */
+static u64 counted(void (*code)(void), u64 host, u64 guest)
+{
+    u64 count;
+
+    begin("27.3.2.1, 28.5.1 counters stop and go", code);
+    ADD(vm_entry_controls, C_entry_load_perf_global_ctrl);
+    ADD(primary_vm_exit_controls, C_exit_load_perf_global_ctrl);
+    PUT(guest_ia32_perf_global_ctrl, guest);
+    PUT(host_ia32_perf_global_ctrl, host);
+    wrmsr(0x186, 0x4200c0);
+    wrmsr(0xc1, 0);
+    wrmsr(PERF_CONTROL, host);
+    EXPECT(run(), 18);
+    wrmsr(PERF_CONTROL, 0);
+    count = rdmsr(0xc1);
+    wrmsr(0x186, 0);
+    return count;
+}
+
+static void performance_counters(void)
+{
+    u64 base;
+
+    begin("27.3.2.1, 28.5.1 IA32_PERF_GLOBAL_CTRL", code_counters);
+    memset(pages[0], 0, 4096);
+    PROC(C_use_msr_bitmaps);
+    PUT(msr_bitmaps_address, (u64)pages[0]);
+    EXPECT(may_be_one(0x483) >> 12 & 1, 1);
+    EXPECT(may_be_one(0x483) >> 30 & 1, 1);
+    EXPECT(may_be_one(0x484) >> 13 & 1, 1);
+    wrmsr(PERF_CONTROL, 1);
+    PUT(guest_ia32_perf_global_ctrl, 0x700000000);
+    PUT(host_ia32_perf_global_ctrl, 0xc);
+    EXPECT(run(), 18); /* neither loaded nor saved */
+    EXPECT(LOW(guest_rax), 1);
+    EXPECT(rdmsr(PERF_CONTROL), 1);
+    PUT(guest_rip, (u64)code_counters);
+    ADD(vm_entry_controls, C_entry_load_perf_global_ctrl);
+    EXPECT(run(), 18); /* stays when the host goes on */
+    EXPECT(LOW(guest_rdx), 7);
+    EXPECT(rdmsr(PERF_CONTROL), 0x700000000);
+    PUT(guest_rip, (u64)code_counters);
+    ADD(primary_vm_exit_controls, C_exit_load_perf_global_ctrl);
+    EXPECT(run(), 18);
+    EXPECT(LOW(guest_rdx), 7);
+    EXPECT(rdmsr(PERF_CONTROL), 0xc);
+    skip();
+    ADD(primary_vm_exit_controls, C_exit_save_perf_global_ctrl);
+    EXPECT(run(), 18);
+    EXPECT(GET(guest_ia32_perf_global_ctrl), 2);
+    EXPECT(rdmsr(PERF_CONTROL), 0xc);
+    wrmsr(PERF_CONTROL, 0);
+
+    base = counted(code_count_2, 0, 1);
+    EXPECT(base >= 1 && base <= 3, 1);
+    EXPECT(counted(code_count_102, 0, 1) - base, 100);
+    EXPECT(counted(code_count_loop, 0, 1) - base, 2000);
+    base = counted(code_count_2, 1, 0);
+    EXPECT(base > 10, 1);
+    EXPECT(counted(code_count_102, 1, 0), base);
+    base = counted(code_count_2, 1, 1);
+    EXPECT(counted(code_count_loop, 1, 1) - base, 2000);
+
+    begin("26.1.3 RDPMC", code_rdpmc);
+    wrmsr(0xc1, 0x12345678);
+    EXPECT(run(), 18);
+    EXPECT(LOW(guest_rax), 0x12345678);
+    PUT(guest_rip, (u64)code_rdpmc);
+    PROC(C_rdpmc_exiting);
+    EXPECT(run(), 15);
+    EXPECT(GET(vm_exit_instruction_length), 2);
+    EXPECT(guest_at(code_rdpmc), 2);
+    wrmsr(0xc1, 0);
+}
+
 /* --- modes --- */
 
 /* 32-bit protected mode without paging. */
@@ -399,9 +483,9 @@ static void modes(void)
 unsigned test_information(void)
 {
     static void (*const tests[])(void) = {
-        vmx_operands, descriptor_tables, random_and_invpcid, string_io, control_registers,
-        owned_bits,   msr_bounds,        time_stamp_counter, msr_lists, debug_controls,
-        modes,
+        vmx_operands,      descriptor_tables, random_and_invpcid,   string_io,
+        control_registers, owned_bits,        msr_bounds,           time_stamp_counter,
+        msr_lists,         debug_controls,    performance_counters, modes,
     };
 
     return run_groups("information", tests, sizeof(tests) / sizeof(tests[0]));

@@ -88,6 +88,13 @@ static void all_features(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
     memset(out, 0xff, 4 * sizeof(*out));
 }
 
+static void no_counters(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
+{
+    all_features(cpu, leaf, subleaf, out);
+    if (leaf == 1)
+        out[2] &= ~(u32)BIT(15);
+}
+
 static int setup(void **state)
 {
     static const struct x86_hooks hooks = {.cpuid = all_features};
@@ -356,6 +363,36 @@ static void execution_controls(void **state)
     }
 }
 
+/* Without performance counters nobody may ask for their control register. */
+static void without_counters(void **state)
+{
+    static const struct x86_hooks none = {.cpuid = no_counters};
+    const struct x86_hooks *all = m.cpu.hooks;
+    struct vmcs v = wide;
+    u64 value;
+
+    (void)state;
+    v.vm_entry_controls |= VMX_C_entry_load_perf_global_ctrl;
+    v.primary_vm_exit_controls |=
+        (u32)VMX_C_exit_load_perf_global_ctrl | (u32)VMX_C_exit_save_perf_global_ctrl;
+    assert_true(vmx_check_controls(&m.cpu, &v));
+    assert_true(vmx_msr_read(&m.cpu, 0x483, &value) &&
+                value >> 32 & VMX_C_exit_load_perf_global_ctrl);
+    m.cpu.hooks = &none;
+    x86_update_features(&m.cpu);
+    assert_false(vmx_check_controls(&m.cpu, &v));
+    v.vm_entry_controls &= ~(u32)VMX_C_entry_load_perf_global_ctrl;
+    assert_false(vmx_check_controls(&m.cpu, &v));
+    v.primary_vm_exit_controls = wide.primary_vm_exit_controls;
+    assert_true(vmx_check_controls(&m.cpu, &v));
+    assert_true(vmx_msr_read(&m.cpu, 0x483, &value));
+    assert_int_equal(value >> 32 & (BIT(12) | BIT(30)), 0);
+    assert_true(vmx_msr_read(&m.cpu, 0x490, &value));
+    assert_int_equal(value >> 32 & BIT(13), 0);
+    m.cpu.hooks = all;
+    x86_update_features(&m.cpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +405,7 @@ int main(void)
         cmocka_unit_test(registers_and_pointers),
         cmocka_unit_test(execution_controls),
         cmocka_unit_test(other_sides),
+        cmocka_unit_test(without_counters),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);
