@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/log.h"
 #include "base/strbuf.h"
 #include "guest/x86/x86.h"
 
@@ -31,6 +32,29 @@ static const struct {
 #undef M
 };
 
+/* No CPU has the first without the second, so it goes with it; in such an order that one pass does. */
+static const struct {
+    const char *name, *needs;
+} dependencies[] = {
+    {"sse2", "sse"},
+    {"pni", "sse2"},
+    {"ssse3", "pni"},
+    {"sse4_1", "ssse3"},
+    {"sse4_2", "sse4_1"},
+    {"xsaveopt", "xsave"},
+    {"xsavec", "xsave"},
+    {"xgetbv1", "xsave"},
+    {"xsaves", "xsavec"},
+    {"la57", "lm"},
+    {"pcid", "lm"},
+    {"invpcid", "pcid"},
+    {"pdpe1gb", "lm"},
+    {"fsgsbase", "lm"},
+    {"x2apic", "apic"},
+    {"tsc_deadline_timer", "apic"},
+    {"kvmclock_stable", "kvmclock"},
+};
+
 _Static_assert(ARRAY_SIZE(features) <= 128, "struct cpuid_model holds 128 features");
 
 static void set_feature(struct cpuid_model *model, unsigned index, bool on)
@@ -39,6 +63,25 @@ static void set_feature(struct cpuid_model *model, unsigned index, bool on)
         model->features[index / 64] |= BIT(index % 64);
     else
         model->features[index / 64] &= ~BIT(index % 64);
+}
+
+static unsigned feature_index(const char *name)
+{
+    unsigned i = 0;
+
+    while (strcmp(features[i].name, name) != 0)
+        BUG_ON(++i == ARRAY_SIZE(features));
+    return i;
+}
+
+static void drop_dependent(struct cpuid_model *model)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(dependencies); i++) {
+        unsigned needs = feature_index(dependencies[i].needs);
+
+        if (!(model->features[needs / 64] >> needs % 64 & 1))
+            set_feature(model, feature_index(dependencies[i].name), false);
+    }
 }
 
 static int unknown_model(const char *name, size_t len, struct err *err)
@@ -133,6 +176,7 @@ int cpuid_parse_model(struct cpuid_model *model, const char *text, struct err *e
         if (ret)
             return ret;
     }
+    drop_dependent(model);
     return 0;
 }
 

@@ -51,6 +51,22 @@ static void make_tables(struct isa_emulator *e)
     map(e, PT_DATA, ISA_DATA + ISA_WRITABLE, ISA_DATA_SIZE - ISA_WRITABLE, 1ull << 63);
 }
 
+/* What the rows' functions ask for, whatever the host has: isa_testable knows about the host. */
+static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
+{
+    (void)cpu;
+    (void)subleaf;
+    memset(out, 0, 4 * sizeof(*out));
+    if (leaf == 0) {
+        out[0] = 7;
+    } else if (leaf == 1) {
+        out[2] = 1u << 22; /* MOVBE */
+    } else if (leaf == 7) {
+        out[1] = 1u << 19; /* ADX */
+        out[2] = 1u << 27; /* MOVDIRI */
+    }
+}
+
 struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump)
 {
     struct isa_emulator *e = NULL;
@@ -74,6 +90,7 @@ struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump)
     }
     e->cpu.common.ops = &x86_guest_ops;
     e->cpu.common.mem = e->mem;
+    e->hooks.cpuid = cpuid;
     e->cpu.hooks = &e->hooks;
     mem_reader_online(e->mem, 0);
     if (dbt_attach(e->dbt, &e->cpu.common)) {

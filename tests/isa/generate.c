@@ -4,6 +4,7 @@
  */
 #include "isa.h"
 
+#include <cpuid.h>
 #include <string.h>
 
 #include "guest/x86/state.h"
@@ -153,6 +154,28 @@ bool isa_named(const struct x86_row *row, const char *const *names)
     return false;
 }
 
+/* Does the host's CPU have what the row is part of? */
+static bool on_host(const struct x86_row *row)
+{
+    static const struct {
+        const char *name;
+        u32 leaf;
+        u8 reg, bit; /* reg: 1 EBX, 2 ECX */
+    } features[] = {
+        {"movbe", 1, 2, 22},
+        {"adcx", 7, 1, 19},
+        {"adox", 7, 1, 19},
+        {"movdiri", 7, 2, 27},
+    };
+    u32 r[4];
+
+    for (size_t i = 0; i < ARRAY_SIZE(features); i++)
+        if (!strcmp(row->name, features[i].name))
+            return __get_cpuid_count(features[i].leaf, 0, &r[0], &r[1], &r[2], &r[3]) &&
+                   r[features[i].reg] >> features[i].bit & 1;
+    return true;
+}
+
 bool isa_testable(const struct x86_row *row)
 {
     /* INT is a system call natively; the approximations are each CPU's own. */
@@ -163,7 +186,8 @@ bool isa_testable(const struct x86_row *row)
     /* PREFETCHW with a register: nothing on Intel's CPUs, #UD on AMD's. */
     if (row->map == X86_MAP_M0F && row->opcode == 0x0d && row->modrm == X86_MODRM_RR)
         return false;
-    return (number < INT_ROWS || number >= INT_ROWS + SYS_ROWS) && !isa_named(row, never);
+    return (number < INT_ROWS || number >= INT_ROWS + SYS_ROWS) && !isa_named(row, never) &&
+           on_host(row);
 }
 
 /* Flags that the SDM leaves undefined, by name; shifts and rotates: unless the count is 1. */

@@ -8,7 +8,7 @@
 /* CR4 bits by the feature that brings them. */
 static const struct {
     u64 bits;
-    u32 feature;
+    u64 feature;
 } cr4_features[] = {
     {X86_CR4_TSD | X86_CR4_DE | X86_CR4_MCE | X86_CR4_PCE | X86_CR4_OSXMMEXCPT, X86_FEATURE_VALID},
     {X86_CR4_VME | X86_CR4_PVI, X86_FEATURE_VME},

@@ -236,7 +236,7 @@ static u64 in_use(const struct x86_cpu *cpu)
     return components;
 }
 
-static void check_xsave(struct x86_cpu *cpu, u64 gva, u32 feature)
+static void check_xsave(struct x86_cpu *cpu, u64 gva, u64 feature)
 {
     if (!(cpu->cr4 & X86_CR4_OSXSAVE) || (feature && !x86_has(cpu, feature)))
         x86_raise(cpu, X86_UD);
@@ -305,7 +305,7 @@ static void xsave_compact(struct x86_cpu *cpu, u64 gva, bool wide)
 
 u64 x86_helper_xsave(struct x86_cpu *cpu, u64 gva, u64 form, u64 length)
 {
-    static const u32 features[] = {X86_FEATURE_XSAVE, X86_FEATURE_XSAVEOPT, X86_FEATURE_XSAVEC,
+    static const u64 features[] = {X86_FEATURE_XSAVE, X86_FEATURE_XSAVEOPT, X86_FEATURE_XSAVEC,
                                    X86_FEATURE_XSAVES};
     bool wide = form & 16;
 

@@ -24,6 +24,13 @@ u64 x86_helper_cpuid(struct x86_cpu *cpu, u64 length)
     return 0;
 }
 
+u64 x86_helper_need_feature(struct x86_cpu *cpu, u64 feature)
+{
+    if (!x86_has(cpu, feature))
+        x86_raise(cpu, X86_UD);
+    return 0;
+}
+
 u64 x86_helper_hlt(struct x86_cpu *cpu, u64 length)
 {
     x86_intercept(cpu, X86_REASON_HLT, 0, (u32)length, 0, 0);

@@ -254,6 +254,11 @@ void lift_raise_if(struct x86_lift *l, ir_ref cond, unsigned vector)
     ir_exit_if(l->u, cond, X86_EXIT_VECTOR + vector);
 }
 
+void lift_need_feature(struct x86_lift *l, u64 feature)
+{
+    LIFT_CALL(l, IR_VOID, need_feature, ir_const(l->u, IR_I64, feature), IR_NONE, IR_NONE, IR_NONE);
+}
+
 void lift_end_state(struct x86_lift *l)
 {
     leave_for(l, lift_next_pc(l));

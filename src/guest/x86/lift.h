@@ -73,6 +73,9 @@ void lift_set_zpc(struct x86_lift *l, ir_ref zf, ir_ref pf, ir_ref cf);
 void lift_raise(struct x86_lift *l, unsigned vector);
 void lift_raise_if(struct x86_lift *l, ir_ref cond, unsigned vector);
 
+/* #UD unless CPUID has the feature, X86_FEATURE_*. */
+void lift_need_feature(struct x86_lift *l, u64 feature);
+
 /* The instruction is done: nothing of it can fault any more. Who ends a block otherwise than by the
  * functions here, or may leave it after an instruction, calls this before. */
 void lift_count(struct x86_lift *l);

@@ -1,6 +1,7 @@
 /* Binary and decimal arithmetic, logic, flag control. SDM vol. 1 7.3.2 to 7.3.5, 7.3.13. */
 #include "guest/x86/cc.h"
 #include "guest/x86/lift.h"
+#include "guest/x86/x86_internal.h"
 
 /* A destination that is read and written: register, or memory whose address is computed once. */
 struct dest {
@@ -74,6 +75,37 @@ void lift_adc(struct x86_lift *l)
         dest_write(l, &d, r);
     }
     lift_cc(l, X86_CC(ADC, size_of(l)), r, b, c);
+}
+
+/* The carry comes from one flag and goes there; the other flags stay. */
+static void add_by_flag(struct x86_lift *l, unsigned bit)
+{
+    ir_ref a, b, carry, flags, sum, out, at = ir_const(l->u, IR_I8, bit);
+
+    lift_need_feature(l, X86_FEATURE_ADX);
+    b = lift_read(l, 1);
+    a = lift_read(l, 0);
+    flags = lift_eflags_arith(l);
+    carry = ir_and(l->u, ir_shr(l->u, flags, at), ir_const(l->u, IR_I64, 1));
+    if (size_of(l) == 4)
+        carry = ir_trunc(l->u, IR_I32, carry);
+    sum = ir_add(l->u, a, b);
+    out = ir_ult(l->u, sum, a);
+    a = ir_add(l->u, sum, carry);
+    out = ir_zext(l->u, IR_I64, ir_or(l->u, out, ir_ult(l->u, a, sum)));
+    lift_write(l, 0, a);
+    flags = ir_and(l->u, flags, ir_const(l->u, IR_I64, ~BIT(bit)));
+    lift_set_eflags_arith(l, ir_or(l->u, flags, ir_shl(l->u, out, at)));
+}
+
+void lift_adcx(struct x86_lift *l)
+{
+    add_by_flag(l, 0);
+}
+
+void lift_adox(struct x86_lift *l)
+{
+    add_by_flag(l, 11);
 }
 
 void lift_sub(struct x86_lift *l)

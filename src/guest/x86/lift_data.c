@@ -1,6 +1,7 @@
 /* Data movement and the stack. SDM vol. 1 7.3.1. */
 #include "guest/x86/cc.h"
 #include "guest/x86/lift.h"
+#include "guest/x86/x86_internal.h"
 
 void lift_mov(struct x86_lift *l)
 {
@@ -209,6 +210,26 @@ void lift_bswap(struct x86_lift *l)
         lift_write(l, 0, ir_const(l->u, IR_I16, 0));
     else
         lift_write(l, 0, ir_bswap(l->u, v));
+}
+
+void lift_movbe(struct x86_lift *l)
+{
+    bool word = l->in->operand_size == 2;
+    ir_ref v;
+
+    lift_need_feature(l, X86_FEATURE_MOVBE);
+    v = lift_read(l, 1);
+    v = ir_bswap(l->u, word ? ir_zext(l->u, IR_I32, v) : v);
+    if (word)
+        v = ir_trunc(l->u, IR_I16, ir_shr(l->u, v, ir_const(l->u, IR_I8, 16)));
+    lift_write(l, 0, v);
+}
+
+/* A store that goes around the caches. */
+void lift_movdiri(struct x86_lift *l)
+{
+    lift_need_feature(l, X86_FEATURE_MOVDIRI);
+    lift_write(l, 0, lift_read(l, 1));
 }
 
 void lift_push(struct x86_lift *l)

@@ -195,7 +195,7 @@ bool x86_nmi_allowed(const struct x86_cpu *cpu)
 static const struct {
     u32 leaf, subleaf;
     u8 reg, bit; /* reg: 0 EAX .. 3 EDX */
-    u32 feature;
+    u64 feature;
 } feature_bits[] = {
     {1, 0, 3, 1, X86_FEATURE_VME},
     {1, 0, 3, 3, X86_FEATURE_PSE},
@@ -207,17 +207,22 @@ static const struct {
     {1, 0, 2, 5, X86_FEATURE_VMX},
     {1, 0, 2, 15, X86_FEATURE_PMU},
     {1, 0, 2, 17, X86_FEATURE_PCID},
+    {1, 0, 2, 22, X86_FEATURE_MOVBE},
     {1, 0, 2, 26, X86_FEATURE_XSAVE},
     {1, 0, 2, 30, X86_FEATURE_RDRAND},
     {7, 0, 1, 0, X86_FEATURE_FSGSBASE},
     {7, 0, 1, 7, X86_FEATURE_SMEP},
     {7, 0, 1, 10, X86_FEATURE_INVPCID},
     {7, 0, 1, 18, X86_FEATURE_RDSEED},
+    {7, 0, 1, 19, X86_FEATURE_ADX},
     {7, 0, 1, 20, X86_FEATURE_SMAP},
+    {7, 0, 1, 23, X86_FEATURE_CLFLUSHOPT},
+    {7, 0, 1, 24, X86_FEATURE_CLWB},
     {7, 0, 2, 2, X86_FEATURE_UMIP},
     {7, 0, 2, 3, X86_FEATURE_PKU},
     {7, 0, 2, 16, X86_FEATURE_LA57},
     {7, 0, 2, 22, X86_FEATURE_RDPID},
+    {7, 0, 2, 27, X86_FEATURE_MOVDIRI},
     {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
     {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},
     {0xd, 1, 0, 3, X86_FEATURE_XSAVES},

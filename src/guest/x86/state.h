@@ -179,7 +179,7 @@ struct x86_cpu {
     u64 pdpte[4];   /* PAE paging: the PDPTE registers, loaded with CR3 (SDM vol. 3 4.4.1) */
     u64 space_key;  /* what memory->switch_space was last told, */
     u32 space_priv; /* valid while common.tlb is not NULL */
-    u32 features;   /* X86_FEATURE_*, from CPUID by x86_update_features; 0: not yet */
+    u64 features;   /* X86_FEATURE_*, from CPUID by x86_update_features; 0: not yet */
     bool pkey_used; /* a walk met a protection key other than 0: WRPKRU must flush */
     u8 random_left; /* unused bytes at the end of random[], for RDRAND and RDSEED */
     u8 random[128];

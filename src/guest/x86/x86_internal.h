@@ -21,40 +21,43 @@ void x86_mmio_read(struct guest_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
 void x86_mmio_write(struct guest_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
 
 /* Features that change what the CPU does (struct x86_cpu.features). */
-enum {
-    X86_FEATURE_VALID = 1 << 0,
-    X86_FEATURE_VME = 1 << 1,
-    X86_FEATURE_MONITOR = 1 << 2,
-    X86_FEATURE_VMX = 1 << 3,
-    X86_FEATURE_PCID = 1 << 4,
-    X86_FEATURE_XSAVE = 1 << 5,
-    X86_FEATURE_RDRAND = 1 << 6,
-    X86_FEATURE_FSGSBASE = 1 << 7,
-    X86_FEATURE_SMEP = 1 << 8,
-    X86_FEATURE_INVPCID = 1 << 9,
-    X86_FEATURE_RDSEED = 1 << 10,
-    X86_FEATURE_SMAP = 1 << 11,
-    X86_FEATURE_UMIP = 1 << 12,
-    X86_FEATURE_PKU = 1 << 13,
-    X86_FEATURE_LA57 = 1 << 14,
-    X86_FEATURE_XSAVEOPT = 1 << 15,
-    X86_FEATURE_XSAVEC = 1 << 16,
-    X86_FEATURE_XSAVES = 1 << 17,
-    X86_FEATURE_NX = 1 << 18,
-    X86_FEATURE_PAGE1GB = 1 << 19,
-    X86_FEATURE_RDTSCP = 1 << 20,
-    X86_FEATURE_LM = 1 << 21,
-    X86_FEATURE_SYSCALL = 1 << 22,
-    X86_FEATURE_SEP = 1 << 23,
-    X86_FEATURE_PSE = 1 << 24,
-    X86_FEATURE_PAE = 1 << 25,
-    X86_FEATURE_PGE = 1 << 26,
-    X86_FEATURE_FXSR = 1 << 27,
-    X86_FEATURE_RDPID = 1 << 28,
-    X86_FEATURE_PMU = 1 << 29,
-};
+#define X86_FEATURE_VALID BIT(0)
+#define X86_FEATURE_VME BIT(1)
+#define X86_FEATURE_MONITOR BIT(2)
+#define X86_FEATURE_VMX BIT(3)
+#define X86_FEATURE_PCID BIT(4)
+#define X86_FEATURE_XSAVE BIT(5)
+#define X86_FEATURE_RDRAND BIT(6)
+#define X86_FEATURE_FSGSBASE BIT(7)
+#define X86_FEATURE_SMEP BIT(8)
+#define X86_FEATURE_INVPCID BIT(9)
+#define X86_FEATURE_RDSEED BIT(10)
+#define X86_FEATURE_SMAP BIT(11)
+#define X86_FEATURE_UMIP BIT(12)
+#define X86_FEATURE_PKU BIT(13)
+#define X86_FEATURE_LA57 BIT(14)
+#define X86_FEATURE_XSAVEOPT BIT(15)
+#define X86_FEATURE_XSAVEC BIT(16)
+#define X86_FEATURE_XSAVES BIT(17)
+#define X86_FEATURE_NX BIT(18)
+#define X86_FEATURE_PAGE1GB BIT(19)
+#define X86_FEATURE_RDTSCP BIT(20)
+#define X86_FEATURE_LM BIT(21)
+#define X86_FEATURE_SYSCALL BIT(22)
+#define X86_FEATURE_SEP BIT(23)
+#define X86_FEATURE_PSE BIT(24)
+#define X86_FEATURE_PAE BIT(25)
+#define X86_FEATURE_PGE BIT(26)
+#define X86_FEATURE_FXSR BIT(27)
+#define X86_FEATURE_RDPID BIT(28)
+#define X86_FEATURE_PMU BIT(29)
+#define X86_FEATURE_CLFLUSHOPT BIT(30)
+#define X86_FEATURE_CLWB BIT(31)
+#define X86_FEATURE_MOVBE BIT(32)
+#define X86_FEATURE_ADX BIT(33)
+#define X86_FEATURE_MOVDIRI BIT(34)
 
-static inline bool x86_has(struct x86_cpu *cpu, u32 feature)
+static inline bool x86_has(struct x86_cpu *cpu, u64 feature)
 {
     if (unlikely(!cpu->features))
         x86_update_features(cpu);

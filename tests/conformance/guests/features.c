@@ -245,6 +245,49 @@ static void wide_exchange(void)
     EXPECT(TRAPS("cmpxchg16b 8(%0)", : : "r"(pair), "a"(0), "b"(0), "c"(0), "d"(0)), 13);
 }
 
+static void instructions_of_v3(void)
+{
+    u64 value = 0x1122334455667788, sum = ~0ull, swapped;
+    u8 carry, overflow;
+
+    if (has(1, 0, 2, 22)) {
+        asm volatile("movbe %1, %0" : "=r"(swapped) : "m"(value));
+        EXPECT(swapped, 0x8877665544332211);
+        asm volatile("movbe %w1, %0" : "+m"(value) : "r"(0xabcd));
+        EXPECT(value, 0x112233445566cdab);
+    } else {
+        EXPECT(TRAPS("movbe %0, %%eax", : : "m"(value) : "rax"), 6);
+    }
+    EXPECT(TRAPS(".byte 0x0f, 0x38, 0xf0, 0xc0", :), 6); /* MOVBE with two registers */
+    if (has(7, 0, 1, 19)) {
+        /* Two chains side by side: CF from the one, OF from the other. */
+        asm volatile("xor %k3, %k3; stc; adcx %3, %0; adox %3, %0;"
+                     "setc %1; seto %2"
+                     : "+r"(sum), "=q"(carry), "=q"(overflow), "=&r"(swapped)
+                     :
+                     : "cc");
+        EXPECT(sum, 0);
+        EXPECT(carry, 1);
+        EXPECT(overflow, 0);
+        sum = ~0ull;
+        asm volatile("mov $0x7f, %b1; add $1, %b1; clc; adox %3, %0; setc %1; seto %2"
+                     : "+r"(sum), "=&q"(carry), "=&q"(overflow)
+                     : "r"(0ull)
+                     : "cc");
+        EXPECT(sum, 0);
+        EXPECT(carry, 0);
+        EXPECT(overflow, 1);
+    } else {
+        EXPECT(TRAPS("adcx %%eax, %%eax", :), 6);
+    }
+    if (has(7, 0, 2, 27)) {
+        asm volatile("movdiri %1, %0" : "=m"(value) : "r"(0x123456789abcdef0ull));
+        EXPECT(value, 0x123456789abcdef0);
+    } else {
+        EXPECT(TRAPS("movdiri %%eax, %0", : "=m"(value)), 6);
+    }
+}
+
 static void small_ones(void)
 {
     static u8 line[64] __attribute__((aligned(64)));
@@ -261,10 +304,8 @@ static void small_ones(void)
             asm volatile("rdseed %0; setc %1" : "=r"(value), "=q"(ok));
         EXPECT(ok, 1);
     }
-    if (has(7, 0, 1, 23))
-        EXPECT(TRAPS("clflushopt %0", : "+m"(line)), NO_FAULT);
-    if (has(7, 0, 1, 24))
-        EXPECT(TRAPS("clwb %0", : "+m"(line)), NO_FAULT);
+    EXPECT(TRAPS("clflushopt %0", : "+m"(line)), has(7, 0, 1, 23) ? (int)NO_FAULT : 6);
+    EXPECT(TRAPS("clwb %0", : "+m"(line)), has(7, 0, 1, 24) ? (int)NO_FAULT : 6);
     if (has(1, 0, 2, 23)) {
         asm volatile("popcnt %1, %0" : "=r"(value) : "r"(0xff00ff00ff00ff01));
         EXPECT(value, 33);
@@ -283,4 +324,5 @@ void guest_main(void)
     monitor();
     wide_exchange();
     small_ones();
+    instructions_of_v3();
 }

@@ -74,9 +74,9 @@ static const struct {
 
 /* Instructions of features that no CPU model has: #UD for us. */
 static const char *const absent =
-    " tzcnt lzcnt movbe adcx adox serialize xabort xbegin xend xtest tpause umonitor umwait "
-    "clwb cldemote ptwrite incssp* rstorssp saveprevssp setssbsy clrssbsy wrss* wruss* "
-    "enqcmd* movdir* gf2p8* sha* aes* pclmulqdq bnd* rdssp* v* k* jk* pconfig encls enclu enclv "
+    " tzcnt lzcnt serialize xabort xbegin xend xtest tpause umonitor umwait "
+    "cldemote ptwrite incssp* rstorssp saveprevssp setssbsy clrssbsy wrss* wruss* "
+    "enqcmd* movdir64b gf2p8* sha* aes* pclmulqdq bnd* rdssp* v* k* jk* pconfig encls enclu enclv "
     "xresldtrk xsusldtrk uiret testui clui stui senduipi hreset wbnoinvd mcommit invlpgb tlbsync "
     "rdpru clzero monitorx mwaitx pvalidate psmash rmpupdate rmpadjust skinit stgi clgi vmrun "
     "vmmcall vmload vmsave invlpga extrq insertq movntss movntsd montmul xcrypt* xsha* xstore "

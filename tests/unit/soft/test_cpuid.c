@@ -74,6 +74,16 @@ static void test_features_by_name(void **state)
     assert_memory_equal(&leaf(&t, 0x80000002, 0)->eax, "Triode max", 10);
     t = build("x86-64-v2,xsave=off", 1, 1, 1, 0);
     assert_int_equal(leaf(&t, 0xd, 0)->eax | leaf(&t, 0xd, 1)->eax, 0);
+    /* What no CPU has alone goes with what it needs. */
+    t = build("max,pcid=off,invpcid=on,sse2=off,xsave=off", 1, 1, 1, 0);
+    assert_int_equal(leaf(&t, 7, 0)->ebx & BIT(10), 0);
+    assert_int_equal(leaf(&t, 1, 0)->ecx & (BIT(0) | BIT(9) | BIT(17) | BIT(19) | BIT(20)), 0);
+    assert_true(leaf(&t, 1, 0)->edx & BIT(25));
+    assert_int_equal(leaf(&t, 0xd, 1)->eax, 0);
+    t = build("max", 1, 1, 1, 0);
+    assert_int_equal(leaf(&t, 7, 0)->ebx & (BIT(10) | BIT(19) | BIT(24)),
+                     BIT(10) | BIT(19) | BIT(24));
+    assert_int_equal(leaf(&t, 1, 0)->ecx & BIT(22), BIT(22)); /* MOVBE */
     assert_int_equal(cpuid_parse_model(&model, "pentium", &err), -EINVAL);
     assert_non_null(strstr(err.text, "x86-64-v2"));
     assert_int_equal(cpuid_parse_model(&model, "max,+avx", &err), -EINVAL);
