@@ -215,6 +215,16 @@ void vmx_load_host_state(struct x86_cpu *cpu)
         vmx_abort(cpu, VMX_ABORT_LOAD_MSRS);
 }
 
+/* SDM 28.2.5: an access to the APIC-access page says how long the instruction is that made it. */
+static void save_accessing_length(struct x86_cpu *cpu, struct vmcs *v)
+{
+    const u64 type = bits(v->exit_qualification, 15, 12);
+    struct x86_insn in;
+
+    if (type <= 1 && x86_decode_at_lip(cpu, &in))
+        v->vm_exit_instruction_length = in.length;
+}
+
 void vmx_nested_exit(struct x86_cpu *cpu, u32 reason)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
@@ -223,6 +233,8 @@ void vmx_nested_exit(struct x86_cpu *cpu, u32 reason)
 
     v->exit_reason = reason;
     v->exit_qualification = cpu->vmexit.qualification;
+    if (reason == VMX_REASON_apic_access)
+        save_accessing_length(cpu, v);
     vmx->inner_exits[reason & 0xff]++;
     vmx_trace_exit(cpu, v, reason);
     if (!failed_entry) {

@@ -21,23 +21,16 @@ static void succeed(struct x86_cpu *cpu)
     x86_set_arith_flags(cpu, 0);
 }
 
-/* SDM 31.2: with a current VMCS the number goes there and ZF says so, else CF. */
+/* SDM 31.2: with a current VMCS the number goes there and ZF says so, else CF. A shadow VMCS is not the
+ * current one. */
 static void fail(struct operation *o, u32 error)
 {
-    u64 link = o->vmx->nested.vmcs.vmcs_link_pointer;
     char what[32];
 
     if (trace_enabled(TRACE_VMX)) {
         snprintf(what, sizeof(what), "VMfail %u", error);
         trace_emit(VMX, vmx, (int)o->cpu->common.index, .what = what, .level = 1,
                    .rip = x86_rip(o->cpu));
-    }
-
-    if (vmx_inner(o->cpu)) { /* VMREAD, VMWRITE of a shadow VMCS */
-        mem_write(o->cpu->common.mem, link + offsetof(struct vmx_region, vmcs.vm_instruction_error),
-                  &error, 4);
-        x86_set_arith_flags(o->cpu, X86_FLAG_ZF);
-        return;
     }
     if (o->vmx->current_pointer == VMX_NO_POINTER) {
         x86_set_arith_flags(o->cpu, X86_FLAG_CF);
@@ -114,6 +107,8 @@ static void vmxoff(struct operation *o)
     write_region(o);
     o->vmx->on = false;
     o->vmx->current_pointer = VMX_NO_POINTER;
+    /* An INIT that VMX operation has held back comes before the next instruction. */
+    __atomic_fetch_or(&o->cpu->common.request, GUEST_REQ_EVENT, __ATOMIC_SEQ_CST);
     succeed(o->cpu);
 }
 

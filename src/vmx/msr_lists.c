@@ -2,6 +2,7 @@
 #include "trace/trace.h"
 #include "vmx/nested.h"
 
+#define MSR_TSC 0x10u
 #define MSR_FS_BASE 0xc0000100u
 #define MSR_GS_BASE 0xc0000101u
 #define MSR_SMM_MONITOR_CTL 0x9bu
@@ -40,6 +41,15 @@ u32 vmx_load_msrs(struct x86_cpu *cpu, u64 address, u32 count)
     return 0;
 }
 
+/* TSC offsetting and scaling are for RDTSC, RDTSCP and RDMSR (SDM 25.6.5), not for what is stored here. */
+static bool read_msr(struct x86_cpu *cpu, u32 msr, u64 *value)
+{
+    if (msr != MSR_TSC)
+        return x86_msr_read(cpu, msr, value);
+    *value = vmx_outer_tsc(cpu);
+    return true;
+}
+
 u32 vmx_store_msrs(struct x86_cpu *cpu, u64 address, u32 count)
 {
     for (u32 i = 0; i < count; i++) {
@@ -47,8 +57,7 @@ u32 vmx_store_msrs(struct x86_cpu *cpu, u64 address, u32 count)
         struct msr_entry e;
 
         if (i == MAX_ENTRIES || mem_read(cpu->common.mem, at, &e, sizeof(e)) || e.reserved ||
-            e.index == MSR_SMBASE || x2apic_range(e.index) ||
-            !x86_msr_read(cpu, e.index, &e.value) ||
+            e.index == MSR_SMBASE || x2apic_range(e.index) || !read_msr(cpu, e.index, &e.value) ||
             mem_write(cpu->common.mem, at + offsetof(struct msr_entry, value), &e.value, 8))
             return i + 1;
     }

@@ -119,6 +119,14 @@ static bool preempted(struct x86_cpu *cpu)
     return false;
 }
 
+void vmx_time_seen(struct x86_cpu *cpu)
+{
+    if (likely(!vmx_inner(cpu)) || cpu->common.insn_limit == 1 || !preempted(cpu))
+        return;
+    vmx_of(cpu)->alone = true;
+    guest_leave(&cpu->common, X86_EXIT_STATE);
+}
+
 bool vmx_steps(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);

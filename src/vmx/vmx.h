@@ -207,6 +207,11 @@ void vmx_deliver_virtual_interrupt(struct x86_cpu *cpu);
 /* Must the next instruction run alone? What came of it, by dbt_run's answer. */
 bool vmx_steps(struct x86_cpu *cpu);
 void vmx_stepped(struct x86_cpu *cpu, bool done);
+
+/* Non-root code is about to see the TSC. If the VMX-preemption timer has run out by then, it leaves
+ * and the instruction runs alone, so that none comes between it and the exit (SDM 26.5.1). */
+void vmx_time_seen(struct x86_cpu *cpu);
+
 /* The engine has carried out an instruction of the guest's that exited to it. */
 void vmx_carried_out(struct x86_cpu *cpu);
 /* An exit due behind the instruction just done: made, true. Comes before debug traps. */

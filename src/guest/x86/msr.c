@@ -180,6 +180,13 @@ static u64 edx_eax(const struct x86_cpu *cpu)
     return (u32)cpu->gpr[X86_RAX] | cpu->gpr[X86_RDX] << 32;
 }
 
+/* The TSC has been read and is about to be the guest's. */
+static void see_time(struct x86_cpu *cpu)
+{
+    if (unlikely(cpu->common.mode & X86_MODE_NONROOT))
+        cpu->hooks->time_seen(cpu);
+}
+
 u64 x86_helper_rdmsr(struct x86_cpu *cpu, u64 length)
 {
     u64 value;
@@ -187,6 +194,8 @@ u64 x86_helper_rdmsr(struct x86_cpu *cpu, u64 length)
     x86_intercept(cpu, X86_REASON_RDMSR, 0, (u32)length, 0, 0);
     if (!x86_msr_read(cpu, (u32)cpu->gpr[X86_RCX], &value))
         x86_raise_error(cpu, X86_GP, 0);
+    if ((u32)cpu->gpr[X86_RCX] == MSR_TSC)
+        see_time(cpu);
     return split(cpu, value);
 }
 
@@ -200,21 +209,29 @@ u64 x86_helper_wrmsr(struct x86_cpu *cpu, u64 length)
 
 u64 x86_helper_rdtsc(struct x86_cpu *cpu, u64 length)
 {
+    u64 tsc;
+
     if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_RDTSC, 0, (u32)length, 0, 0);
-    return split(cpu, x86_tsc(cpu));
+    tsc = x86_tsc(cpu);
+    see_time(cpu);
+    return split(cpu, tsc);
 }
 
 u64 x86_helper_rdtscp(struct x86_cpu *cpu, u64 length)
 {
+    u64 tsc;
+
     if (!x86_has(cpu, X86_FEATURE_RDTSCP))
         x86_raise(cpu, X86_UD);
     if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_RDTSCP, 0, (u32)length, 0, 0);
+    tsc = x86_tsc(cpu);
+    see_time(cpu);
     cpu->gpr[X86_RCX] = (u32)cpu->msr_tsc_aux;
-    return split(cpu, x86_tsc(cpu));
+    return split(cpu, tsc);
 }
 
 u64 x86_helper_rdpid(struct x86_cpu *cpu)

@@ -43,6 +43,9 @@ struct x86_hooks {
     u64 (*read_tpr)(struct x86_cpu *cpu); /* CR8 */
     void (*write_tpr)(struct x86_cpu *cpu, u64 value);
     u64 (*tsc)(struct x86_cpu *cpu); /* the guest's TSC now */
+    /* In non-root operation, once an instruction has read the TSC and before it has changed anything:
+     * leaves if something was due by then. */
+    void (*time_seen)(struct x86_cpu *cpu);
     /* Performance counters: ticks at the TSC's rate in which the thread that runs the CPU did so; the
      * overflow interrupt; and to have pmu.alarm_gone_off set, and the CPU asked to look, not later than
      * in @cycles. */

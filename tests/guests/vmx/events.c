@@ -447,8 +447,18 @@ static void trap_flag(void)
 
 /* --- the preemption timer (26.5.1) --- */
 
+GUEST(code_clock, "rdtsc; shl $32, %rdx; or %rdx, %rax; mov %rax, %rcx;"
+                  "1: rdtsc; shl $32, %rdx; or %rdx, %rax; mov %rax, %rbx; jmp 1b");
 static void timer(void)
 {
+    const u64 rate = rdmsr(0x485) & 31, value = 1000000 >> rate;
+
+    begin("26.5.1 no instruction follows one that saw the time at which it ends", code_clock);
+    PIN(C_activate_vmx_preemption_timer);
+    PUT(vmx_preemption_timer_value, value);
+    EXPECT(run(), 52);
+    EXPECT(guest_rbx < ((guest_rcx >> rate) + value) << rate, 1);
+
     begin("26.5.1 an injected event comes before the timer", code_nops);
     gate(40, code_handler);
     use_idt();

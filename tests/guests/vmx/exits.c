@@ -386,6 +386,7 @@ static void apic_accesses(void)
     EXPECT(run(), 44); /* the TPR is read without an exit, the ICR is not written */
     EXPECT(guest_rax & 0xffffffff, 0x70);
     EXPECT(GET(exit_qualification), 0x1300);
+    EXPECT(GET(vm_exit_instruction_length), 6);
     PROC2(C_apic_register_virtualization);
     EXPECT(run(), 56);
     EXPECT(GET(exit_qualification), 0x300);

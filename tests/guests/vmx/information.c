@@ -264,6 +264,7 @@ static void msr_lists(void)
         u64 value;
     } list[513] __attribute__((aligned(16)));
     const u32 kernel_gs = 0xc0000102;
+    u64 before;
 
     for (unsigned i = 0; i < 513; i++) {
         list[i].index = kernel_gs;
@@ -295,6 +296,18 @@ static void msr_lists(void)
     EXPECT(GET(exit_qualification), 2);
     PUT(vm_exit_msr_store_count, 0);
     PUT(vm_exit_msr_load_count, 0);
+
+    begin("28.4 the stored time-stamp counter has no offset", code_kernel_gs);
+    PROC(C_use_msr_bitmaps | C_use_tsc_offsetting);
+    PUT(msr_bitmaps_address, (u64)pages[0]);
+    PUT(tsc_offset, 1ull << 50);
+    list[0].index = 0x10;
+    PUT(vm_exit_msr_store_address, (u64)list);
+    PUT(vm_exit_msr_store_count, 1);
+    before = tsc();
+    EXPECT(run(), 18);
+    EXPECT(list[0].value >= before && list[0].value <= tsc(), 1);
+    PUT(vm_exit_msr_store_count, 0);
 }
 
 GUEST(code_debugctl, "mov $0x1d9, %ecx; rdmsr; vmcall");

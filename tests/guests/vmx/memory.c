@@ -378,6 +378,7 @@ static void shadows(void)
     PUT(vmcs_link_pointer, (u64)pages[2]);
     EXPECT(run(), 18);
     EXPECT(guest_rax & 0x41, 0x40);
+    EXPECT(GET(vm_instruction_error), 12); /* of the current VMCS, which is not the shadow */
 
     begin("31.3 VMREAD without a shadow VMCS", code_shadow_error);
     PROC2(C_vmcs_shadowing);

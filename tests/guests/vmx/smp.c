@@ -7,7 +7,7 @@ void second_main(void);
 /* The second CPU's tests wait for the first to do what they ask for. */
 enum { NOTHING, SEND_INIT, SEND_SIPI, REPEAT_SIPI, RUIN, STOP };
 static volatile u32 request, starts; /* of requests no two are equal: a number from bit 8 on */
-static volatile bool done;
+static volatile bool done, went_on;
 
 static u32 lapic_id(void)
 {
@@ -125,7 +125,7 @@ void second_main(void)
         /* 26.2: an INIT that came in VMX operation is taken after VMXOFF. */
         ask(SEND_INIT);
         start(STOP);
-        __asm__ volatile("vmxoff");
+        __asm__ volatile("vmxoff; movb $1, %0" : "=m"(went_on));
         for (;;)
             __asm__ volatile("pause");
     }
@@ -177,6 +177,7 @@ unsigned test_smp(void)
         pause(10);
     begin("26.2 a pending INIT after VMXOFF", code_nops);
     EXPECT(starts, 2);
+    EXPECT(went_on, false); /* it comes before the next instruction */
     EXPECT(done, true);
     return failures - before;
 }
