@@ -128,10 +128,11 @@ static void strings(void)
 }
 
 /* Handlers of a known length. */
-extern char count_skip[], count_return[], count_skip_error[];
+extern char count_skip[], count_return[], count_skip_error[], count_interrupt[];
 asm(".text\n"
     "count_skip: addq $2, (%rsp); iretq\n"
     "count_skip_error: add $8, %rsp; addq $2, (%rsp); iretq\n"
+    "count_interrupt: push %rax; mov $0xfee000b0, %eax; movl $0, (%rax); pop %rax\n"
     "count_return: iretq\n");
 
 static void set_handler(unsigned vector, const char *to)
@@ -167,6 +168,26 @@ static void exceptions(void)
     CHECK(1 + 200000 * 4 + 3 * 2, 200000 * 2 + 3);
     for (unsigned i = 0; i < 4; i++)
         set_handler((const u8[]){3, 6, 13, 14}[i], NULL);
+}
+
+/* Instructions behind which an interrupt that waits comes in. */
+#define SELF_IPI "mov $0xfee00300, %%edi; movl $0x40053, (%%rdi); jmp 7f; 7:"
+static void interrupts(void)
+{
+    set_handler(0x53, count_interrupt);
+    RUN(SELF_IPI "nop; sti; nop; cli; nop", :);
+    CHECK(8 + 5, 2);
+    RUN(SELF_IPI "pushf; orl $0x200, (%%rsp); popf; nop; cli", :);
+    CHECK(8 + 5, 2);
+    RUN(SELF_IPI "mov %%rsp, %%rsi; push $0x10; push %%rsi; pushf; orl $0x200, (%%rsp); push $8;"
+                 "lea 1f(%%rip), %%rax; push %%rax; iretq; nop; 1: cli",
+        :);
+    CHECK(13 + 5, 3);
+    RUN("mov $5, %%eax; mov %%rax, %%cr8;" SELF_IPI
+        "sti; nop; xor %%eax, %%eax; mov %%rax, %%cr8; nop; cli",
+        :);
+    CHECK(11 + 5, 2);
+    set_handler(0x53, NULL);
 }
 
 /* Iret from the level to itself, and a trap flag that traps after an instruction. */
@@ -458,6 +479,7 @@ void guest_main(void)
     branches();
     strings();
     exceptions();
+    interrupts();
     stepping();
     levels();
     read_counters();
