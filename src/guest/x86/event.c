@@ -330,8 +330,10 @@ static bool deliver(struct x86_cpu *cpu, const struct x86_event *event)
 /* Effects outside the stack frame: CR2, DR6, NMI blocking. */
 static void note_payload(struct x86_cpu *cpu, const struct x86_event *event)
 {
-    if (event->type == X86_EVENT_ICEBP)
+    if (event->type == X86_EVENT_ICEBP) {
         cpu->dr[7] &= ~BIT(13); /* GD */
+        cpu->msr_debugctl &= ~X86_DEBUGCTL_LBR;
+    }
     if (!event->has_payload || event->type != X86_EVENT_HARDWARE)
         return;
     if (event->vector == X86_PF) {
@@ -339,7 +341,7 @@ static void note_payload(struct x86_cpu *cpu, const struct x86_event *event)
     } else if (event->vector == X86_DB) {
         cpu->dr[6] = (cpu->dr[6] & ~0xfull) | event->payload;
         cpu->dr[7] &= ~BIT(13); /* GD */
-        cpu->msr_debugctl &= ~X86_DEBUGCTL_BTF;
+        cpu->msr_debugctl &= ~(X86_DEBUGCTL_LBR | X86_DEBUGCTL_BTF);
     }
 }
 
@@ -380,12 +382,37 @@ int x86_combine(struct x86_cpu *cpu, const struct x86_event *first)
     return -EAGAIN;
 }
 
+/* The branch from @from to lip, if the CPU records them (SDM vol. 3 18.4.1). */
+static void record_branch(struct x86_cpu *cpu, u64 from)
+{
+    struct x86_lbr *lbr = &cpu->lbr;
+
+    if (!(cpu->msr_debugctl & X86_DEBUGCTL_LBR))
+        return;
+    lbr->top = (lbr->top + 1) % X86_LBR_ENTRIES;
+    lbr->from[lbr->top] = from;
+    lbr->to[lbr->top] = cpu->lip;
+}
+
+/* An exception or interrupt was delivered: one of the branches, and the end of those before it. */
+static void record_delivery(struct x86_cpu *cpu, u64 from)
+{
+    struct x86_lbr *lbr = &cpu->lbr;
+
+    if (!(cpu->msr_debugctl & X86_DEBUGCTL_LBR))
+        return;
+    lbr->exception_from = lbr->from[lbr->top];
+    lbr->exception_to = lbr->to[lbr->top];
+    record_branch(cpu, from);
+}
+
 int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *wanted)
 {
     const struct x86_event event = *wanted; /* it may be cpu->pending, which a fault overwrites */
     jmp_buf *outer = cpu->common.leave;
     /* What a load of SS has held back comes behind a software interrupt, and together with INT1. */
     volatile u32 held = software(&event) || event.type == X86_EVENT_ICEBP ? cpu->debug_hits : 0;
+    const u64 from = cpu->lip;
     bool task_trap;
     jmp_buf here;
 
@@ -408,6 +435,7 @@ int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *wanted)
     task_trap = deliver(cpu, &event);
     cpu->common.leave = outer;
     cpu->delivering = false;
+    record_delivery(cpu, from);
     /* The delivery's own accesses meet data breakpoints as well: a trap before the handler's first
      * instruction. */
     held |= cpu->debug_hits;
@@ -492,13 +520,15 @@ static u64 traps_due(struct x86_cpu *cpu, bool tf, bool branched)
     return due;
 }
 
-u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf, u64 keep_rf, u64 next)
+u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf, u64 keep_rf, u64 next, u64 length)
 {
     bool branched = cpu->lip != next && keep_rf != KEEP_RF_REPEAT;
     u64 due;
 
     if (!keep_rf || cpu->lip != cpu->rf_lip)
         cpu->eflags &= ~X86_FLAG_RF;
+    if (branched)
+        record_branch(cpu, next - length);
     due = traps_due(cpu, tf, branched);
     if (due)
         x86_raise_debug(cpu, due);

@@ -85,7 +85,7 @@ void lift_end_step(struct x86_lift *l, ir_ref tf, enum lift_keep_rf keep_rf)
 {
     lift_count(l);
     LIFT_CALL(l, IR_VOID, single_step, tf, ir_const(l->u, IR_I64, keep_rf), lift_next_pc(l),
-              IR_NONE);
+              ir_const(l->u, IR_I64, l->next - l->offset));
     ir_exit(l->u, X86_EXIT_HALT_CHECK);
     l->ended = true;
 }

@@ -98,6 +98,8 @@ void x86_update_mode(struct x86_cpu *cpu)
         mode |= X86_MODE_AC;
     if (cpu->dr[7] & 0xff && breakpoints(cpu))
         mode |= X86_MODE_DR;
+    if (unlikely(cpu->msr_debugctl & X86_DEBUGCTL_LBR))
+        mode |= X86_MODE_LBR;
     if (unlikely(cpu->pmu.on))
         mode |= x86_pmu_mode(cpu);
     if (unlikely(cpu->debugger.dr7))

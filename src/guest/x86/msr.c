@@ -7,7 +7,12 @@ enum {
     MSR_SYSENTER_CS = 0x174,
     MSR_SYSENTER_ESP = 0x175,
     MSR_SYSENTER_EIP = 0x176,
+    MSR_LAST_BRANCH_FROM = 0x40,
+    MSR_LAST_BRANCH_TO = 0x60,
+    MSR_LAST_BRANCH_TOP = 0x1c9,
     MSR_DEBUGCTL = 0x1d9,
+    MSR_LAST_EXCEPTION_FROM = 0x1dd,
+    MSR_LAST_EXCEPTION_TO = 0x1de,
     MSR_PAT = 0x277,
     MSR_XSS = 0xda0,
     MSR_EFER = 0xc0000080,
@@ -31,8 +36,32 @@ u64 x86_tsc(struct x86_cpu *cpu)
     return (u64)(scaled >> 48) + cpu->tsc_offset;
 }
 
+/* The MSRs of the last branches; NULL: @msr is none. */
+static u64 *branch_record(struct x86_cpu *cpu, u32 msr)
+{
+    if (msr - MSR_LAST_BRANCH_FROM < X86_LBR_ENTRIES)
+        return &cpu->lbr.from[msr - MSR_LAST_BRANCH_FROM];
+    if (msr - MSR_LAST_BRANCH_TO < X86_LBR_ENTRIES)
+        return &cpu->lbr.to[msr - MSR_LAST_BRANCH_TO];
+    switch (msr) {
+    case MSR_LAST_BRANCH_TOP:
+        return &cpu->lbr.top;
+    case MSR_LAST_EXCEPTION_FROM:
+        return &cpu->lbr.exception_from;
+    case MSR_LAST_EXCEPTION_TO:
+        return &cpu->lbr.exception_to;
+    }
+    return NULL;
+}
+
 bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
 {
+    const u64 *branch = branch_record(cpu, msr);
+
+    if (branch) {
+        *value = *branch;
+        return true;
+    }
     switch (msr) {
     case MSR_TSC:
         *value = x86_tsc(cpu);
@@ -114,6 +143,14 @@ static bool write_address(struct x86_cpu *cpu, u64 *field, u64 value)
 
 bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
 {
+    u64 *branch = branch_record(cpu, msr);
+
+    if (branch) {
+        if (msr == MSR_LAST_BRANCH_TOP ? value >= X86_LBR_ENTRIES : !x86_canonical_any(cpu, value))
+            return false;
+        *branch = value;
+        return true;
+    }
     switch (msr) {
     case MSR_TSC:
         cpu->tsc_offset += value - x86_tsc(cpu);
@@ -129,6 +166,7 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
         if (value & ~x86_debugctl_valid(cpu))
             return false;
         cpu->msr_debugctl = value;
+        x86_update_mode(cpu);
         return true;
     case MSR_PAT:
         if (!pat_valid(value))

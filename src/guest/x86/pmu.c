@@ -124,8 +124,10 @@ static void interrupt(struct x86_cpu *cpu)
 {
     if (cpu->msr_debugctl & X86_DEBUGCTL_FREEZE_PERFMON)
         cpu->pmu.global_control = 0;
-    if (cpu->msr_debugctl & X86_DEBUGCTL_FREEZE_LBRS)
+    if (cpu->msr_debugctl & X86_DEBUGCTL_FREEZE_LBRS) {
         cpu->msr_debugctl &= ~X86_DEBUGCTL_LBR;
+        x86_update_mode(cpu);
+    }
     if (cpu->hooks && cpu->hooks->performance_interrupt)
         cpu->hooks->performance_interrupt(cpu);
 }

@@ -35,6 +35,8 @@ static void reset_power_on(struct x86_cpu *cpu)
     cpu->msr_sysenter_cs = cpu->msr_sysenter_esp = cpu->msr_sysenter_eip = 0;
     cpu->msr_tsc_aux = 0;
     cpu->msr_pat = 0x0007040600070406;
+    cpu->msr_debugctl = 0;
+    cpu->lbr = (struct x86_lbr){0};
     x86_pmu_reset(cpu);
 }
 

@@ -109,6 +109,14 @@ struct x86_pmu {
     u64 alarm;                    /* the engine was asked to call at this many cycles; 0: not */
 };
 
+/* Where the last branches came from and went to, linear addresses (SDM vol. 3 18.5, vol. 4 table 2-4). */
+#define X86_LBR_ENTRIES 8
+struct x86_lbr {
+    u64 from[X86_LBR_ENTRIES], to[X86_LBR_ENTRIES];
+    u64 top;                          /* number of the last */
+    u64 exception_from, exception_to; /* the last before an exception or interrupt */
+};
+
 struct x86_cpu {
     struct guest_cpu common;
 
@@ -157,6 +165,7 @@ struct x86_cpu {
     u64 msr_sysenter_cs, msr_sysenter_esp, msr_sysenter_eip;
     u64 msr_tsc_aux, msr_pat;
     u64 msr_debugctl; /* IA32_DEBUGCTL */
+    struct x86_lbr lbr;
     struct x86_pmu pmu;
 
     /* SDM vol. 3 24.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
@@ -238,10 +247,11 @@ enum {
     X86_MODE_BREAK_MASK = 0xff << 20,  /* debugger's: code at such addresses has a check */
     X86_MODE_LA57 = 1 << 28,           /* 57 bits of a linear address count */
     X86_MODE_COUNT_BRANCHES = 1 << 29, /* or branches */
+    X86_MODE_LBR = 1 << 30,            /* branches are recorded */
 };
 
 /* Modes in which every instruction is a block of its own, with debug checks around it. */
-#define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR)
+#define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR | X86_MODE_LBR)
 #define X86_MODE_COUNT (X86_MODE_COUNT_INSNS | X86_MODE_COUNT_BRANCHES)
 
 /* Of the offset in the page only: blocks are shared between mappings. */

@@ -488,6 +488,91 @@ static void branch_steps(void)
     EXPECT(rdmsr(DEBUGCTL), 0);
 }
 
+#define LBR 1
+#define LAST_BRANCH_FROM(n) (0x40 + (n))
+#define LAST_BRANCH_TO(n) (0x60 + (n))
+#define LAST_BRANCH_TOP 0x1c9
+#define LAST_EXCEPTION_FROM 0x1dd
+#define LAST_EXCEPTION_TO 0x1de
+extern char l_jump[], l_to[], l_call[], l_sub[], l_ret[], l_loop[], l_int[], l_after[], l_off[];
+
+/* The last branches: taken ones, with calls, returns, interrupts and IRET among them, in a ring of eight;
+ * and the last before an interrupt. A family 6 model 36h has them at these numbers. */
+static void last_branches(void)
+{
+    u32 regs[4], low = LBR, high = 0;
+    word count = 2;
+    u64 first;
+
+    cpuid(1, 0, regs);
+    if ((regs[0] & 0xffff0) != 0x30660 || TRAPS("wrmsr",
+                                                :
+                                                : "c"(DEBUGCTL), "a"(LBR), "d"(0)) != NONE)
+        return;
+    wrmsr(DEBUGCTL, 0);
+    handlers[0x42] = count_interrupt;
+    interrupts = 0;
+    first = rdmsr(LAST_BRANCH_TOP);
+    EXPECT(first < 8, 1);
+    asm volatile("wrmsr\n" LABEL(l_jump) "jmp l_to\n"
+                                         "nop\n" LABEL(l_sub) "nop\n" LABEL(l_ret) "ret\n" LABEL(
+                                             l_to) "test %%esp, %%esp\n"
+                                                   "jz l_jump\n" /* not taken */
+                 LABEL(l_call) "call l_sub\n"
+                               "dec %2\n" LABEL(l_loop) "jnz l_to\n" LABEL(
+                                   l_int) "int $0x42\n" LABEL(l_after) "xor %%eax, %%eax\n"
+                                                                       "wrmsr\n" LABEL(l_off)
+                 : "+a"(low), "+d"(high), "+r"(count)
+                 : "c"(DEBUGCTL)
+                 : "memory", "cc");
+    EXPECT(interrupts, 1);
+    /* The handler has branches of its own: what came before it is what the interrupt has kept. */
+    EXPECT(rdmsr(LAST_EXCEPTION_FROM), (word)l_ret);
+    EXPECT(rdmsr(LAST_EXCEPTION_TO), (word)l_call + 5);
+    u64 top = rdmsr(LAST_BRANCH_TOP);
+
+    EXPECT(rdmsr(LAST_BRANCH_TO(top)), (word)l_after); /* IRET */
+    EXPECT(rdmsr(LAST_BRANCH_FROM(top)) != 0, 1);
+    /* Without a handler's branches: a fault ends the record, whose handler is ours. */
+    for (u32 i = 0; i < 8; i++) {
+        wrmsr(LAST_BRANCH_FROM(i), 0x1234 + i);
+        wrmsr(LAST_BRANCH_TO(i), 0);
+    }
+    EXPECT(rdmsr(LAST_BRANCH_FROM(7)), 0x123b);
+    wrmsr(LAST_BRANCH_TOP, 6);
+    EXPECT(TRAPS("wrmsr", : : "c"(LAST_BRANCH_TOP), "a"(8), "d"(0)), 13);
+    low = LBR;
+    count = 2;
+    asm volatile("wrmsr\n"
+                 "jmp 2f\n"
+                 "nop\n"
+                 "1: nop\n"
+                 "ret\n"
+                 "2: call 1b\n"
+                 "dec %2\n"
+                 "jnz 2b\n"
+                 "xor %%eax, %%eax\n"
+                 "wrmsr\n"
+                 : "+a"(low), "+d"(high), "+r"(count)
+                 : "c"(DEBUGCTL)
+                 : "memory", "cc");
+    EXPECT(rdmsr(LAST_BRANCH_TOP), 4); /* six branches from 6 on */
+    EXPECT(rdmsr(LAST_BRANCH_FROM(5)), 0x1239);
+    EXPECT(rdmsr(LAST_BRANCH_FROM(6)), 0x123a);
+    EXPECT(rdmsr(LAST_BRANCH_TO(7)), rdmsr(LAST_BRANCH_FROM(0))); /* 2: */
+    EXPECT(rdmsr(LAST_BRANCH_TO(2)), rdmsr(LAST_BRANCH_FROM(0)));
+    EXPECT(rdmsr(LAST_BRANCH_FROM(3)), rdmsr(LAST_BRANCH_FROM(0)));
+    EXPECT(rdmsr(LAST_BRANCH_TO(4)), rdmsr(LAST_BRANCH_FROM(0)) + 5);
+    EXPECT(rdmsr(LAST_BRANCH_FROM(1)), rdmsr(LAST_BRANCH_FROM(4)));
+    /* A debug exception ends the recording. */
+    begin(0);
+    wrmsr(DEBUGCTL, LBR);
+    asm volatile(".byte 0xf1" : : : "memory");
+    EXPECT(rdmsr(DEBUGCTL), 0);
+    EXPECT(end(), 1);
+    handlers[0x42] = NULL;
+}
+
 #ifdef __x86_64__
 /* Before the fault of a fetch. */
 static void unmapped_code(void)
@@ -559,6 +644,7 @@ void guest_main(void)
     watched_stack();
     io_breakpoints();
     branch_steps();
+    last_branches();
 #ifdef __x86_64__
     unmapped_code();
 #endif

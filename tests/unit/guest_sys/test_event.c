@@ -449,7 +449,7 @@ static void test_debug_payload(void **state)
     set_gate(f, X86_DB, 14, 0, SEL_CODE64_0, HANDLER);
     x86_set_rflags(&f->cpu, 2 | X86_FLAG_TF);
     f->cpu.dr[6] = 0xffff0ff0 | 1;
-    assert_int_equal(TRY(f, x86_helper_single_step(&f->cpu, 1, 0, 0)), X86_EXIT_EVENT);
+    assert_int_equal(TRY(f, x86_helper_single_step(&f->cpu, 1, 0, 0, 0)), X86_EXIT_EVENT);
     assert_int_equal(deliver(f, f->cpu.pending), 0);
     assert_int_equal(f->cpu.dr[6], 0xffff0ff0 | BIT(14));
     assert_false(f->cpu.eflags & X86_FLAG_TF);
@@ -483,7 +483,7 @@ static void test_breakpoints(void **state)
     assert_true(x86_rflags(cpu) & X86_FLAG_RF);
     cpu->lip = 0x1002;
     assert_false(x86_rflags(cpu) & X86_FLAG_RF);
-    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 0, 0, 0)), 0);
+    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 0, 0, 0, 0)), 0);
     cpu->lip = 0x1000;
     assert_int_equal(TRY(f, x86_helper_debug_begin(cpu)), X86_EXIT_EVENT);
 
@@ -494,11 +494,11 @@ static void test_breakpoints(void **state)
     assert_int_equal(cpu->debug_hits, 0);
     assert_int_equal(x86_walk(&cpu->common, 0x5fff, GUEST_READ, false, false, &page), 0);
     assert_int_equal(cpu->debug_hits, 0); /* a read: breakpoint 2 is for writes */
-    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 0, 0, 0)), 0);
+    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 0, 0, 0, 0)), 0);
     assert_int_equal(x86_walk(&cpu->common, 0x5fff, GUEST_WRITE, false, false, &page), 0);
     assert_int_equal(x86_walk(&cpu->common, 0x4ffd, GUEST_READ, false, false, &page), 0);
     assert_int_equal(cpu->debug_hits, 6);
-    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 1, 0, 0)), X86_EXIT_EVENT);
+    assert_int_equal(TRY(f, x86_helper_single_step(cpu, 1, 0, 0, 0)), X86_EXIT_EVENT);
     assert_int_equal(cpu->pending.payload, 6 | BIT(14));
     assert_int_equal(TRY(f, x86_helper_write_dr(cpu, 7, 0, 3)), 0);
     assert_false(cpu->common.mode & X86_MODE_DR);
