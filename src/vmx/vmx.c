@@ -49,25 +49,25 @@ static u64 control_word(const struct vmcs *vmcs, u8 word)
     return vmx_control_get(vmcs, word);
 }
 
-/* SDM 26.3: instructions that are #UD in non-root operation unless a control enables them. */
-static bool not_enabled(const struct x86_cpu *cpu, u32 reason)
+bool vmx_enabled(const struct x86_cpu *cpu, u32 reason)
 {
     const struct vmcs *v = vmx_inner(cpu);
 
     if (likely(!v))
-        return false;
+        return true;
     switch (reason) {
+    case X86_REASON_RDPID:
     case VMX_REASON_rdtscp:
-        return !vmx_proc2(v, VMX_C_enable_rdtscp);
+        return vmx_proc2(v, VMX_C_enable_rdtscp);
     case VMX_REASON_invpcid:
-        return !vmx_proc2(v, VMX_C_enable_invpcid);
+        return vmx_proc2(v, VMX_C_enable_invpcid);
     case VMX_REASON_xsaves:
     case VMX_REASON_xrstors:
-        return !vmx_proc2(v, VMX_C_enable_xsaves_xrstors);
+        return vmx_proc2(v, VMX_C_enable_xsaves_xrstors);
     case VMX_REASON_vmfunc:
-        return !vmx_proc2(v, VMX_C_enable_vm_functions) || (u32)cpu->gpr[X86_RAX] > 63;
+        return vmx_proc2(v, VMX_C_enable_vm_functions) && (u32)cpu->gpr[X86_RAX] <= 63;
     default:
-        return false;
+        return true;
     }
 }
 
@@ -108,7 +108,7 @@ void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_
     struct vmx_cpu *vmx = vmx_of(cpu);
     struct vmx_level *level;
 
-    if (not_enabled(cpu, reason))
+    if (reason == VMX_REASON_vmfunc && !vmx_enabled(cpu, reason))
         x86_raise(cpu, X86_UD);
     level = vmx_interceptor(vmx, cpu, reason, qualification);
     if (likely(!level))

@@ -241,6 +241,10 @@ void vmx_reset(struct x86_cpu *cpu);
 /* The root VMCS with the engine's controls. */
 void vmx_init(struct vmx_cpu *vmx);
 
+/* x86_hooks.enabled: the instructions that are #UD in non-root operation unless a control enables them
+ * (SDM 26.3). */
+bool vmx_enabled(const struct x86_cpu *cpu, u32 reason);
+
 /* x86_hooks.intercept: leaves with X86_EXIT_VMEXIT if a VMCS intercepts the instruction, else
  * returns. */
 void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,

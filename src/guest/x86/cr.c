@@ -390,6 +390,7 @@ u64 x86_helper_invpcid(struct x86_cpu *cpu, u64 type, u64 linear, u64 info,
 
     if (!x86_has(cpu, X86_FEATURE_INVPCID))
         x86_raise(cpu, X86_UD);
+    x86_need_enabled(cpu, X86_REASON_INVPCID);
     /* SDM vol. 3 25.1.1: #GP for privilege comes before the VM exit, other #GP after it. */
     if (cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);

@@ -313,6 +313,7 @@ u64 x86_helper_xsave(struct x86_cpu *cpu, u64 gva, u64 form, u64 length)
     if (form == XSAVE_SUPERVISOR) {
         if (!(cpu->cr4 & X86_CR4_OSXSAVE) || !x86_has(cpu, X86_FEATURE_XSAVES))
             x86_raise(cpu, X86_UD);
+        x86_need_enabled(cpu, X86_REASON_XSAVES);
         if (cpu->cpl)
             x86_raise_error(cpu, X86_GP, 0);
         x86_intercept(cpu, X86_REASON_XSAVES, 0, (u32)length, gva, 0);
@@ -386,6 +387,7 @@ u64 x86_helper_xrstor(struct x86_cpu *cpu, u64 gva, u64 form, u64 length)
     if (supervisor) {
         if (!(cpu->cr4 & X86_CR4_OSXSAVE) || !x86_has(cpu, X86_FEATURE_XSAVES))
             x86_raise(cpu, X86_UD);
+        x86_need_enabled(cpu, X86_REASON_XRSTORS);
         if (cpu->cpl)
             x86_raise_error(cpu, X86_GP, 0);
         x86_intercept(cpu, X86_REASON_XRSTORS, 0, (u32)length, gva, 0);

@@ -263,6 +263,7 @@ u64 x86_helper_rdtscp(struct x86_cpu *cpu, u64 length)
 
     if (!x86_has(cpu, X86_FEATURE_RDTSCP))
         x86_raise(cpu, X86_UD);
+    x86_need_enabled(cpu, X86_REASON_RDTSCP);
     if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_RDTSCP, 0, (u32)length, 0, 0);
@@ -276,6 +277,7 @@ u64 x86_helper_rdpid(struct x86_cpu *cpu)
 {
     if (!x86_has(cpu, X86_FEATURE_RDPID))
         x86_raise(cpu, X86_UD);
+    x86_need_enabled(cpu, X86_REASON_RDPID);
     return cpu->msr_tsc_aux;
 }
 

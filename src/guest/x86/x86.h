@@ -22,6 +22,9 @@ struct x86_hooks {
     /* An instruction with basic exit reason @reason (HLT, CPUID, RDMSR, I/O, MOV CR, VMX...). */
     void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
                       u64 insn_info);
+    /* Is the instruction with basic exit reason @reason (RDPID: X86_REASON_RDPID), which this CPU has,
+     * there in VMX non-root operation too? Some are only if a control enables them. */
+    bool (*enabled)(const struct x86_cpu *cpu, u32 reason);
     /* A VMX instruction that nobody intercepts, by its exit reason: the CPU executes it. @info: as
      * VM-exit instruction information; @linear: of its memory operand. */
     void (*vmx)(struct x86_cpu *cpu, u32 reason, u64 info, u64 linear, unsigned insn_len);

@@ -114,6 +114,7 @@ enum {
     X86_REASON_RDSEED = 61,
     X86_REASON_XSAVES = 63,
     X86_REASON_XRSTORS = 64,
+    X86_REASON_RDPID = 0x10000, /* no exit reason, but a control enables it */
 };
 
 enum {
@@ -127,6 +128,13 @@ static inline void x86_intercept(struct x86_cpu *cpu, u32 reason, u64 qualificat
 {
     if (cpu->hooks && cpu->hooks->intercept)
         cpu->hooks->intercept(cpu, reason, qualification, insn_len, linear, insn_info);
+}
+
+/* #UD, before any other exception, if VMX has the instruction with exit reason @reason disabled. */
+static inline void x86_need_enabled(struct x86_cpu *cpu, u32 reason)
+{
+    if (unlikely(cpu->common.mode & X86_MODE_NONROOT) && !cpu->hooks->enabled(cpu, reason))
+        x86_raise(cpu, X86_UD);
 }
 
 static inline bool x86_long_mode(const struct x86_cpu *cpu)

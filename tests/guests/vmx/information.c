@@ -493,12 +493,59 @@ static void modes(void)
     EXPECT(GET(guest_rflags), 0x20002);
 }
 
+/* --- instructions that a control enables --- */
+
+GUEST(code_enabled, "rdtscp; rdpid %rax; invpcid (%rdx), %rax; xsaves (%rdx); xrstors (%rdx);"
+                    "vmfunc; vmcall");
+/* Makes the first pages of each level of @table the user's too, or the supervisor's alone again. */
+static void user_pages(u64 *table, unsigned levels, u64 bit)
+{
+    for (; levels--; table = (u64 *)(*table & ~0xfffull))
+        *table = (*table & ~4ull) | bit;
+}
+
+static void enabled(void)
+{
+    static const u8 lengths[] = {3, 4, 5, 4, 4, 3};
+    const u32 controls =
+        C_enable_rdtscp | C_enable_invpcid | C_enable_xsaves_xrstors | C_enable_vm_functions;
+
+    begin("26.3 instructions that need a control are #UD before any other exception", code_enabled);
+    REMOVE(secondary_processor_based_controls, controls);
+    PROC(C_rdtsc_exiting | C_invlpg_exiting);
+    PUT(exception_bitmap, 1 << 6);
+    PUT(guest_cr4, GET(guest_cr4) | 1 << 2 | 1 << 18); /* TSD, OSXSAVE */
+    PUT(guest_ss_access_rights, 0xc0f3);               /* CPL 3: all but RDPID are #GP */
+    PUT(guest_cs_access_rights, 0xa0fb);
+    PUT(guest_cs_selector, GET(guest_cs_selector) | 3);
+    PUT(guest_ss_selector, GET(guest_ss_selector) | 3);
+    user_pages((u64 *)root, 3, 4);
+    for (unsigned i = 0; i < sizeof(lengths); i++) {
+        EXPECT(run(), 0);
+        EXPECT(GET(vm_exit_interruption_information), 0x80000306);
+        PUT(guest_rip, GET(guest_rip) + lengths[i]);
+    }
+    user_pages((u64 *)root, 3, 0);
+
+    begin("26.3 RDPID is enabled with RDTSCP, and RDTSC exiting is not for it", code_enabled);
+    PROC(C_rdtsc_exiting);
+    PROC2(C_enable_rdtscp);
+    wrmsr(0xc0000103, 0x13579bdf);
+    EXPECT(run(), 51);
+    skip();
+    PUT(exception_bitmap, 1 << 6);
+    EXPECT(run(), 0); /* INVPCID */
+    EXPECT(guest_at(code_enabled), 7);
+    EXPECT(guest_rax, 0x13579bdf);
+}
+
 unsigned test_information(void)
 {
     static void (*const tests[])(void) = {
         vmx_operands,      descriptor_tables, random_and_invpcid,   string_io,
         control_registers, owned_bits,        msr_bounds,           time_stamp_counter,
         msr_lists,         debug_controls,    performance_counters, modes,
+        enabled,
     };
 
     return run_groups("information", tests, sizeof(tests) / sizeof(tests[0]));
