@@ -117,4 +117,11 @@ def run(triode, arguments, seconds=120, stdin=subprocess.DEVNULL, **more):
         sys.exit(1)
 
 
+def cpio_entry(name, mode, data):
+    """One file of a cpio archive in the new ASCII format."""
+    fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+    head = b"070701" + b"".join(b"%08x" % field for field in fields) + name + b"\0"
+    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+
+
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -6,14 +6,7 @@ import subprocess
 import sys
 import tempfile
 
-from guest import INITRD, KERNEL, SKIP, need_guests, run
-
-
-def cpio_entry(name, mode, data):
-    """One file of a cpio archive in the new ASCII format."""
-    fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
-    head = b"070701" + b"".join(b"%08x" % field for field in fields) + name + b"\0"
-    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+from guest import INITRD, KERNEL, SKIP, cpio_entry, need_guests, run
 
 
 def main():
