@@ -1,5 +1,5 @@
 /*
- * Architectural performance monitoring, version 2 (SDM vol. 3 chapter 19): four general and three
+ * Architectural performance monitoring, version 2 (SDM vol. 3 chapter 20): four general and three
  * fixed counters of 48 bits. Cycles are ticks at the TSC's rate of the time in which the engine has the CPU
  * run; instructions and branches are counted by lifted code, and only while a counter wants them.
  */
@@ -23,7 +23,7 @@ enum {
 #define COUNTERS (GENERAL + FIXED)
 #define VALUE_MASK mask_low(X86_PMU_WIDTH)
 
-/* IA32_PERFEVTSELx, SDM vol. 3 figure 19-6: AnyThread (bit 21) came with version 3. */
+/* IA32_PERFEVTSELx, SDM vol. 3 20.2.1.1: AnyThread (bit 21) came with version 3. */
 #define SELECT_EVENT 0xffffull
 #define SELECT_USR BIT(16)
 #define SELECT_OS BIT(17)
@@ -348,7 +348,7 @@ bool x86_pmu_read_msr(struct x86_cpu *cpu, u32 msr, u64 *value)
     return false;
 }
 
-/* SDM vol. 3 19.2.8: IA32_PMCx take 32 bits and extend their sign, IA32_A_PMCx and the fixed counters
+/* SDM vol. 3 20.2.8: IA32_PMCx take 32 bits and extend their sign, IA32_A_PMCx and the fixed counters
  * all of their width; bits beyond that are reserved. */
 static bool write_counter(struct x86_pmu *pmu, int counter, bool full, u64 value)
 {

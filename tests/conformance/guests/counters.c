@@ -1,6 +1,6 @@
 /*
  * Performance counters: what is counted, exactly, at which privilege; overflow and its interrupt; the
- * registers' rules. SDM volume 3 chapter 19. What a sequence counts is taken as the difference to an
+ * registers' rules. SDM volume 3 chapter 20. What a sequence counts is taken as the difference to an
  * empty one, since processors do not agree about the instructions that start and stop the counters.
  */
 #include "rt.h"
