@@ -368,6 +368,8 @@ static void write_lvt(struct lapic *lapic, unsigned index, u32 value)
 {
     u32 old = lapic->state.lvt[index];
 
+    if (index == 0)
+        lapic_timer_settle(lapic);
     value &= lvt_bits[index];
     if (index == 0 && (value >> 17 & 3) == 3)
         value &= ~(3u << 17); /* reserved */

@@ -161,7 +161,8 @@ void lapic_performance_interrupt(struct lapic *lapic);
 
 /* lapic_timer.c */
 void lapic_timer_fire(struct soft_timer *timer);
-void lapic_timer_start(struct lapic *lapic); /* after a write of the initial count */
+void lapic_timer_settle(struct lapic *lapic); /* before the CPU looks at it or changes its mode */
+void lapic_timer_start(struct lapic *lapic);  /* after a write of the initial count */
 void lapic_timer_lvt_changed(struct lapic *lapic, u32 old);
 void lapic_timer_divide_changed(struct lapic *lapic, u32 tdcr);
 u32 lapic_timer_count(struct lapic *lapic);

@@ -30,35 +30,52 @@ static void stop(struct lapic *lapic)
     lapic->state.tsc_deadline = 0;
 }
 
+/* Lock held. Has the timer run out by @now? Then it starts its next period or stops. */
+static bool run_out(struct lapic *lapic, u64 now)
+{
+    struct soft_timer *timer = &lapic->timer;
+    struct lapic_state *s = &lapic->state;
+
+    if (now < timer->deadline) /* armed anew for later between firing and here */
+        return false;
+    if (mode(lapic) == TIMER_DEADLINE) {
+        bool due = s->tsc_deadline;
+
+        s->tsc_deadline = 0;
+        return due;
+    }
+    if (!s->timer_period || now < s->timer_start + s->timer_period)
+        return false;
+    if (mode(lapic) == TIMER_PERIODIC) {
+        u64 period = s->timer_period < PERIOD_MIN_NS ? PERIOD_MIN_NS : s->timer_period;
+
+        /* Periods that the host slept through are lost, as on a CPU with interrupts off. */
+        s->timer_start += (now - s->timer_start) / period * period;
+        soft_timer_arm(timer, s->timer_start + period);
+    } else {
+        s->timer_period = 0;
+    }
+    return true;
+}
+
 void lapic_timer_fire(struct soft_timer *timer)
 {
     struct lapic *lapic = container_of(timer, struct lapic, timer);
-    struct lapic_state *s = &lapic->state;
-    bool due = false;
-    u64 now;
+    bool due;
 
     mutex_lock(&lapic->timer_lock);
-    now = soft_timers_now(timer->queue);
-    if (now < timer->deadline) {
-        /* Armed anew for later between firing and here. */
-    } else if (mode(lapic) == TIMER_DEADLINE) {
-        due = s->tsc_deadline;
-        s->tsc_deadline = 0;
-    } else if (s->timer_period && now >= s->timer_start + s->timer_period) {
-        due = true;
-        if (mode(lapic) == TIMER_PERIODIC) {
-            u64 period = s->timer_period < PERIOD_MIN_NS ? PERIOD_MIN_NS : s->timer_period;
-
-            /* Periods that the host slept through are lost, as on a CPU with interrupts off. */
-            s->timer_start += (now - s->timer_start) / period * period;
-            soft_timer_arm(timer, s->timer_start + period);
-        } else {
-            s->timer_period = 0;
-        }
-    }
+    due = run_out(lapic, soft_timers_now(timer->queue));
     mutex_unlock(&lapic->timer_lock);
     if (due)
         lapic_local_interrupt(lapic, 0);
+}
+
+/* The timer thread may be late: the CPU must not see a count that has come to its end, or change the
+ * mode of one that has, before the interrupt. */
+void lapic_timer_settle(struct lapic *lapic)
+{
+    if (lapic->state.timer_period || lapic->state.tsc_deadline)
+        lapic_timer_fire(&lapic->timer);
 }
 
 void lapic_timer_start(struct lapic *lapic)
@@ -105,6 +122,7 @@ u32 lapic_timer_count(struct lapic *lapic)
 {
     u32 count;
 
+    lapic_timer_settle(lapic);
     mutex_lock(&lapic->timer_lock);
     count = count_now(lapic);
     mutex_unlock(&lapic->timer_lock);
@@ -117,6 +135,7 @@ void lapic_timer_divide_changed(struct lapic *lapic, u32 tdcr)
     struct lapic_state *s = &lapic->state;
     u32 left;
 
+    lapic_timer_settle(lapic);
     mutex_lock(&lapic->timer_lock);
     left = count_now(lapic);
     s->tdcr = tdcr & 0xb;
@@ -133,22 +152,30 @@ u64 lapic_tsc_deadline(struct lapic *lapic)
 {
     u64 tsc;
 
+    lapic_timer_settle(lapic);
     mutex_lock(&lapic->timer_lock);
     tsc = lapic->state.tsc_deadline;
     mutex_unlock(&lapic->timer_lock);
     return tsc;
 }
 
-/* SDM 11.5.4.1: ignored in the other modes; 0 disarms. */
+/* SDM 11.5.4.1: ignored in the other modes; 0 disarms; one in the past is an interrupt at once. */
 void lapic_set_tsc_deadline(struct lapic *lapic, u64 tsc)
 {
+    bool due = false;
+
     mutex_lock(&lapic->timer_lock);
     if (mode(lapic) == TIMER_DEADLINE && lapic_enabled(lapic)) {
-        lapic->state.tsc_deadline = tsc;
-        if (tsc)
-            soft_timer_arm(&lapic->timer, lapic->hooks->deadline_ns(lapic, tsc));
+        u64 deadline = tsc ? lapic->hooks->deadline_ns(lapic, tsc) : 0;
+
+        due = tsc && deadline <= soft_timers_now(lapic->timer.queue);
+        lapic->state.tsc_deadline = due ? 0 : tsc;
+        if (tsc && !due)
+            soft_timer_arm(&lapic->timer, deadline);
         else
             soft_timer_disarm(&lapic->timer);
     }
     mutex_unlock(&lapic->timer_lock);
+    if (due)
+        lapic_local_interrupt(lapic, 0);
 }

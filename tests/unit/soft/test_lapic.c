@@ -200,10 +200,46 @@ static void test_timer_deadline(void **state)
     assert_int_equal(lapic_tsc_deadline(&f->lapic), 0);
     lapic_accept(&f->lapic, 0x32);
     lapic_eoi(&f->lapic);
+    /* One in the past is an interrupt before the next instruction. */
+    lapic_set_tsc_deadline(&f->lapic, 999);
+    assert_int_equal(lapic_pending(&f->lapic), 0x32);
+    assert_int_equal(lapic_tsc_deadline(&f->lapic), 0);
+    lapic_accept(&f->lapic, 0x32);
+    lapic_eoi(&f->lapic);
     lapic_set_tsc_deadline(&f->lapic, 2000);
     lapic_set_tsc_deadline(&f->lapic, 0);
     soft_timers_advance(&f->timers, 5000);
     assert_int_equal(lapic_pending(&f->lapic), -1);
+}
+
+/* The CPU looks at the timer before the host's thread has: it sees what has happened by the clock. */
+static void test_timer_thread_late(void **state)
+{
+    struct fixture *f = *state;
+
+    enable(f);
+    lapic_mmio_write(&f->lapic, REG(APIC_TDCR), 0xb);
+    lapic_mmio_write(&f->lapic, REG(APIC_LVT_TIMER), 0x30);
+    lapic_mmio_write(&f->lapic, REG(APIC_TMICT), 100000);
+    f->timers.now += 150000;
+    lapic_mmio_write(&f->lapic, REG(APIC_LVT_TIMER), 0x20031); /* periodic: it stays at its end */
+    assert_int_equal(lapic_mmio_read(&f->lapic, REG(APIC_TMCCT)), 0);
+    assert_int_equal(lapic_pending(&f->lapic), 0x30);
+    lapic_accept(&f->lapic, 0x30);
+    lapic_eoi(&f->lapic);
+    soft_timers_advance(&f->timers, 1000000);
+    assert_int_equal(lapic_pending(&f->lapic), -1);
+    lapic_mmio_write(&f->lapic, REG(APIC_TMICT), 100000);
+    f->timers.now += 130000;
+    assert_int_equal(lapic_mmio_read(&f->lapic, REG(APIC_TMCCT)), 70000);
+    assert_int_equal(lapic_pending(&f->lapic), 0x31);
+    lapic_accept(&f->lapic, 0x31);
+    lapic_eoi(&f->lapic);
+    lapic_mmio_write(&f->lapic, REG(APIC_LVT_TIMER), 0x40032);
+    lapic_set_tsc_deadline(&f->lapic, f->timers.now * 2 + 1000);
+    f->timers.now += 500;
+    assert_int_equal(lapic_tsc_deadline(&f->lapic), 0);
+    assert_int_equal(lapic_pending(&f->lapic), 0x32);
 }
 
 static void test_masked_timer(void **state)
@@ -374,11 +410,14 @@ static void test_image_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_reset_state),     TEST(test_priorities),       TEST(test_level_eoi),
-        TEST(test_timer_one_shot),  TEST(test_timer_periodic),   TEST(test_timer_divide_on_the_fly),
-        TEST(test_timer_deadline),  TEST(test_masked_timer),     TEST(test_icr),
-        TEST(test_error_interrupt), TEST(test_destinations),     TEST(test_x2apic),
-        TEST(test_lint0),           TEST(test_image_round_trip),
+        TEST(test_reset_state),      TEST(test_priorities),
+        TEST(test_level_eoi),        TEST(test_timer_one_shot),
+        TEST(test_timer_periodic),   TEST(test_timer_divide_on_the_fly),
+        TEST(test_timer_deadline),   TEST(test_timer_thread_late),
+        TEST(test_masked_timer),     TEST(test_icr),
+        TEST(test_error_interrupt),  TEST(test_destinations),
+        TEST(test_x2apic),           TEST(test_lint0),
+        TEST(test_image_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
