@@ -98,41 +98,29 @@ static u64 send_ipi(struct soft_vm *vm, u64 low, u64 high, u64 min, u64 icr, uns
         return (u64)-KVM_EINVAL;
     for (unsigned i = 0; i < 2 * bits; i++) {
         message.dest = (u32)(min + i);
-        if ((i < bits ? low >> i : high >> (i - bits)) & 1)
+        /* An id that no CPU has would be a broadcast, or another CPU's by its low bits. */
+        if ((i < bits ? low >> i : high >> (i - bits)) & 1 && by_apic_id(vm, min + i))
             count += soft_deliver(vm, &message, NULL);
     }
     return count;
 }
 
-static bool offered(const struct soft_vcpu *vcpu, unsigned feature)
+/* As in KVM all of them work whether CPUID offers them or not. */
+static u64 hypercall(struct soft_vm *vm, u64 number, const u64 arg[4], bool code64)
 {
-    const struct kvm_cpuid_entry2 *e = cpuid_find(&vcpu->parts.cpuid, 0x40000001, 0);
-
-    return e && e->eax >> feature & 1;
-}
-
-static u64 hypercall(struct soft_vcpu *vcpu, u64 number, const u64 arg[4], bool code64)
-{
-    struct soft_vm *vm = vcpu->id.vm;
     struct soft_vcpu *other;
 
     switch (number) {
     case KVM_HC_VAPIC_POLL_IRQ:
         return 0;
     case KVM_HC_KICK_CPU:
-        if (!offered(vcpu, KVM_FEATURE_PV_UNHALT))
-            break;
         other = by_apic_id(vm, arg[1]);
         if (other)
             soft_signal(other, SOFT_SIGNAL_UNHALT);
         return 0;
     case KVM_HC_SEND_IPI:
-        if (!offered(vcpu, KVM_FEATURE_PV_SEND_IPI))
-            break;
         return send_ipi(vm, arg[0], arg[1], arg[2], arg[3], code64 ? 64 : 32);
     case KVM_HC_SCHED_YIELD:
-        if (!offered(vcpu, KVM_FEATURE_PV_SCHED_YIELD))
-            break;
         sched_yield();
         return 0;
     }
@@ -147,7 +135,7 @@ int soft_exit_vmcall(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     u64 number = cpu->gpr[X86_RAX] & mask;
     u64 arg[4] = {cpu->gpr[X86_RBX] & mask, cpu->gpr[X86_RCX] & mask, cpu->gpr[X86_RDX] & mask,
                   cpu->gpr[X86_RSI] & mask};
-    u64 result = cpu->cpl ? (u64)-KVM_EPERM : hypercall(vcpu, number, arg, code64);
+    u64 result = cpu->cpl ? (u64)-KVM_EPERM : hypercall(vcpu->id.vm, number, arg, code64);
 
     cpu->gpr[X86_RAX] = result & mask;
     trace_emit(HYPERCALL, hypercall, (int)vcpu->id.vcpu.index, .number = number, .a0 = arg[0],

@@ -16,7 +16,7 @@ static void hook_notify(struct lapic *lapic)
 
 static void hook_nmi(struct lapic *lapic)
 {
-    soft_signal(of_lapic(lapic), SOFT_SIGNAL_NMI);
+    soft_signal_nmi(of_lapic(lapic));
 }
 
 static void hook_eoi(struct lapic *lapic, u8 vector)
@@ -66,11 +66,11 @@ static bool deliver_to(struct soft_vcpu *vcpu, const struct apic_message *messag
         lapic_post(&vcpu->parts.lapic, message->vector, message->level);
         return true;
     case APIC_NMI:
-        soft_signal(vcpu, SOFT_SIGNAL_NMI);
+        soft_signal_nmi(vcpu);
         return true;
     case APIC_INIT:
         if (!message->level || message->assert)
-            soft_signal(vcpu, SOFT_SIGNAL_INIT);
+            soft_signal_init(vcpu);
         return true;
     case APIC_SIPI:
         soft_signal_sipi(vcpu, message->vector);

@@ -66,8 +66,10 @@ enum soft_state {
 enum { /* bits of soft_run_state.signals: any thread sets them */
        SOFT_SIGNAL_NMI = 1 << 8,
        SOFT_SIGNAL_INIT = 1 << 9,
-       SOFT_SIGNAL_SIPI = 1 << 10,   /* vector in bits 7:0 */
-       SOFT_SIGNAL_UNHALT = 1 << 11, /* KVM_HC_KICK_CPU */
+       SOFT_SIGNAL_SIPI = 1 << 10,       /* vector in bits 7:0 */
+       SOFT_SIGNAL_UNHALT = 1 << 11,     /* KVM_HC_KICK_CPU */
+       SOFT_SIGNAL_NMI_AGAIN = 1 << 12,  /* another came before the vCPU looked at the first */
+       SOFT_SIGNAL_SIPI_FIRST = 1 << 13, /* the SIPI came before the INIT */
 };
 
 struct soft_run_state {
@@ -192,7 +194,10 @@ void soft_set_state(struct soft_vcpu *vcpu, enum soft_state state);
 const char *soft_state_name(enum soft_state state);
 /* Sets request bits and wakes the vCPU if it sleeps. Any thread. */
 void soft_request(struct soft_vcpu *vcpu, u32 bits);
-void soft_signal(struct soft_vcpu *vcpu, u32 signals); /* NMI, INIT, UNHALT */
+void soft_signal(struct soft_vcpu *vcpu, u32 signals);
+void soft_signal_nmi(struct soft_vcpu *vcpu);
+void soft_take_nmi(struct soft_vcpu *vcpu); /* one of those that wait */
+void soft_signal_init(struct soft_vcpu *vcpu);
 void soft_signal_sipi(struct soft_vcpu *vcpu, u8 vector);
 /* Sleeps until a request comes. */
 void soft_sleep(struct soft_vcpu *vcpu);

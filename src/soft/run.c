@@ -13,6 +13,8 @@
 #include "soft/private.h"
 #include "trace/trace.h"
 
+#define BLOCKING_BY_NMI BIT(3) /* of the interruptibility state, SDM table 25-3 */
+
 static soft_exit_handler *const handlers[VMX_REASONS] = {
 #define R(number, name, information, section, when, handler) [number] = soft_exit_##handler,
 #include "vmx/reasons.def"
@@ -123,14 +125,26 @@ static void left_non_root(struct soft_vcpu *vcpu)
     vcpu->priv.events_due = true;
 }
 
+static void startup(struct soft_vcpu *vcpu, u8 vector)
+{
+    enum vmx_signal what = vmx_startup_ipi(&vcpu->cpu, vector);
+
+    if (what == VMX_SIGNAL_TAKE)
+        take_sipi(vcpu, vector);
+    else if (what == VMX_SIGNAL_EXITED)
+        left_non_root(vcpu);
+}
+
 static void take_start_signals(struct soft_vcpu *vcpu)
 {
-    u32 taken = SOFT_SIGNAL_INIT | SOFT_SIGNAL_SIPI;
+    u32 taken = SOFT_SIGNAL_INIT | SOFT_SIGNAL_SIPI | SOFT_SIGNAL_SIPI_FIRST;
     u32 signals;
 
     if (likely(!(__atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST) & taken)))
         return;
     signals = __atomic_fetch_and(&vcpu->run.signals, ~taken, __ATOMIC_SEQ_CST);
+    if (signals & SOFT_SIGNAL_SIPI_FIRST)
+        startup(vcpu, (u8)signals);
     if (signals & SOFT_SIGNAL_INIT) {
         switch (vmx_init_signal(&vcpu->cpu)) {
         case VMX_SIGNAL_TAKE:
@@ -144,19 +158,20 @@ static void take_start_signals(struct soft_vcpu *vcpu)
             break;
         }
     }
-    if (signals & SOFT_SIGNAL_SIPI) {
-        enum vmx_signal what = vmx_startup_ipi(&vcpu->cpu, (u8)signals);
-
-        if (what == VMX_SIGNAL_TAKE)
-            take_sipi(vcpu, (u8)signals);
-        else if (what == VMX_SIGNAL_EXITED)
-            left_non_root(vcpu);
-    }
+    if (signals & SOFT_SIGNAL_SIPI && !(signals & SOFT_SIGNAL_SIPI_FIRST))
+        startup(vcpu, (u8)signals);
 }
 
 static bool nmi_waits(const struct soft_vcpu *vcpu)
 {
     return __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST) & SOFT_SIGNAL_NMI;
+}
+
+/* While one is handled only one more is held back (SDM 6.7.1). */
+static void merge_blocked_nmis(struct soft_vcpu *vcpu)
+{
+    if (x86_interruptibility(&vcpu->cpu) & BLOCKING_BY_NMI)
+        __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI_AGAIN, __ATOMIC_SEQ_CST);
 }
 
 static bool interrupt_waits(const struct soft_vcpu *vcpu)
@@ -168,7 +183,7 @@ static void inject_nmi(struct soft_vcpu *vcpu)
 {
     struct x86_event event = {.valid = true, .vector = X86_NMI, .type = 2};
 
-    __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI, __ATOMIC_SEQ_CST);
+    soft_take_nmi(vcpu);
     vcpu->priv.stats.injected[1]++;
     vmx_inject(&vcpu->vmx, &event);
 }
@@ -225,7 +240,7 @@ static void exit_for_event(struct soft_vcpu *vcpu, bool nmi)
     struct x86_cpu *cpu = &vcpu->cpu;
 
     if (nmi) {
-        __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI, __ATOMIC_SEQ_CST);
+        soft_take_nmi(vcpu);
         vmx_interrupt_exit(cpu, true, -1);
     } else {
         int vector = vmx_acknowledges(cpu) ? acknowledge(vcpu) : -1;
@@ -258,6 +273,8 @@ static void look_for_events(struct soft_vcpu *vcpu)
         return;
     }
     nmi = nmi_waits(vcpu);
+    if (unlikely(nmi))
+        merge_blocked_nmis(vcpu);
     interrupt = interrupt_waits(vcpu);
     if (unlikely(vmx_window_exit(
             cpu, nmi && (vmx_exits_on_interrupt(cpu, true) || x86_nmi_allowed(cpu))))) {
@@ -276,7 +293,7 @@ static void look_for_events(struct soft_vcpu *vcpu)
         exit_for_event(vcpu, nmi && vmx_exits_on_interrupt(cpu, true));
     } else if (nmi && x86_nmi_allowed(cpu)) {
         inject_nmi(vcpu);
-        vcpu->priv.events_due = interrupt;
+        vcpu->priv.events_due = interrupt || nmi_waits(vcpu);
     } else if (interrupt && x86_interrupt_allowed(cpu)) {
         inject_interrupt(vcpu);
         cpu->quiet = !nmi_waits(vcpu) && !interrupt_waits(vcpu) && !vmx_window_waits(cpu);

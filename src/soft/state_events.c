@@ -73,7 +73,7 @@ int soft_get_vcpu_events(struct vcpu *vcpu, struct kvm_vcpu_events *events)
     get_injected(soft, events);
     events->interrupt.shadow =
         (shadow & 1 ? KVM_X86_SHADOW_INT_STI : 0) | (shadow & 2 ? KVM_X86_SHADOW_INT_MOV_SS : 0);
-    events->nmi.pending = !!(signals & SOFT_SIGNAL_NMI);
+    events->nmi.pending = !!(signals & SOFT_SIGNAL_NMI) + !!(signals & SOFT_SIGNAL_NMI_AGAIN);
     events->nmi.masked = !!(shadow & 8);
     events->sipi_vector = signals & 0xff;
     events->smi.latched_init = !!(signals & SOFT_SIGNAL_INIT);
@@ -81,12 +81,13 @@ int soft_get_vcpu_events(struct vcpu *vcpu, struct kvm_vcpu_events *events)
     return 0;
 }
 
-static void set_signal(struct soft_vcpu *soft, u32 signal, bool on)
+static void set_nmis(struct soft_vcpu *soft, unsigned pending)
 {
-    if (on)
-        soft_signal(soft, signal);
-    else
-        __atomic_fetch_and(&soft->run.signals, ~signal, __ATOMIC_SEQ_CST);
+    u32 both = SOFT_SIGNAL_NMI | SOFT_SIGNAL_NMI_AGAIN;
+
+    __atomic_fetch_and(&soft->run.signals, ~both, __ATOMIC_SEQ_CST);
+    if (pending)
+        soft_signal(soft, pending > 1 ? both : SOFT_SIGNAL_NMI);
 }
 
 static void set_injected(struct soft_vcpu *soft, const struct kvm_vcpu_events *events)
@@ -134,7 +135,7 @@ int soft_set_vcpu_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events
     }
     cpu->interruptibility = (cpu->interruptibility & ~8u) | (events->nmi.masked ? 8 : 0);
     if (events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
-        set_signal(soft, SOFT_SIGNAL_NMI, events->nmi.pending);
+        set_nmis(soft, events->nmi.pending);
     soft->priv.events_due = true;
     return 0;
 }
@@ -200,7 +201,7 @@ int soft_interrupt(struct vcpu *vcpu, u32 vector)
 
 int soft_nmi(struct vcpu *vcpu)
 {
-    soft_signal(soft_vcpu(vcpu), SOFT_SIGNAL_NMI);
+    soft_signal_nmi(soft_vcpu(vcpu));
     return 0;
 }
 

@@ -370,6 +370,29 @@ static void test_nmi(void **state)
     assert_int_equal(regs_of(f).rax & 0xff, 0x77);
 }
 
+/* Two that come before the vCPU runs are the one it takes and the one that waits behind it; a third is
+ * lost. While one is handled only one waits. */
+static void test_nmis_in_a_row(void **state)
+{
+    struct fixture *f = *state;
+    struct kvm_vcpu_events events;
+    u32 vector = 0x3000;
+
+    memcpy(f->ram.hva + 8, &vector, 4);
+    memcpy(f->ram.hva + 0x3000, "\xfe\xc0\xe6\x99\xcf", 5); /* inc al; out 99h, al; iret */
+    PLACE(f, "\x90\xe6\xf4", true);
+    for (unsigned i = 0; i < 3; i++)
+        f->ops->nmi(f->vcpu[0]);
+    f->ops->get_vcpu_events(f->vcpu[0], &events);
+    assert_int_equal(events.nmi.pending, 2);
+    assert_int_equal(run(f, KVM_EXIT_IO)->io.port, 0x99); /* in the first one's handler */
+    for (unsigned i = 0; i < 3; i++)
+        f->ops->nmi(f->vcpu[0]);
+    assert_int_equal(run(f, KVM_EXIT_IO)->io.port, 0x99);
+    expect_end(f);
+    assert_int_equal(regs_of(f).rax & 0xff, 2);
+}
+
 /* INIT and SIPI by the local APIC's registers; vCPU 1 starts at 04000h in a thread. */
 static void *run_second(void *opaque)
 {
@@ -404,6 +427,61 @@ static void test_startup_ipi(void **state)
     assert_int_equal(sregs.cs.base, 0x4000);
     f->ops->get_regs(f->vcpu[1], &regs);
     assert_int_equal(regs.rax & 0xffff, 0x400);
+}
+
+/* Of a SIPI, an INIT and a SIPI that find a CPU too busy to look, the second SIPI starts it; with the
+ * INIT last, nothing does. */
+static void test_sipi_before_init(void **state)
+{
+    struct fixture *f = *state;
+    struct kvm_sregs sregs;
+    struct kvm_mp_state mp;
+    pthread_t thread;
+
+    memcpy(f->ram.hva + 0x4000, "\xe6\x99", 2);
+    memcpy(f->ram.hva + 0x5000, "\xe6\x98", 2);
+    PLACE(f,
+          "\xbb\x00\x00\xe0\xfe"                     /* ebx = APIC */
+          "\xc7\x83\x10\x03\x00\x00\x00\x00\x00\x01" /* ICR2 = id 1 */
+          "\xc7\x83\x00\x03\x00\x00\x05\x46\x00\x00" /* SIPI 05h */
+          "\xc7\x83\x00\x03\x00\x00\x00\x45\x00\x00" /* INIT */
+          "\xe6\xf4"
+          "\xc7\x83\x00\x03\x00\x00\x04\x46\x00\x00" /* SIPI 04h */
+          "\xc7\x83\x00\x03\x00\x00\x05\x46\x00\x00" /* SIPI 05h, which comes too late */
+          "\xe6\xf4",
+          false);
+    mp.mp_state = KVM_MP_STATE_RUNNABLE;
+    assert_int_equal(f->ops->set_mp_state(f->vcpu[1], &mp), 0);
+    expect_end(f);
+    pthread_create(&thread, NULL, run_second, f);
+    usleep(10000);
+    expect_end(f);
+    pthread_join(thread, NULL);
+    f->ops->get_sregs(f->vcpu[1], &sregs);
+    assert_int_equal(sregs.cs.selector, 0x400);
+}
+
+/* The hypercall for IPIs by bitmap (KVM_HC_SEND_IPI): of the ids 0 and 1 only CPU 0 has its APIC on,
+ * and ids beyond those of CPUs are nobody's, not everybody's. */
+static void test_ipi_hypercall(void **state)
+{
+    struct fixture *f = *state;
+
+    PLACE(f,
+          "\xbf\x00\x00\xe0\xfe"                     /* edi = APIC */
+          "\xc7\x87\xf0\x00\x00\x00\xff\x01\x00\x00" /* on */
+          "\xb8\x0a\x00\x00\x00\xbb\x03\x00\x00\x00" /* eax = 10, ebx = ids 0 and 1 */
+          "\x31\xc9\x31\xd2\xbe\x50\x00\x00\x00"     /* ecx = edx = 0, vector 50h */
+          "\x0f\x01\xc1\xe6\xf4"
+          "\xb8\x0a\x00\x00\x00\xba\xff\xff\xff\xff" /* from id FFFFFFFFh on */
+          "\xbe\x51\x00\x00\x00\x0f\x01\xc1"
+          "\x8b\x8f\x20\x02\x00\x00\xe6\xf4", /* ecx = IRR of vectors 40h to 5Fh */
+          false);
+    expect_end(f);
+    assert_int_equal(regs_of(f).rax, 1);
+    expect_end(f);
+    assert_int_equal(regs_of(f).rax, 0);
+    assert_int_equal(regs_of(f).rcx, 0x10000);
 }
 
 static void test_triple_fault(void **state)
@@ -557,7 +635,10 @@ int main(void)
         TEST(test_kick_from_thread),
         TEST(test_halt_and_pic),
         TEST(test_nmi),
+        TEST(test_nmis_in_a_row),
         TEST(test_startup_ipi),
+        TEST(test_sipi_before_init),
+        TEST(test_ipi_hypercall),
         TEST(test_triple_fault),
         TEST(test_msrs),
         TEST(test_state_round_trips),
