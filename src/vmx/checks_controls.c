@@ -13,16 +13,15 @@ bool vmx_check_failed(const struct x86_cpu *cpu, const char *condition)
 
 bool vmx_canonical(const struct x86_cpu *cpu, u64 address)
 {
-    unsigned width = cpu->cr4 & X86_CR4_LA57 ? 57 : 48;
-
-    return (u64)sign_extend(address, width) == address;
+    return x86_canonical_any((struct x86_cpu *)cpu, address);
 }
 
 bool vmx_bits_above_width(const struct x86_cpu *cpu, u64 address)
 {
-    u64 above = address >> (cpu->cr4 & X86_CR4_LA57 ? 57 : 48);
+    unsigned width = x86_has((struct x86_cpu *)cpu, X86_FEATURE_LA57) ? 57 : 48;
+    u64 above = address >> width;
 
-    return !above || above == ~0ull >> (cpu->cr4 & X86_CR4_LA57 ? 57 : 48);
+    return !above || above == ~0ull >> width;
 }
 
 bool vmx_page_address(const struct x86_cpu *cpu, u64 address)

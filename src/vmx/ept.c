@@ -260,12 +260,19 @@ static bool walk_ept(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access ac
     return true;
 }
 
-/* SDM 30.4.1: accesses to the APIC-access page, by address in L1's memory, are seen elsewhere. */
+/* SDM 30.4.1: accesses to the APIC-access page, by address in L1's memory, are seen elsewhere, but for
+ * those that are not linear. Without EPT the latter are physical, and need not be seen (30.4.6.2). */
 static void apic_access_page(struct x86_cpu *cpu, const struct vmcs *v, u64 gva,
-                             enum guest_access access, bool probe, struct guest_page *page)
+                             enum guest_access access, bool walk_entry, bool probe,
+                             struct guest_page *page)
 {
     if (!vmx_proc2(v, VMX_C_virtualize_apic_accesses) || page->gpa != v->apic_access_address)
         return;
+    if (walk_entry) {
+        if (vmx_proc2(v, VMX_C_enable_ept) && !probe)
+            vmx_apic_walk(cpu);
+        return;
+    }
     if (access == GUEST_FETCH && !probe)
         vmx_apic_fetch(cpu, gva);
     page->gpa = VMX_APIC_PAGE;
@@ -284,8 +291,7 @@ bool vmx_second_level(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access a
         *page = (struct guest_page){
             .gpa = gpa & ~0xfffull, .readable = true, .writable = true, .page_shift = 30};
     }
-    if (!walk_entry)
-        apic_access_page(cpu, v, gva, access, probe, page);
+    apic_access_page(cpu, v, gva, access, walk_entry, probe, page);
     return true;
 }
 

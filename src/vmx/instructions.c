@@ -239,8 +239,6 @@ static void vmwrite(struct operation *o)
     }
     if (encoding & 1)
         value = value << 32 | (u32)vmx_field_get(v, field);
-    else if (field->width == VMX_W64 && !x86_code64(o->cpu))
-        value |= vmx_field_get(v, field) >> 32 << 32;
     vmx_field_set(v, field, value);
     if (v == &shadow)
         mem_write(o->cpu->common.mem,

@@ -132,6 +132,7 @@ void vmx_trace_vmcs(const struct x86_cpu *cpu, const struct vmcs *v, const char 
 /* vapic.c */
 void vmx_enter_vapic(struct x86_cpu *cpu);
 void vmx_apic_fetch(struct x86_cpu *cpu, u64 gva) NORETURN;
+void vmx_apic_walk(struct x86_cpu *cpu) NORETURN;
 
 /* VMFUNC's conditions for its function 0; the EPTP to switch to (SDM 26.5.6.3). */
 bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp);

@@ -28,7 +28,14 @@ enum {
 #define MSR_X2APIC 0x800u
 
 /* Access types of the exit qualification, SDM table 28-6. */
-enum { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_DELIVERY };
+enum {
+    ACCESS_READ,
+    ACCESS_WRITE,
+    ACCESS_FETCH,
+    ACCESS_DELIVERY,
+    ACCESS_PHYSICAL_DELIVERY = 10,
+    ACCESS_PHYSICAL = 15
+};
 
 static u32 get(const struct x86_cpu *cpu, const struct vmcs *v, u32 offset)
 {
@@ -209,7 +216,6 @@ bool vmx_post_interrupts(struct x86_cpu *cpu, u8 vector)
             set_status(v, word, svi(v));
     }
     mem_wrote(cpu->common.mem, at, 64);
-    virtualize_ppr(cpu, v);
     return true;
 }
 
@@ -282,13 +288,21 @@ static NORETURN void access_exit(struct x86_cpu *cpu, u64 gpa, unsigned type)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
 
+    if (vmx->delivering.valid)
+        type = type == ACCESS_PHYSICAL ? ACCESS_PHYSICAL_DELIVERY : ACCESS_DELIVERY;
     vmx->exit_to = &vmx->nested;
     cpu->vmexit = (struct x86_vmexit){
         .reason = VMX_REASON_apic_access,
-        .qualification = (gpa & 0xfff) | (u64)(vmx->delivering.valid ? ACCESS_DELIVERY : type)
-                                             << 12,
+        .qualification = (gpa & 0xfff) | (u64)type << 12,
     };
     guest_leave(&cpu->common, X86_EXIT_VMEXIT);
+}
+
+/* 30.4.6.1: such accesses are never virtualized, and their offset is not defined. */
+void vmx_apic_walk(struct x86_cpu *cpu)
+{
+    cpu->loading_pdptes = false;
+    access_exit(cpu, 0, ACCESS_PHYSICAL);
 }
 
 void vmx_apic_fetch(struct x86_cpu *cpu, u64 gva)

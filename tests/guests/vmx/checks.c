@@ -45,6 +45,7 @@ struct check {
     }
 #define BEYOND (1ull << 51)        /* the physical-address width */
 #define WILD 0x8000000000000000ull /* not canonical */
+#define WIDE 0x00f0000000000000ull /* canonical for 57 bits, not for 48 */
 #define TPR ON(PROC, use_tpr_shadow), FIELD(virtual_apic_address, 0x1000)
 #define EPT ON(PROC2, enable_ept)
 #define VALID 0x80000000u
@@ -244,6 +245,10 @@ static const struct check checks[] = {
     {"27.2.2 host CR3 within the width", HOST, 0, {{FIELD_host_cr3, OR, BEYOND}}},
     {"27.2.2 host SYSENTER_ESP canonical", HOST, 0, {FIELD(host_ia32_sysenter_esp, WILD)}},
     {"27.2.2 host SYSENTER_EIP canonical", HOST, 0, {FIELD(host_ia32_sysenter_eip, WILD)}},
+    {"27.2.2 host SYSENTER_ESP canonical for the CPU's width",
+     ENTERS,
+     0,
+     {FIELD(host_ia32_sysenter_esp, WIDE), FIELD(host_ia32_sysenter_eip, ~WIDE)}},
     {"27.2.2 host PERF_GLOBAL_CTRL reserved bit 4",
      HOST,
      0,
@@ -286,6 +291,10 @@ static const struct check checks[] = {
     {"27.2.3 host CS not null", HOST, 0, {FIELD(host_cs_selector, 0)}},
     {"27.2.3 host TR not null", HOST, 0, {FIELD(host_tr_selector, 0)}},
     {"27.2.3 host FS base canonical", HOST, 0, {FIELD(host_fs_base, WILD)}},
+    {"27.2.3 host FS and GS base canonical for the CPU's width",
+     ENTERS,
+     0,
+     {FIELD(host_fs_base, WIDE), FIELD(host_gs_base, ~WIDE)}},
     {"27.2.3 host GS base canonical", HOST, 0, {FIELD(host_gs_base, WILD)}},
     {"27.2.3 host GDTR base canonical", HOST, 0, {FIELD(host_gdtr_base, WILD)}},
     {"27.2.3 host IDTR base canonical", HOST, 0, {FIELD(host_idtr_base, WILD)}},
@@ -337,6 +346,11 @@ static const struct check checks[] = {
     {"27.3.1.2 SS RPL is CS RPL", GUEST, 0, {{FIELD_guest_ss_selector, OR, 3}}},
     {"27.3.1.2 TR base canonical", GUEST, 0, {FIELD(guest_tr_base, WILD)}},
     {"27.3.1.2 FS base canonical", GUEST, 0, {FIELD(guest_fs_base, WILD)}},
+    {"27.3.1 guest bases canonical for the CPU's width",
+     ENTERS,
+     0,
+     {FIELD(guest_fs_base, WIDE), FIELD(guest_gs_base, ~WIDE), FIELD(guest_gdtr_base, WIDE),
+      FIELD(guest_ia32_sysenter_esp, WIDE), FIELD(guest_tr_base, ~WIDE)}},
     {"27.3.1.2 GS base canonical", GUEST, 0, {FIELD(guest_gs_base, WILD)}},
     {"27.3.1.2 LDTR base canonical",
      GUEST,

@@ -489,6 +489,30 @@ static void posted_interrupts(void)
     LAPIC[0xb0 / 4] = 0;
 }
 
+GUEST(code_post_to_self, "movl $0xf0, 0xa0(%rbx); movl $0x400f2, (%rdx); sti;"
+                         "mov $1000, %ecx; 1: loop 1b; vmcall");
+static void posted_under_pressure(void)
+{
+    u64 *descriptor = (u64 *)pages[2];
+
+    virtual_apic("30.6 posted interrupts look at the PPR as it is", code_post_to_self);
+    PIN(C_external_interrupt_exiting | C_process_posted_interrupts);
+    ADD(primary_vm_exit_controls, C_exit_acknowledge_interrupt);
+    PROC2(C_virtual_interrupt_delivery);
+    memset(descriptor, 0, 64);
+    descriptor[0] = 1ull << 40;
+    PUT(posted_interrupt_descriptor_address, (u64)descriptor);
+    PUT(posted_interrupt_notification_vector, 0xf2);
+    use_idt();
+    guest_rbx = (u64)VAPIC;
+    guest_rdx = (u64)LAPIC + 0x300;
+    EXPECT(run(), 18);
+    EXPECT(guest_at(code_post_to_self), 24);
+    EXPECT(VAPIC[0xa0 / 4], 0xf0);
+    EXPECT(GET(guest_interrupt_status), 40);
+    EXPECT(descriptor[0], 0);
+}
+
 static void nmi(void)
 {
     begin("26.2 NMI", code_nops);
@@ -642,6 +666,7 @@ unsigned test_exits(void)
         virtual_interrupts,
         x2apic,
         posted_interrupts,
+        posted_under_pressure,
         nmi,
         shadowing,
         real_mode,

@@ -539,13 +539,53 @@ static void enabled(void)
     EXPECT(guest_rax, 0x13579bdf);
 }
 
+GUEST(code_vmwrite32,
+      ".code32; mov $0x2010, %edx; mov $0x13579bdf, %eax; vmwrite %eax, %edx; vmcall; .code64");
+static void widths(void)
+{
+    u64 mine, shadow = (u64)pages[2];
+
+    begin("27.3.1.4 RIP may have the CPU's width where the guest's paging has less", code_nops);
+    PUT(guest_rip, 0x00f0000000000000);
+    PUT(exception_bitmap, 1 << 13);
+    EXPECT(run(), 0);
+    EXPECT(GET(vm_exit_interruption_information), 0x80000b0d);
+
+    memset(pages[2], 0, 4096);
+    memset(pages[3], 0, 4096);
+    *(u32 *)pages[2] = (u32)rdmsr(0x480) | 1u << 31;
+    protected_mode("31.3 VMWRITE of 32 bits clears the field's high half", code_vmwrite32);
+    __asm__ volatile("vmptrst %0" : "=m"(mine));
+    __asm__ volatile("vmclear %0; vmptrld %0" : : "m"(shadow) : "cc", "memory");
+    PUT(tsc_offset, ~0ull);
+    __asm__ volatile("vmptrld %0" : : "m"(mine) : "cc", "memory");
+    PROC2(C_vmcs_shadowing);
+    PUT(vmread_bitmap_address, (u64)pages[3]);
+    PUT(vmwrite_bitmap_address, (u64)pages[3]);
+    PUT(vmcs_link_pointer, shadow);
+    EXPECT(run(), 18);
+    __asm__ volatile("vmptrld %0" : : "m"(shadow) : "cc", "memory");
+    EXPECT(GET(tsc_offset), 0x13579bdf);
+    __asm__ volatile("vmptrld %0" : : "m"(mine) : "cc", "memory");
+}
+
 unsigned test_information(void)
 {
     static void (*const tests[])(void) = {
-        vmx_operands,      descriptor_tables, random_and_invpcid,   string_io,
-        control_registers, owned_bits,        msr_bounds,           time_stamp_counter,
-        msr_lists,         debug_controls,    performance_counters, modes,
+        vmx_operands,
+        descriptor_tables,
+        random_and_invpcid,
+        string_io,
+        control_registers,
+        owned_bits,
+        msr_bounds,
+        time_stamp_counter,
+        msr_lists,
+        debug_controls,
+        performance_counters,
+        modes,
         enabled,
+        widths,
     };
 
     return run_groups("information", tests, sizeof(tests) / sizeof(tests[0]));

@@ -291,6 +291,24 @@ static void apic_accesses(void)
     EXPECT(run(), 43); /* at once: it still is below */
     EXPECT(guest_at(code_tpr), 19);
 
+    begin("30.4.6.1 a walk of the guest's page tables over the APIC-access page", code_nops);
+    own_ept(false);
+    own_tables(0);
+    PROC2(C_virtualize_apic_accesses);
+    PUT(apic_access_address, TABLES + 0x1000);
+    EXPECT(run(), 44);
+    EXPECT(GET(exit_qualification) >> 12, 15);
+    gate(40, code_handler);
+    use_idt();
+    PUT(vm_entry_interruption_information, 0x80000000 | 40);
+    PUT(guest_rflags, 0x202);
+    EXPECT(run(), 44);
+    EXPECT(GET(exit_qualification) >> 12, 10);
+    EXPECT(GET(idt_vectoring_information), 0x80000000 | 40);
+    PUT(guest_rflags, 2);
+    PUT(apic_access_address, ROOM);
+    EXPECT(run(), 18);
+
     virtual_apic("30.4.1 an access by an event's delivery", code_nops);
     PROC2(C_virtualize_apic_accesses);
     PUT(apic_access_address, ACCESS_PAGE);
