@@ -28,6 +28,10 @@ static void guest_test(void **state)
 {
     const struct guest_case *guest = *state;
 
+    /* KVM's counters are the host's perf events, which count instructions that exit twice, or not at all. */
+    if (test_ops == &kvm_engine_ops && !strcmp(guest->binary, "counters64"))
+        skip();
+
     run_guest(guest->binary, guest->mode, guest->cpus, GUEST_LIMIT_MS);
 }
 
