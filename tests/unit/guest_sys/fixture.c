@@ -131,6 +131,7 @@ static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
         {1, 0, 3, 13, X86_FEATURE_PGE},
         {1, 0, 3, 24, X86_FEATURE_FXSR},
         {1, 0, 2, 3, X86_FEATURE_MONITOR},
+        {1, 0, 2, 15, X86_FEATURE_PMU},
         {1, 0, 2, 17, X86_FEATURE_PCID},
         {1, 0, 2, 26, X86_FEATURE_XSAVE},
         {1, 0, 2, 30, X86_FEATURE_RDRAND},
