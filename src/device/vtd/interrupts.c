@@ -22,6 +22,7 @@ enum {
     BY_NOTHING = 0,
     BY_ID = 1,
     BY_BUS = 2,
+    BY_RESERVED = 3,
 
     MESSAGE_ASSERT = BIT(14), /* of the data that is sent */
     MESSAGE_LEVEL = BIT(15),
@@ -38,14 +39,12 @@ static bool from(u16 source, u64 entry)
     u16 wanted = (u16)entry;
 
     switch (entry >> VALIDATION_SHIFT & 3) {
-    case BY_NOTHING:
-        return true;
     case BY_ID:
         return !((source ^ wanted) & ~ignored[entry >> QUALIFIER_SHIFT & 3]);
     case BY_BUS:
         return source >> 8 >= wanted >> 8 && source >> 8 <= (wanted & 0xff);
     default:
-        return false;
+        return true;
     }
 }
 
@@ -56,16 +55,17 @@ static void make_message(const struct vtd *vtd, u64 entry, u64 *address, u32 *da
 
     *address = (u64)(dest & 0xffffff00) << 32 | WINDOW | (dest & 0xff) << 12 |
                (entry >> HINT_SHIFT & 1) << 3 | (entry >> LOGICAL_SHIFT & 1) << 2;
-    *data = (u32)(entry >> VECTOR_SHIFT & 0xff) | (u32)(entry >> DELIVERY_SHIFT & 7) << 8;
+    *data = (u32)(entry >> VECTOR_SHIFT & 0xff) | (u32)(entry >> DELIVERY_SHIFT & 7) << 8 |
+            MESSAGE_ASSERT; /* always (5.1.4) */
     if (entry & LEVEL)
-        *data |= MESSAGE_LEVEL | MESSAGE_ASSERT;
+        *data |= MESSAGE_LEVEL;
 }
 
 /* *@index: the entry's number, as far as it is known; *@silent: faults are not recorded. */
 static enum vtd_fault remap(struct vtd *vtd, u16 source, u64 *address, u32 *data, u32 *index,
                             bool *silent)
 {
-    u64 table = vtd->state.interrupts, wide = table & VTD_IRTA_EIME, entry[2];
+    u64 table = vtd->state.interrupts, wide = table & VTD_IRTA_EIME, entry[2], at;
 
     if (!(*address & REMAPPABLE))
         return wide || !(vtd->state.regs[VTD_GSTS] & VTD_GCMD_CFI) ? VTD_COMPATIBILITY : VTD_OK;
@@ -75,18 +75,19 @@ static enum vtd_fault remap(struct vtd *vtd, u16 source, u64 *address, u32 *data
             return VTD_INTERRUPT_RESERVED;
         *index += (u16)*data;
     }
-    if (*index >> ((table & VTD_IRTA_SIZE) + 1))
+    at = (table & VTD_PAGES) + 16ull * *index;
+    if (*index >> ((table & VTD_IRTA_SIZE) + 1) || at >> DEVICE_VTD_HOST_BITS)
         return VTD_INTERRUPT_INDEX;
-    if (mem_read(vtd->dev.env->mem, (table & VTD_PAGES) + 16 * *index, entry, sizeof(entry)))
+    if (mem_read(vtd->dev.env->mem, at, entry, sizeof(entry)))
         return VTD_INTERRUPT_ACCESS;
     *silent = entry[0] & NO_FAULTS;
     if (!(entry[0] & PRESENT))
         return VTD_INTERRUPT_ABSENT;
-    if ((entry[0] & ENTRY_RESERVED) || (!wide && (entry[0] & XAPIC_RESERVED)) ||
-        (entry[1] & SOURCE_RESERVED))
-        return VTD_ENTRY_RESERVED;
     if (!from(source, entry[1]))
         return VTD_WRONG_SOURCE;
+    if ((entry[0] & ENTRY_RESERVED) || (!wide && (entry[0] & XAPIC_RESERVED)) ||
+        (entry[1] & SOURCE_RESERVED) || (entry[1] >> VALIDATION_SHIFT & 3) == BY_RESERVED)
+        return VTD_ENTRY_RESERVED;
     make_message(vtd, entry[0], address, data);
     return VTD_OK;
 }

@@ -10,6 +10,8 @@ enum {
     GRANULARITY = 0x30,
     WAIT_INTERRUPT = BIT(4),
     WAIT_STATUS = BIT(5),
+    MASK = 0x3f, /* of an IOTLB descriptor's second half, with the largest that CAP offers */
+    MASK_MAX = 18,
     DESCRIPTOR_BYTES = 16,
 };
 
@@ -42,6 +44,8 @@ static bool valid(const struct vtd *vtd, const struct descriptor *d)
         return false;
     if (type == INTERRUPT_ENTRIES)
         return vtd->remaps;
+    if (type == IOTLB && (d->low & GRANULARITY) == GRANULARITY && (d->high & MASK) > MASK_MAX)
+        return false;
     return type == WAIT || (d->low & GRANULARITY);
 }
 
@@ -49,11 +53,12 @@ static bool valid(const struct vtd *vtd, const struct descriptor *d)
 static void wait(struct vtd *vtd, const struct descriptor *d)
 {
     struct mem *mem = vtd->dev.env->mem;
-    u32 *status = (u32 *)mem_hva(mem, d->high, sizeof(*status), true);
+    u64 gpa = d->high & (BIT(DEVICE_VTD_HOST_BITS) - 1);
+    u32 *status = (u32 *)mem_hva(mem, gpa, sizeof(*status), true);
 
     if ((d->low & WAIT_STATUS) && status) {
         __atomic_store_n(status, (u32)(d->low >> 32), __ATOMIC_RELEASE);
-        mem_wrote(mem, d->high, sizeof(*status));
+        mem_wrote(mem, gpa, sizeof(*status));
     }
     if (d->low & WAIT_INTERRUPT)
         vtd_wait_done(vtd);

@@ -45,7 +45,7 @@ static int find(u64 offset)
 
 /* ---- What writes set off ------------------------------------------------------------------------ */
 
-/* Software changes one thing at a time (11.4.4), but all that changes is done. */
+/* Software changes one thing at a time (11.4.4.1), but all that changes is done. */
 static void command(struct vtd *vtd, u64 value)
 {
     struct vtd_state *s = &vtd->state;
@@ -61,6 +61,8 @@ static void command(struct vtd *vtd, u64 value)
         s->interrupts = s->regs[VTD_IRTA];
     changed = (*status ^ value) & latched;
     *status = (*status & ~latched) | (value & latched) | (value & (VTD_GCMD_SRTP | VTD_GCMD_SIRTP));
+    if (!(*status & (VTD_GCMD_TE | VTD_GCMD_IRE)))
+        s->next_fault = 0; /* 7.2.1 */
     if (changed & VTD_GCMD_QIE)
         s->regs[VTD_IQH] = 0;
     if ((changed & VTD_GCMD_TE) || (value & VTD_GCMD_SRTP))
@@ -145,7 +147,7 @@ static void write_register(struct vtd *vtd, int reg, unsigned shift, u64 mask, u
     written(vtd, (enum vtd_register)reg, value);
 }
 
-/* Registers take dwords and, if they have them, quadwords (11.3); what is narrower is lost. */
+/* Registers take dwords and, if they have them, quadwords (11.2); what is narrower is lost. */
 static void write_block(struct device *dev, u64 offset, unsigned size, u64 value)
 {
     struct vtd *vtd = to_vtd(dev);

@@ -1,6 +1,6 @@
 /*
- * The IOMMU: Intel Virtualization Technology for Directed I/O, revision 4.1 ("VT-d"), in legacy
- * mode. registers.c has the registers, walk.c the way from a request to an address, faults.c their
+ * The IOMMU: Intel Virtualization Technology for Directed I/O, revision 5.10 ("VT-d"), in
+ * legacy mode. registers.c has the registers, walk.c the way from a request to an address, faults.c their
  * recording and the events, queue.c invalidation, interrupts.c interrupt remapping.
  *
  * Nothing is cached: each request reads the tables, so that invalidation has nothing to forget and
@@ -40,7 +40,7 @@ enum {
     VTD_IRTA_SIZE = 15,
 };
 
-/* Why a request was blocked (VT-d 7.1.3, 5.1.4). */
+/* Why a request was blocked (VT-d 7.1.3, 5.1.4.1). */
 enum vtd_fault {
     VTD_OK = 0,
     VTD_NO_ROOT = 0x01,
@@ -55,6 +55,7 @@ enum vtd_fault {
     VTD_ROOT_RESERVED = 0x0a,
     VTD_CONTEXT_RESERVED = 0x0b,
     VTD_PAGING_RESERVED = 0x0c,
+    VTD_TO_INTERRUPTS = 0x0e, /* the result is no memory */
 
     VTD_INTERRUPT_RESERVED = 0x20,
     VTD_INTERRUPT_INDEX = 0x21,

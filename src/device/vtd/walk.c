@@ -1,4 +1,4 @@
-/* From a request to the address in memory: root table, context table, second-level paging. */
+/* From a request to the address in memory: root table, context table, second-stage paging (VT-d 9). */
 #include <errno.h>
 
 #include "base/thread.h"
@@ -18,6 +18,7 @@ enum {
     READ = BIT(0), /* of a paging entry */
     WRITE = BIT(1),
     LARGE = BIT(7),
+    SNOOP = BIT(11), /* of one that maps a page */
     LEVEL_BITS = 9,
     LARGEST = 3, /* level: 1 GiB */
 };
@@ -26,8 +27,7 @@ enum {
 #define ROOT_RESERVED (0xffeull | (VTD_PAGES & ~HOST_MASK))
 #define CONTEXT_RESERVED (0xff0ull | (VTD_PAGES & ~HOST_MASK))
 #define CONTEXT_RESERVED_HIGH (BIT(7) | ~(BIT(24) - 1))
-#define DEVICE_TLB BIT(62) /* of a paging entry, reserved without device TLBs (9.8) */
-#define PAGING_RESERVED (DEVICE_TLB | (0x000ffffffffff000ull & ~HOST_MASK))
+#define PAGING_RESERVED (BIT(62) | (0x000ffffffffff000ull & ~HOST_MASK))
 #define INTERRUPTS 0xfee00000ull
 #define INTERRUPTS_BYTES MiB
 
@@ -51,16 +51,15 @@ static enum vtd_fault walk_pages(struct vtd *vtd, u64 table, unsigned levels, st
         bool leaf;
 
         if (mem_read(mem, table + 8 * index, &entry, sizeof(entry)))
-            return VTD_PAGING_ACCESS;
+            return level == levels ? VTD_BAD_CONTEXT : VTD_PAGING_ACCESS;
         /* Without both rights the rest means nothing. */
         if (!(entry & (READ | WRITE)))
             return r->write ? VTD_NO_WRITE : VTD_NO_READ;
         leaf = level == 1 || (entry & LARGE);
         r->page_mask = BIT(shift) - 1;
-        if (level == 1 || level > LARGEST)
+        reserved |= leaf ? r->page_mask & VTD_PAGES : SNOOP;
+        if (level > LARGEST)
             reserved |= LARGE;
-        else if (leaf)
-            reserved |= r->page_mask & VTD_PAGES;
         if (entry & reserved)
             return VTD_PAGING_RESERVED;
         if (!(entry & need))
@@ -68,7 +67,7 @@ static enum vtd_fault walk_pages(struct vtd *vtd, u64 table, unsigned levels, st
         table = entry & HOST_MASK & VTD_PAGES;
         if (leaf) {
             r->gpa = table | (r->address & r->page_mask);
-            return VTD_OK;
+            return r->gpa - INTERRUPTS < INTERRUPTS_BYTES ? VTD_TO_INTERRUPTS : VTD_OK;
         }
     }
 }
@@ -127,7 +126,7 @@ int vtd_translate(struct device *dev, u16 source, u64 address, bool write, u64 *
         r.gpa = address;
         r.page_mask = ~0ull;
     } else if (address - INTERRUPTS < INTERRUPTS_BYTES) {
-        r.gpa = address; /* no memory is there, whatever the tables say (3.14) */
+        r.gpa = address; /* no memory is there, whatever the tables say (3.15) */
         r.page_mask = INTERRUPTS_BYTES - 1;
     } else {
         fault = walk(vtd, source, &r);

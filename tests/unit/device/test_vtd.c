@@ -203,7 +203,8 @@ static void pages(void **state)
     assert_true(go(0x123456789000, true) == 0x123456789000); /* off */
     translate_by_tables();
     table(1)[5] = DATA | 3;
-    table(1)[6] = (DATA + 0x5000) | 1 | 0x8000000000000478; /* read-only; ignored bits, snooping */
+    table(1)[6] =
+        (DATA + 0x5000) | 1 | 0xbff00000000004fc | 0x800; /* read-only; ignored bits, snooping */
     table(1)[7] = (DATA + 0x6000) | 2;
     assert_true(go(0x5123, true) == DATA + 0x123);
     assert_true(go(0x6fff, false) == DATA + 0x5fff);
@@ -282,14 +283,16 @@ static void faults(void **state)
         {CONTEXT + 16 * SOURCE, TABLES | 3 << 2 | 1, VTD_BAD_CONTEXT},
         {CONTEXT + 16 * SOURCE + 8, 0, VTD_BAD_CONTEXT},
         {CONTEXT + 16 * SOURCE + 8, 3, VTD_BAD_CONTEXT},
-        {CONTEXT + 16 * SOURCE, 0x80000000 | 1, VTD_PAGING_ACCESS},
+        {CONTEXT + 16 * SOURCE, 0x80000000 | 1, VTD_BAD_CONTEXT},
         {TABLES, 0x80000000 | 3, VTD_PAGING_ACCESS},
         {TABLES, TABLES | 0x83, VTD_PAGING_RESERVED}, /* no pages of 512 GiB */
         {TABLES, 0x800, VTD_NO_READ},
         {TABLES, BIT(46) | 3, VTD_PAGING_RESERVED},
         {TABLES + 0x1000, 0x40100083, VTD_PAGING_RESERVED}, /* not at a multiple of 1 GiB */
         {TABLES + 0x2000, 0x40001083, VTD_PAGING_RESERVED},
-        {TABLES + 0x3000, DATA | 0x83, VTD_PAGING_RESERVED},
+        {TABLES + 0x2000, TABLES | 0x803, VTD_PAGING_RESERVED}, /* snooping is of pages */
+        {TABLES + 0x3000, 0xfee00003, VTD_TO_INTERRUPTS},
+        {TABLES + 0x2000, 0xfee00083, VTD_TO_INTERRUPTS},
         {TABLES + 0x3000, BIT(62) | DATA | 3, VTD_PAGING_RESERVED},
         {TABLES + 0x3000, BIT(62), VTD_NO_READ},
     };
@@ -369,6 +372,12 @@ static void fault_records(void **state)
     assert_int_equal(get(FECTL, 4), 0x80000000);
     set(FECTL, 4, 0);
     assert_int_equal(t.messages, 2);
+    /* Turned off and on, it begins with the first record. */
+    set(GCMD, 4, 0);
+    command(VTD_GCMD_TE);
+    go(0x94000, false);
+    assert_int_equal(get(FSTS, 4), 2);
+    assert_true(get(FRCD, 8) == 0x94000);
     cleanup();
 }
 
@@ -410,6 +419,7 @@ static void invalidation(void **state)
         {0x12, 0x80},
         {0x14, 1},
         {0x25, STATUS + 2},
+        {0x32, 19},
         {0xa5, STATUS},
     };
 
@@ -564,7 +574,8 @@ static void remapping(void **state)
         {1, 1 << 18 | (SOURCE + 8), VTD_WRONG_SOURCE},
         {1, 1 << 18 | 1 << 16 | (SOURCE + 1), VTD_WRONG_SOURCE},
         {1, 2 << 18 | 0x0102, VTD_WRONG_SOURCE},
-        {1, 3 << 18, VTD_WRONG_SOURCE},
+        {1 | BIT(12), 1 << 18 | (SOURCE + 8), VTD_WRONG_SOURCE}, /* this comes first */
+        {1, 3 << 18, VTD_ENTRY_RESERVED},
         {2, 0, 0}, /* absent, and not to be recorded */
     };
     u64 to;
@@ -584,7 +595,7 @@ static void remapping(void **state)
     entry(5, 1 | 1 << 2 | 1 << 3 | 1 << 5 | 0x66 << 16 | (u64)0x12 << 40, 0);
     assert_true(arrives(handle(5), 0, &to, &what));
     assert_true(to == (0xfee00000 | 0x12 << 12 | 0xc));
-    assert_int_equal(what, 0x166);
+    assert_int_equal(what, 0x4166);
     entry(7, 1 | 1 << 4 | 0x77 << 16, 1 << 18 | SOURCE);
     assert_true(arrives(handle(5) | 8, 2, &to, &what)); /* with a subhandle */
     assert_true(to == 0xfee00000);
@@ -618,10 +629,14 @@ static void remapping(void **state)
     assert_true(to == 0x12345600fee78000);
     assert_false(arrives(0xfee01000, 0x4123, &to, &what));
     assert_int_equal(fault(), VTD_COMPATIBILITY);
-    set(IRTA, 8, 0xfffff00000000000 | 15);
+    set(IRTA, 8, 0x80000000 | 15);
     command(VTD_GCMD_SIRTP);
     assert_false(arrives(handle(0xffff), 0, &to, &what));
     assert_int_equal(fault(), VTD_INTERRUPT_ACCESS);
+    set(IRTA, 8, 0xfffff00000000000 | 15);
+    command(VTD_GCMD_SIRTP);
+    assert_false(arrives(handle(0xffff), 0, &to, &what));
+    assert_int_equal(fault(), VTD_INTERRUPT_INDEX);
     cleanup();
 }
 
@@ -636,7 +651,7 @@ static void other_senders(void **state)
     entry(1, 1 | 0x44 << 16, 1 << 18 | DEVICE_VTD_SOURCE(DEVICE_VTD_HPET_SLOT));
     pci_host_msi(t.b->dev, DEVICE_VTD_SOURCE(DEVICE_VTD_HPET_SLOT), handle(1), 0);
     assert_int_equal(t.messages, 1);
-    assert_int_equal(t.data, 0x44);
+    assert_int_equal(t.data, 0x4044);
     pci_host_msi(t.b->dev, DEVICE_VTD_SOURCE(DEVICE_VTD_IO_APIC_SLOT), handle(1), 0);
     assert_int_equal(t.messages, 1);
     assert_int_equal(fault(), VTD_WRONG_SOURCE);
