@@ -60,7 +60,10 @@ static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
     if (leaf == 0) {
         out[0] = 7;
     } else if (leaf == 1) {
-        out[2] = 1u << 22; /* MOVBE */
+        out[2] = 0x00f82201; /* x86-64-v2, MOVBE */
+    } else if (leaf >> 31) {
+        out[0] = 0x80000001;
+        out[2] = 1; /* LAHF */
     } else if (leaf == 7) {
         out[1] = 1u << 19; /* ADX */
         out[2] = 1u << 27; /* MOVDIRI */

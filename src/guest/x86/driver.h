@@ -7,6 +7,9 @@
 /* guest_ops.lift. */
 int x86_lift(struct guest_lift *lift);
 
+/* X86_FEATURE_* of those in X86_FEATURES_V2 that a decoded instruction belongs to, or 0. */
+u64 x86_extension(const struct x86_insn *in);
+
 /* The RIP cut to the operand size; #GP(0) if it lies beyond the limit of CS. In 64-bit code what is not
  * canonical is found by x86_jumped, once no translation is found for it, which undoes the jump;
  * @canonical: it must be found here, because there is more than that to undo. */

@@ -317,6 +317,8 @@ static void lift_one(struct x86_lift *l, int decoded)
         lift_raise(l, decoded == -E2BIG ? X86_GP : X86_UD);
         return;
     }
+    if (unlikely(l->mode & X86_MODE_REDUCED) && x86_extension(l->in))
+        lift_need_feature(l, x86_extension(l->in));
     if (row->flags &
         (X86_ROW_PROT | X86_ROW_CPL0 | X86_ROW_FPU | X86_ROW_MMX | X86_ROW_SSE | X86_ROW_SSEFP))
         check_row(l, row->flags);

@@ -83,7 +83,7 @@ void x86_update_mode(struct x86_cpu *cpu)
     u32 mode = segment_mode(cpu) | fpu_mode(cpu);
 
     mode |= (u32)cpu->cpl << X86_MODE_CPL_SHIFT;
-    mode |= cpu->common.mode & (X86_MODE_NONROOT | X86_MODE_PAUSE);
+    mode |= cpu->common.mode & (X86_MODE_NONROOT | X86_MODE_PAUSE | X86_MODE_REDUCED);
     if (x86_protected(cpu))
         mode |= X86_MODE_PE;
     if (x86_vm86(cpu))
@@ -205,11 +205,17 @@ static const struct {
     {1, 0, 3, 11, X86_FEATURE_SEP},
     {1, 0, 3, 13, X86_FEATURE_PGE},
     {1, 0, 3, 24, X86_FEATURE_FXSR},
+    {1, 0, 2, 0, X86_FEATURE_SSE3},
     {1, 0, 2, 3, X86_FEATURE_MONITOR},
     {1, 0, 2, 5, X86_FEATURE_VMX},
     {1, 0, 2, 15, X86_FEATURE_PMU},
+    {1, 0, 2, 9, X86_FEATURE_SSSE3},
+    {1, 0, 2, 13, X86_FEATURE_CX16},
     {1, 0, 2, 17, X86_FEATURE_PCID},
+    {1, 0, 2, 19, X86_FEATURE_SSE4_1},
+    {1, 0, 2, 20, X86_FEATURE_SSE4_2},
     {1, 0, 2, 22, X86_FEATURE_MOVBE},
+    {1, 0, 2, 23, X86_FEATURE_POPCNT},
     {1, 0, 2, 26, X86_FEATURE_XSAVE},
     {1, 0, 2, 30, X86_FEATURE_RDRAND},
     {7, 0, 1, 0, X86_FEATURE_FSGSBASE},
@@ -228,6 +234,7 @@ static const struct {
     {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
     {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},
     {0xd, 1, 0, 3, X86_FEATURE_XSAVES},
+    {0x80000001, 0, 2, 0, X86_FEATURE_LAHF},
     {0x80000001, 0, 3, 11, X86_FEATURE_SYSCALL},
     {0x80000001, 0, 3, 20, X86_FEATURE_NX},
     {0x80000001, 0, 3, 26, X86_FEATURE_PAGE1GB},
@@ -238,8 +245,10 @@ static const struct {
 void x86_update_features(struct x86_cpu *cpu)
 {
     cpu->features = X86_FEATURE_VALID;
-    if (!cpu->hooks || !cpu->hooks->cpuid)
+    if (!cpu->hooks || !cpu->hooks->cpuid) {
+        cpu->features |= X86_FEATURES_V2;
         return;
+    }
     for (unsigned i = 0; i < ARRAY_SIZE(feature_bits); i++) {
         u32 limit[4], out[4];
 
@@ -250,4 +259,8 @@ void x86_update_features(struct x86_cpu *cpu)
         if (out[feature_bits[i].reg] >> feature_bits[i].bit & 1)
             cpu->features |= feature_bits[i].feature;
     }
+    if ((cpu->features & X86_FEATURES_V2) == X86_FEATURES_V2)
+        cpu->common.mode &= ~X86_MODE_REDUCED;
+    else
+        cpu->common.mode |= X86_MODE_REDUCED;
 }

@@ -250,6 +250,9 @@ enum {
     X86_MODE_LBR = 1 << 30,            /* branches are recorded */
 };
 
+/* CPUID lacks some of what x86-64-v2 has: its instructions check. */
+#define X86_MODE_REDUCED (1u << 31)
+
 /* Modes in which every instruction is a block of its own, with debug checks around it. */
 #define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR | X86_MODE_LBR)
 #define X86_MODE_COUNT (X86_MODE_COUNT_INSNS | X86_MODE_COUNT_BRANCHES)

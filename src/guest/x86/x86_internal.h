@@ -56,6 +56,18 @@ void x86_mmio_write(struct guest_cpu *cpu, u64 gpa, const void *buf, unsigned by
 #define X86_FEATURE_MOVBE BIT(32)
 #define X86_FEATURE_ADX BIT(33)
 #define X86_FEATURE_MOVDIRI BIT(34)
+#define X86_FEATURE_WAITPKG BIT(35)
+#define X86_FEATURE_SSE3 BIT(48)
+#define X86_FEATURE_SSSE3 BIT(49)
+#define X86_FEATURE_SSE4_1 BIT(50)
+#define X86_FEATURE_SSE4_2 BIT(51)
+#define X86_FEATURE_POPCNT BIT(52)
+#define X86_FEATURE_CX16 BIT(53)
+#define X86_FEATURE_LAHF BIT(54)
+/* What x86-64-v2 adds to x86-64, as x86_extension has it. */
+#define X86_FEATURES_V2                                                                            \
+    (X86_FEATURE_SSE3 | X86_FEATURE_SSSE3 | X86_FEATURE_SSE4_1 | X86_FEATURE_SSE4_2 |              \
+     X86_FEATURE_POPCNT | X86_FEATURE_CX16 | X86_FEATURE_LAHF)
 
 static inline bool x86_has(struct x86_cpu *cpu, u64 feature)
 {

@@ -12,8 +12,10 @@
 
 #include <Zydis/Zydis.h>
 
+#include "guest/x86/driver.h"
 #include "guest/x86/rows.h"
 #include "guest/x86/state.h"
+#include "guest/x86/x86_internal.h"
 
 #define TRIES 400
 
@@ -300,6 +302,27 @@ static bool operands_compared(const struct x86_row *row, const struct zydis *z)
     return !listed(except, row->name) && z->insn.mnemonic != ZYDIS_MNEMONIC_NOP;
 }
 
+/* What Zydis calls the set that the instruction is of, as one of X86_FEATURES_V2. */
+static u64 zydis_extension(const struct zydis *z)
+{
+    static const struct {
+        ZydisISASet set;
+        u64 feature;
+    } sets[] = {
+        {ZYDIS_ISA_SET_SSE3, X86_FEATURE_SSE3},     {ZYDIS_ISA_SET_SSE3X87, X86_FEATURE_SSE3},
+        {ZYDIS_ISA_SET_SSSE3, X86_FEATURE_SSSE3},   {ZYDIS_ISA_SET_SSSE3MMX, X86_FEATURE_SSSE3},
+        {ZYDIS_ISA_SET_SSE4, X86_FEATURE_SSE4_1},   {ZYDIS_ISA_SET_SSE42, X86_FEATURE_SSE4_2},
+        {ZYDIS_ISA_SET_POPCNT, X86_FEATURE_POPCNT}, {ZYDIS_ISA_SET_CMPXCHG16B, X86_FEATURE_CX16},
+    };
+
+    if (z->insn.mnemonic == ZYDIS_MNEMONIC_LAHF || z->insn.mnemonic == ZYDIS_MNEMONIC_SAHF)
+        return z->decoder.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? X86_FEATURE_LAHF : 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(sets); i++)
+        if (z->insn.meta.isa_set == sets[i].set)
+            return sets[i].feature;
+    return 0;
+}
+
 static void describe(const u8 *code, unsigned code_size, const struct x86_insn *in, int result,
                      const struct zydis *z, const char *what)
 {
@@ -337,6 +360,8 @@ static bool agree(const u8 *code, unsigned code_size)
             what = "mnemonic";
     } else if (in.length != z.insn.length) {
         what = "length";
+    } else if (x86_extension(&in) != zydis_extension(&z)) {
+        what = "extension";
     } else if (operands_compared(in.row, &z)) {
         for (unsigned n = 0; n < 3 && !what; n++)
             what = operand_differs(&in, &z, n);

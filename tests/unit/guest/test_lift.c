@@ -194,6 +194,30 @@ static void test_conditions_need_no_call(void **state)
 }
 
 /* What was materialised once is not computed again. */
+/* Instructions of x86-64-v2 ask for their feature where the CPU may lack it, and only there. */
+static void test_reduced_cpus_check(void **state)
+{
+    static const u8 code[] = {
+        0xf3, 0x0f, 0xb8, 0xc1,             /* popcnt eax, ecx */
+        0x66, 0x0f, 0x38, 0x17, 0xc1,       /* ptest xmm0, xmm1 */
+        0x66, 0x0f, 0x3a, 0x0f, 0xc1, 0x04, /* palignr xmm0, xmm1, 4 */
+        0x66, 0x0f, 0x7c, 0xc1,             /* haddpd xmm0, xmm1 */
+        0x9f,                               /* lahf */
+        0x0f, 0x58, 0xc1,                   /* addps xmm0, xmm1: older */
+        0xf4,
+    };
+    struct fixture *f = *state;
+    unsigned calls;
+
+    lift_at(f, 0x1000, MODE64, code, sizeof(code));
+    calls = count(f, IR_call);
+    lift_at(f, 0x1000, MODE64 | X86_MODE_REDUCED, code, sizeof(code));
+    assert_int_equal(f->result, 0);
+    assert_int_equal(count(f, IR_call), calls + 5);
+    lift_at(f, 0x1000, MODE32 | X86_MODE_REDUCED, code, sizeof(code));
+    assert_int_equal(count(f, IR_call), calls + 4); /* LAHF is an old one there */
+}
+
 static void test_flags_materialised_once(void **state)
 {
     static const u8 code[] = {0x0f, 0x92, 0xc0, 0x0f, 0x94, 0xc1, 0x0f, 0x9f, 0xc2, 0x9c};
@@ -245,6 +269,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bounds_instructions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exceptions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_conditions_need_no_call, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reduced_cpus_check, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flags_materialised_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_position_independent, setup, teardown),
     };

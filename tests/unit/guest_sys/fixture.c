@@ -158,8 +158,12 @@ static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
         out[0] = 0xd;
     if (leaf == 0x80000000)
         out[0] = 0x80000008;
-    if (leaf == 1)
+    if (leaf == 1) {
         out[0] = 0x306a9;
+        out[2] = 0x00982201; /* of x86-64-v2 */
+    }
+    if (leaf == 0x80000001)
+        out[2] = 1;
     for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
         if (rows[i].leaf == leaf && rows[i].subleaf == subleaf &&
             !(of(cpu)->features_off & rows[i].feature))
