@@ -285,7 +285,6 @@ static void registers_and_pointers(void **state)
     BAD(GUEST, narrow, v.guest_rip = 1ull << 32);
     BAD(GUEST, wide, v.guest_cs_access_rights = 0xc09b; v.guest_rip = 1ull << 32);
     GOOD(GUEST, wide, v.guest_rip = 1ull << 46);
-    BAD(GUEST, wide, v.guest_rip = 1ull << 48);
     BAD(GUEST, wide, v.guest_rflags |= X86_FLAG_VM);
     BAD(GUEST, real, v.guest_rflags |= X86_FLAG_VM);
     /* The link pointer: a region of the right kind, that is not the current one. */
@@ -334,12 +333,37 @@ static void other_sides(void **state)
         v.secondary_processor_based_controls |= (u32)VMX_C_unrestricted_guest);
     GOOD(GUEST, narrow, v.guest_cr3 = 0x7000;
          v.primary_processor_based_controls &= ~(u32)VMX_C_activate_secondary_controls);
-    m.cpu.cr4 = X86_CR4_LA57;
-    GOOD(HOST, wide, v.host_rip = 1ull << 55);
-    BAD(HOST, wide, v.host_rip = 1ull << 56);
+}
+
+static void four_levels(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
+{
+    all_features(cpu, leaf, subleaf, out);
+    if (leaf == 7)
+        out[2] &= ~(u32)BIT(16);
+}
+
+/* Of linear addresses: the CPU's, and of the host's RIP that of its paging. */
+static void widths(void **state)
+{
+    static const struct x86_hooks narrower = {.cpuid = four_levels};
+    const struct x86_hooks *hooks = m.cpu.hooks;
+
+    (void)state;
+    GOOD(HOST, wide, v.host_cr4 |= X86_CR4_LA57; v.host_rip = 1ull << 55);
+    BAD(HOST, wide, v.host_cr4 |= X86_CR4_LA57; v.host_rip = 1ull << 56);
+    BAD(HOST, wide, v.host_rip = 1ull << 47);
+    GOOD(HOST, wide, v.host_gs_base = 1ull << 55);
+    BAD(HOST, wide, v.host_gs_base = 1ull << 56);
     GOOD(GUEST, wide, v.guest_rip = 1ull << 56);
     BAD(GUEST, wide, v.guest_rip = 1ull << 57);
-    m.cpu.cr4 = 0;
+    m.cpu.hooks = &narrower;
+    x86_update_features(&m.cpu);
+    BAD(HOST, wide, v.host_gs_base = 1ull << 47);
+    GOOD(GUEST, wide, v.guest_rip = 1ull << 47);
+    BAD(GUEST, wide, v.guest_rip = 1ull << 48);
+    BAD(GUEST, wide, v.guest_fs_base = 1ull << 47);
+    m.cpu.hooks = hooks;
+    x86_update_features(&m.cpu);
 }
 
 static void execution_controls(void **state)
@@ -405,6 +429,7 @@ int main(void)
         cmocka_unit_test(registers_and_pointers),
         cmocka_unit_test(execution_controls),
         cmocka_unit_test(other_sides),
+        cmocka_unit_test(widths),
         cmocka_unit_test(without_counters),
     };
 
