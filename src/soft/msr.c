@@ -95,6 +95,21 @@ static bool msr_write_misc_enable(const struct msr_access *a, u64 value)
     return true;
 }
 
+/* SDM vol. 2 UMWAIT: bit 0 keeps CPUs out of the deeper state, bits 31:2 limit the waits. */
+static bool msr_read_umwait_control(const struct msr_access *a, u64 *value)
+{
+    *value = *a->slot;
+    return enabled(a, 7, CPUID_ECX, 5);
+}
+
+static bool msr_write_umwait_control(const struct msr_access *a, u64 value)
+{
+    if (!enabled(a, 7, CPUID_ECX, 5) || value & ~0xfffffffdull)
+        return false;
+    *a->slot = value;
+    return true;
+}
+
 static bool msr_read_microcode_revision(const struct msr_access *a, u64 *value)
 {
     (void)a;

@@ -66,6 +66,10 @@ bool vmx_enabled(const struct x86_cpu *cpu, u32 reason)
         return vmx_proc2(v, VMX_C_enable_xsaves_xrstors);
     case VMX_REASON_vmfunc:
         return vmx_proc2(v, VMX_C_enable_vm_functions) && (u32)cpu->gpr[X86_RAX] <= 63;
+    case X86_REASON_UMONITOR:
+    case VMX_REASON_umwait:
+    case VMX_REASON_tpause:
+        return vmx_proc2(v, VMX_C_enable_user_wait_and_pause);
     default:
         return true;
     }

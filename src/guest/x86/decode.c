@@ -51,7 +51,7 @@ enum operand_place {
     STACK_TOP,
     STACK_RM,
 };
-enum operand_size { V = 128, Z, Y, C, P, A, S };
+enum operand_size { V = 128, Z, Y, C, P, A, S, N };
 
 static const struct {
     u8 place, size;
@@ -312,6 +312,8 @@ static unsigned size_of(const struct x86_insn *in, unsigned size)
         return in->operand_size * 2;
     case S:
         return in->code_size == 8 ? 10 : 6;
+    case N:
+        return in->address_size;
     }
     return size;
 }
@@ -476,10 +478,11 @@ int x86_decode(struct x86_insn *in, const u8 *code, u32 avail, unsigned code_siz
     memset(in, 0, sizeof(*in));
     in->code_size = (u8)code_size;
     in->base = in->index = -1;
-    in->segment = X86_DS;
     read_opcode(&r, in);
     if (r.error)
         return r.error;
+    /* Memory without an operand too: XLAT, MONITOR, MASKMOVQ. */
+    in->segment = r.override >= 0 ? (u8)r.override : X86_DS;
     row = find_row(&r, in);
     if (r.error)
         return r.error;

@@ -155,6 +155,39 @@ u64 x86_helper_mwait(struct x86_cpu *cpu, u64 length)
     return 0;
 }
 
+/* --- UMONITOR, UMWAIT and TPAUSE --- */
+
+u64 x86_helper_umonitor(struct x86_cpu *cpu, u64 linear)
+{
+    u8 byte;
+
+    if (!x86_has(cpu, X86_FEATURE_WAITPKG))
+        x86_raise(cpu, X86_UD);
+    x86_need_enabled(cpu, X86_REASON_UMONITOR);
+    cpu->common.memory->load(&cpu->common, linear, &byte, 1);
+    cpu->monitor_addr = linear;
+    cpu->monitor_armed = true;
+    return 0;
+}
+
+u64 x86_helper_user_wait(struct x86_cpu *cpu, u64 reason, u64 reg, u64 length)
+{
+    if (!x86_has(cpu, X86_FEATURE_WAITPKG))
+        x86_raise(cpu, X86_UD);
+    x86_need_enabled(cpu, (u32)reason);
+    if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
+        x86_raise_error(cpu, X86_GP, 0);
+    /* SDM vol. 3 table 28-16: register 6:3, 32 bits 12:11. */
+    x86_intercept(cpu, (u32)reason, 0, (u32)length, 0, reg << 3 | 1u << 11);
+    if ((u32)cpu->gpr[reg] & ~1u)
+        x86_raise_error(cpu, X86_GP, 0);
+    /* An implementation may leave these waits at any time, too: at once, long before the limit that
+     * IA32_UMWAIT_CONTROL sets, which CF would report. */
+    if (reason == X86_REASON_UMWAIT)
+        cpu->monitor_armed = false;
+    return 0;
+}
+
 /* --- RDRAND and RDSEED --- */
 
 u64 x86_helper_random(struct x86_cpu *cpu, u64 reason, u64 info, u64 length)

@@ -17,7 +17,7 @@
  * name     the manual's mnemonic, lower case: lifted by lift_<name>(); several rows may share one
  * operands the manual's codes (SDM vol. 2 appendix A.2; sizes of all in rows.h): Eb Ev Ew Ed Ey Gb Gv Gw Gy Gd Ib Iw Iz Iv
  *          Ibs (sign-extended byte) Jb Jz M Ma Mp Ms Mb Mw Md Mq Mdq Mt Mv My Ob Ov Sw Cd Dd
- *          Rd (MOV CR and DR: mod ignored, 8 bytes in 64-bit mode) Rv Xb Xv Xz Yb Yv Yz
+ *          Rd (MOV CR and DR: mod ignored, 8 bytes in 64-bit mode) Rv Ra (of the address size) Xb Xv Xz Yb Yv Yz
  *          Zv Zb Ap Vx (xmm of reg) Wx Wss Wsd Wq Wd Ww Wb (xmm or memory of that size) Ux (xmm of rm, no memory)
  *          Pq Qq Qd Nq (mmx) AL AX eAX rAX CL DX one ES CS SS DS FS GS ST0 STi, or _ for none
  */

@@ -272,6 +272,30 @@ void lift_mwait(struct x86_lift *l)
     lift_end_state(l);
 }
 
+void lift_umonitor(struct x86_lift *l)
+{
+    ir_ref at = lift_reg(l, l->in->rm, l->in->address_size, false);
+
+    CALL1(l, umonitor, lift_segment(l, l->in->segment, zext64(l, at), 1, false));
+}
+
+static void user_wait(struct x86_lift *l, u64 reason)
+{
+    CALL3(l, user_wait, imm(l, reason), imm(l, l->in->rm), imm(l, length(l)));
+    lift_set_eflags_arith(l, imm(l, 0));
+    lift_end_state(l);
+}
+
+void lift_umwait(struct x86_lift *l)
+{
+    user_wait(l, X86_REASON_UMWAIT);
+}
+
+void lift_tpause(struct x86_lift *l)
+{
+    user_wait(l, X86_REASON_TPAUSE);
+}
+
 static void random_number(struct x86_lift *l, u64 reason)
 {
     unsigned size = l->in->operand_size;

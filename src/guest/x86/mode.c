@@ -228,6 +228,7 @@ static const struct {
     {7, 0, 1, 24, X86_FEATURE_CLWB},
     {7, 0, 2, 2, X86_FEATURE_UMIP},
     {7, 0, 2, 3, X86_FEATURE_PKU},
+    {7, 0, 2, 5, X86_FEATURE_WAITPKG},
     {7, 0, 2, 16, X86_FEATURE_LA57},
     {7, 0, 2, 22, X86_FEATURE_RDPID},
     {7, 0, 2, 27, X86_FEATURE_MOVDIRI},

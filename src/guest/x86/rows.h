@@ -43,13 +43,14 @@ enum x86_row_flags {
 
 /*
  * Operand codes: O(code, place, size). Sizes in bytes, or a rule: V the operand size; Z 2 or 4;
- * Y 4, or 8 with REX.W; C 4, or 8 in 64-bit mode; P V + 2; A 2 V; S 6, or 10 in 64-bit mode.
+ * Y 4, or 8 with REX.W; C 4, or 8 in 64-bit mode; P V + 2; A 2 V; S 6, or 10 in 64-bit mode;
+ * N the address size.
  */
 /* clang-format off */
 #define X86_OPERAND_CODES(O)                                                                       \
     O(_, NOTHING, 0)                                                                               \
     O(Eb, RM, 1) O(Ew, RM, 2) O(Ed, RM, 4) O(Eq, RM, 8) O(Ev, RM, V) O(Ey, RM, Y)                  \
-    O(Rd, RM_REG, C) O(Rv, RM_REG, V)                                                              \
+    O(Rd, RM_REG, C) O(Rv, RM_REG, V) O(Ra, RM_REG, N)                                             \
     O(Gb, REG, 1) O(Gw, REG, 2) O(Gd, REG, 4) O(Gq, REG, 8) O(Gv, REG, V) O(Gy, REG, Y)            \
     O(Ib, IMM, 1) O(Iw, IMM, 2) O(Ibs, IMM_SIGNED, V) O(Iz, IMM_Z, V) O(Iv, IMM_V, V)              \
     O(Jb, REL, 1) O(Jz, REL, Z)                                                                    \

@@ -126,7 +126,10 @@ enum {
     X86_REASON_RDSEED = 61,
     X86_REASON_XSAVES = 63,
     X86_REASON_XRSTORS = 64,
+    X86_REASON_UMWAIT = 67,
+    X86_REASON_TPAUSE = 68,
     X86_REASON_RDPID = 0x10000, /* no exit reason, but a control enables it */
+    X86_REASON_UMONITOR,        /* so here */
 };
 
 enum {

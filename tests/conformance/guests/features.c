@@ -1,5 +1,5 @@
 /* What a kernel uses if CPUID offers it: PCID and INVPCID, protection keys, FSGSBASE, the XSAVE
- * family, MONITOR and MWAIT, CMPXCHG16B, RDPID, RDSEED, CLFLUSHOPT. */
+ * family, MONITOR and MWAIT, user waits, CMPXCHG16B, RDPID, RDSEED, CLFLUSHOPT. */
 #include "rt.h"
 
 static bool has(u32 leaf, u32 subleaf, u32 reg, u32 bit)
@@ -220,6 +220,47 @@ static void monitor(void)
     asm volatile("sti; mwait; outb %%al, $0x80; nop; cli" : : "a"(0), "c"(0));
     EXPECT(count[0x41], 1);
     EXPECT(TRAPS("monitor", : : "a"(line), "c"(1), "d"(0)), 13);
+    wrmsr(0xc0000100, 1ull << 46); /* FS: what it names is not mapped */
+    EXPECT(TRAPS(".byte 0x64; monitor", : : "a"(line), "c"(0), "d"(0)), 14);
+    wrmsr(0xc0000100, 0);
+}
+
+#define UMONITOR_RAX ".byte 0xf3, 0x0f, 0xae, 0xf0"
+#define UMWAIT_ECX ".byte 0xf2, 0x0f, 0xae, 0xf1"
+#define TPAUSE_ECX ".byte 0x66, 0x0f, 0xae, 0xf1"
+
+/* The waits may end at any time; what they do to flags and what they refuse is certain. */
+static void user_wait(void)
+{
+    static u32 line[16] __attribute__((aligned(64)));
+    const u64 no_address = 1ull << 62;
+    u64 flags;
+
+    if (!has(7, 0, 2, 5)) {
+        EXPECT(TRAPS(TPAUSE_ECX, : : "a"(0), "d"(0), "c"(0)), 6);
+        EXPECT(TRAPS(UMWAIT_ECX, : : "a"(0), "d"(0), "c"(0)), 6);
+        EXPECT(TRAPS(UMONITOR_RAX, : : "a"(line)), 6);
+        return;
+    }
+    EXPECT(TRAPS("wrmsr", : : "c"(0xe1), "a"(2), "d"(0)), 13);
+    EXPECT(TRAPS("wrmsr", : : "c"(0xe1), "a"(0), "d"(1)), 13);
+    wrmsr(0xe1, 0x10001);
+    EXPECT(rdmsr(0xe1), 0x10001);
+    wrmsr(0xe1, 0);
+    asm volatile("stc; " TPAUSE_ECX "; pushf; pop %0"
+                 : "=r"(flags)
+                 : "a"(0), "d"(0), "c"(0)
+                 : "cc");
+    EXPECT(flags & 0x8d5, 0); /* the deadline is long over */
+    asm volatile(UMONITOR_RAX "; stc; " UMWAIT_ECX "; pushf; pop %0"
+                 : "=r"(flags)
+                 : "a"(line), "d"(0), "c"(1)
+                 : "cc");
+    EXPECT(flags & 0x8d5, 0);
+    EXPECT(TRAPS(TPAUSE_ECX, : : "a"(0), "d"(0), "c"(2)), 13);
+    EXPECT(TRAPS(UMWAIT_ECX, : : "a"(0), "d"(0), "c"(1u << 31)), 13);
+    if (sizeof(word) == 8)
+        EXPECT(TRAPS(UMONITOR_RAX, : : "a"(no_address)), 13);
 }
 
 static void wide_exchange(void)
@@ -288,6 +329,18 @@ static void instructions_of_v3(void)
     }
 }
 
+/* Memory that no operand names: the segment is still the prefix's. */
+static void segment_of_xlat(void)
+{
+    static const u8 table[2] = {0x11, 0x22};
+    u8 value = 1;
+
+    wrmsr(0xc0000100, (word)table - 0x1000);
+    asm volatile(".byte 0x64; xlatb" : "+a"(value) : "b"((word)0x1000), "m"(table));
+    EXPECT(value, 0x22);
+    wrmsr(0xc0000100, 0);
+}
+
 static void small_ones(void)
 {
     static u8 line[64] __attribute__((aligned(64)));
@@ -322,7 +375,9 @@ void guest_main(void)
     segment_bases();
     xsave();
     monitor();
+    user_wait();
     wide_exchange();
+    segment_of_xlat();
     small_ones();
     instructions_of_v3();
 }
