@@ -98,6 +98,36 @@ static void random_and_invpcid(void)
     check_all(wanted, sizeof(wanted) / sizeof(wanted[0]));
 }
 
+GUEST(code_user_wait, ".byte 0xf2, 0x41, 0x0f, 0xae, 0xf1; .byte 0x66, 0x0f, 0xae, 0xf1");
+GUEST(code_umonitor, ".byte 0xf3, 0x0f, 0xae, 0xf4; .byte 0x66, 0x0f, 0xae, 0xf1; vmcall");
+static void user_wait(void)
+{
+    const struct wanted wanted[] = {
+        {67, 5, 0, 9 << 3 | 1 << 11, 0x1878},
+        {68, 4, 0, 1 << 3 | 1 << 11, 0x1878},
+    };
+
+    begin("28.2.5 UMWAIT and TPAUSE", code_user_wait);
+    PROC(C_rdtsc_exiting);
+    PROC2(C_enable_user_wait_and_pause);
+    check_all(wanted, sizeof(wanted) / sizeof(wanted[0]));
+
+    begin("26.3 UMONITOR, UMWAIT and TPAUSE are enabled", code_umonitor);
+    guest_rcx = 0;
+    PROC2(C_enable_user_wait_and_pause);
+    EXPECT(run(), 18);
+
+    begin("26.3 UMONITOR is not enabled", code_umonitor);
+    PUT(exception_bitmap, 1 << 6);
+    EXPECT(run(), 0);
+    EXPECT(guest_at(code_umonitor), 0);
+    PUT(guest_rip, (u64)code_umonitor + 4);
+    PROC(C_rdtsc_exiting); /* #UD comes first */
+    EXPECT(run(), 0);
+    EXPECT(GET(vm_exit_interruption_information), 0x80000306);
+    EXPECT(guest_at(code_umonitor), 4);
+}
+
 GUEST(code_string_io, "outsb; rep insl; outsw %fs:(%esi), %dx; insb");
 static void string_io(void)
 {
@@ -572,20 +602,11 @@ static void widths(void)
 unsigned test_information(void)
 {
     static void (*const tests[])(void) = {
-        vmx_operands,
-        descriptor_tables,
-        random_and_invpcid,
-        string_io,
-        control_registers,
-        owned_bits,
-        msr_bounds,
-        time_stamp_counter,
-        msr_lists,
-        debug_controls,
-        performance_counters,
-        modes,
-        enabled,
-        widths,
+        vmx_operands, descriptor_tables, random_and_invpcid,
+        user_wait,    string_io,         control_registers,
+        owned_bits,   msr_bounds,        time_stamp_counter,
+        msr_lists,    debug_controls,    performance_counters,
+        modes,        enabled,           widths,
     };
 
     return run_groups("information", tests, sizeof(tests) / sizeof(tests[0]));

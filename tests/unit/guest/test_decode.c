@@ -76,7 +76,7 @@ static const struct {
 
 /* Instructions of features that no CPU model has: #UD for us. */
 static const char *const absent =
-    " tzcnt lzcnt serialize xabort xbegin xend xtest tpause umonitor umwait "
+    " tzcnt lzcnt serialize xabort xbegin xend xtest "
     "cldemote ptwrite incssp* rstorssp saveprevssp setssbsy clrssbsy wrss* wruss* "
     "enqcmd* movdir64b gf2p8* sha* aes* pclmulqdq bnd* rdssp* v* k* jk* pconfig encls enclu enclv "
     "xresldtrk xsusldtrk uiret testui clui stui senduipi hreset wbnoinvd mcommit invlpgb tlbsync "
