@@ -75,7 +75,7 @@ struct host *host_create(unsigned cpus)
 {
     struct engine_vm_config config = {
         .topology = {.cpus = cpus, .sockets = 1, .cores = cpus, .threads = 1},
-        .cpu_model = "x86-64-v2,pmu=on,movbe=on,adx=on,movdiri=on,waitpkg=on",
+        .cpu_model = "x86-64-v2,pmu=on,movbe=on,adx=on,movdiri=on,pks=on,waitpkg=on",
         .jit = !getenv("CONFORMANCE_NO_JIT"),
         .dump_stages = getenv("CONFORMANCE_DUMP") ? 15 : 0,
         .dump_last = ~0ull,

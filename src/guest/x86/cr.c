@@ -25,6 +25,7 @@ static const struct {
     {X86_CR4_SMEP, X86_FEATURE_SMEP},
     {X86_CR4_SMAP, X86_FEATURE_SMAP},
     {X86_CR4_PKE, X86_FEATURE_PKU},
+    {X86_CR4_PKS, X86_FEATURE_PKS},
 };
 
 u64 x86_cr4_valid(struct x86_cpu *cpu)
@@ -140,7 +141,7 @@ bool x86_write_cr4(struct x86_cpu *cpu, u64 value, bool check)
 {
     const u64 pdpte_bits = X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP;
     const u64 flush_bits = X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_LA57 | X86_CR4_SMEP |
-                           X86_CR4_SMAP | X86_CR4_PKE;
+                           X86_CR4_SMAP | X86_CR4_PKE | X86_CR4_PKS;
     u64 old = cpu->cr4, changed = old ^ value;
 
     if (check) {

@@ -141,11 +141,11 @@ static bool key_allows(const struct walk *walk, u64 leaf, bool write)
     unsigned key = bits(leaf, 62, 59);
     u32 rights;
 
-    if (!x86_long_mode(cpu) || !(cpu->cr4 & X86_CR4_PKE) || !walk->u)
+    if (!x86_long_mode(cpu) || !(cpu->cr4 & (walk->u ? X86_CR4_PKE : X86_CR4_PKS)))
         return true;
     if (key)
         cpu->pkey_used = true;
-    rights = cpu->pkru >> 2 * key;
+    rights = (walk->u ? cpu->pkru : cpu->pkrs) >> 2 * key;
     if (rights & 1)
         return false;
     return !(write && rights & 2 && (walk->user || cpu->cr0 & X86_CR0_WP));
@@ -508,7 +508,7 @@ int x86_translate(struct x86_cpu *cpu, u64 gva, struct guest_page *page)
     u64 cr4 = cpu->cr4;
     int error;
 
-    cpu->cr4 &= ~(X86_CR4_SMAP | X86_CR4_PKE);
+    cpu->cr4 &= ~(X86_CR4_SMAP | X86_CR4_PKE | X86_CR4_PKS);
     error = x86_walk(&cpu->common, gva, GUEST_READ, true, true, page);
     cpu->cr4 = cr4;
     return error;

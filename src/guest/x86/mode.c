@@ -17,6 +17,7 @@ enum {
     KEY_SMAP,
     KEY_PKE,
     KEY_NXE,
+    KEY_PKS,
 };
 
 /* Flat: base 0, no limit; @type_mask/@type: for data, writable and not expand-down. */
@@ -135,6 +136,7 @@ u64 x86_space_key(const struct x86_cpu *cpu, u64 cr3)
     key |= (u64) !!(cr4 & X86_CR4_SMAP) << KEY_SMAP;
     key |= (u64) !!(cr4 & X86_CR4_PKE) << KEY_PKE;
     key |= (u64) !!(cpu->efer & X86_EFER_NXE) << KEY_NXE;
+    key |= (u64) !!(cr4 & X86_CR4_PKS) << KEY_PKS;
     return key;
 }
 
@@ -232,6 +234,7 @@ static const struct {
     {7, 0, 2, 16, X86_FEATURE_LA57},
     {7, 0, 2, 22, X86_FEATURE_RDPID},
     {7, 0, 2, 27, X86_FEATURE_MOVDIRI},
+    {7, 0, 2, 31, X86_FEATURE_PKS},
     {0xd, 1, 0, 0, X86_FEATURE_XSAVEOPT},
     {0xd, 1, 0, 1, X86_FEATURE_XSAVEC},
     {0xd, 1, 0, 3, X86_FEATURE_XSAVES},

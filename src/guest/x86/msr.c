@@ -14,6 +14,7 @@ enum {
     MSR_LAST_EXCEPTION_FROM = 0x1dd,
     MSR_LAST_EXCEPTION_TO = 0x1de,
     MSR_PAT = 0x277,
+    MSR_PKRS = 0x6e1,
     MSR_XSS = 0xda0,
     MSR_EFER = 0xc0000080,
     MSR_STAR = 0xc0000081,
@@ -108,6 +109,9 @@ bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
     case MSR_TSC_AUX:
         *value = cpu->msr_tsc_aux;
         return x86_has(cpu, X86_FEATURE_RDTSCP);
+    case MSR_PKRS:
+        *value = cpu->pkrs;
+        return x86_has(cpu, X86_FEATURE_PKS);
     case MSR_XSS:
         *value = cpu->xss;
         return x86_has(cpu, X86_FEATURE_XSAVES);
@@ -138,6 +142,17 @@ static bool write_address(struct x86_cpu *cpu, u64 *field, u64 value)
     if (!x86_canonical_any(cpu, value))
         return false;
     *field = value;
+    return true;
+}
+
+/* Rights of supervisor pages; what the soft TLB knows follows from them. */
+static bool write_pkrs(struct x86_cpu *cpu, u64 value)
+{
+    if (!x86_has(cpu, X86_FEATURE_PKS) || value >> 32)
+        return false;
+    if (cpu->cr4 & X86_CR4_PKS && cpu->pkrs != value && cpu->common.memory)
+        cpu->common.memory->flush_all(&cpu->common);
+    cpu->pkrs = (u32)value;
     return true;
 }
 
@@ -198,6 +213,8 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
             return false;
         cpu->msr_tsc_aux = value;
         return true;
+    case MSR_PKRS:
+        return write_pkrs(cpu, value);
     case MSR_XSS: /* no supervisor component is offered */
         return x86_has(cpu, X86_FEATURE_XSAVES) && !value;
     }

@@ -29,7 +29,7 @@ static void reset_power_on(struct x86_cpu *cpu)
     cpu->fip = cpu->fdp = 0;
     cpu->xcr0 = 1;
     cpu->xss = 0;
-    cpu->pkru = 0;
+    cpu->pkru = cpu->pkrs = 0;
     cpu->msr_star = cpu->msr_lstar = cpu->msr_cstar = cpu->msr_fmask = 0;
     cpu->msr_kernel_gs_base = 0;
     cpu->msr_sysenter_cs = cpu->msr_sysenter_esp = cpu->msr_sysenter_eip = 0;

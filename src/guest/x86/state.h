@@ -142,7 +142,7 @@ struct x86_cpu {
      * x86_rflags knows. */
     u64 rf_lip;
     struct x86_debugger debugger;
-    u32 pkru;
+    u32 pkru, pkrs; /* rights by protection key: of user pages, of supervisor pages */
     u8 cpl;
     bool loading_pdptes; /* second_level is asked for MOV to CR's sake: no linear address */
     u8 walk_rights;      /* of the last finished walk: bit 0 user, 1 writable, 2 execute-disable */
@@ -296,6 +296,7 @@ static inline u32 x86_break_hash(u64 address)
 #define X86_CR4_SMEP BIT(20)
 #define X86_CR4_SMAP BIT(21)
 #define X86_CR4_PKE BIT(22)
+#define X86_CR4_PKS BIT(24)
 #define X86_DEBUGCTL_LBR BIT(0)
 #define X86_DEBUGCTL_BTF BIT(1)
 #define X86_DEBUGCTL_FREEZE_LBRS BIT(11)

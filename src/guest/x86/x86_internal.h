@@ -64,6 +64,7 @@ void x86_mmio_write(struct guest_cpu *cpu, u64 gpa, const void *buf, unsigned by
 #define X86_FEATURE_POPCNT BIT(52)
 #define X86_FEATURE_CX16 BIT(53)
 #define X86_FEATURE_LAHF BIT(54)
+#define X86_FEATURE_PKS BIT(55)
 /* What x86-64-v2 adds to x86-64, as x86_extension has it. */
 #define X86_FEATURES_V2                                                                            \
     (X86_FEATURE_SSE3 | X86_FEATURE_SSSE3 | X86_FEATURE_SSE4_1 | X86_FEATURE_SSE4_2 |              \

@@ -116,6 +116,50 @@ static void protection_keys(void)
     write_cr4(read_cr4() & ~(1ul << 22));
 }
 
+#define PKRS 0x6e1
+
+/* The same for supervisor pages, by an MSR. */
+static void supervisor_keys(void)
+{
+    u32 value;
+
+    if (!has(7, 0, 2, 31)) {
+        EXPECT(TRAPS("rdmsr", : : "c"(PKRS) : "eax", "edx"), 13);
+        return;
+    }
+    EXPECT(rdmsr(PKRS), 0);
+    ENTRY = AREA | 0x83 | 3ull << 59; /* key 3 */
+    write_cr3(read_cr3());
+    wrmsr(PKRS, 1u << 6);
+    EXPECT(TRAPS("movl %1, %0", : "=r"(value) : "m"(SHOWN)), NO_FAULT); /* CR4.PKS = 0 */
+    write_cr4(read_cr4() | 1 << 24);
+    EXPECT(TRAPS("movl %1, %0", : "=r"(value) : "m"(SHOWN)), 14);
+    EXPECT(fault.error, 0x21); /* PK, P */
+    EXPECT(fault.cr2, AREA);
+    EXPECT(TRAPS("movl $3, %0", : "=m"(SHOWN)), 14);
+    EXPECT(fault.error, 0x23);
+    wrmsr(PKRS, 2u << 6); /* writes off, which WP is for */
+    EXPECT(TRAPS("movl %1, %0", : "=r"(value) : "m"(SHOWN)), NO_FAULT);
+    EXPECT(TRAPS("movl $3, %0", : "=m"(SHOWN)), NO_FAULT);
+    write_cr0(read_cr0() | 0x10000);
+    EXPECT(TRAPS("movl $3, %0", : "=m"(SHOWN)), 14);
+    EXPECT(fault.error, 0x23);
+    wrmsr(PKRS, ~(3u << 6) & ~3u); /* other keys' rights: key 0 is this code's own */
+    EXPECT(TRAPS("movl $3, %0", : "=m"(SHOWN)), NO_FAULT);
+    EXPECT(TRAPS("wrmsr", : : "c"(PKRS), "a"(0), "d"(1)), 13);
+    /* A user page is none of its business. */
+    wrmsr(PKRS, 1u << 6);
+    ENTRY = AREA | 0x87 | 3ull << 59;
+    write_cr3(read_cr3());
+    EXPECT(TRAPS("movl %1, %0", : "=r"(value) : "m"(SHOWN)), NO_FAULT);
+    EXPECT(user(user_write), 0x80);
+    write_cr0(read_cr0() & ~0x10000ul);
+    wrmsr(PKRS, 0);
+    ENTRY = AREA | 0x87;
+    write_cr3(read_cr3());
+    write_cr4(read_cr4() & ~(1ul << 24));
+}
+
 static void segment_bases(void)
 {
     static u64 slot = 0xfeed;
@@ -372,6 +416,7 @@ void guest_main(void)
     pic_disable();
     pcid();
     protection_keys();
+    supervisor_keys();
     segment_bases();
     xsave();
     monitor();
