@@ -88,6 +88,14 @@ void device_reset(struct device *dev)
     mutex_unlock(&dev->lock);
 }
 
+void device_woken(struct device *dev)
+{
+    mutex_lock(&dev->lock);
+    if (dev->class->standby && dev->class->loaded)
+        dev->class->loaded(dev);
+    mutex_unlock(&dev->lock);
+}
+
 size_t device_state_size(const struct device *dev)
 {
     return sizeof(u32) + dev->class->state_size;

@@ -37,6 +37,8 @@ struct device_timer {
 enum device_request {
     DEVICE_REQUEST_POWER_OFF,
     DEVICE_REQUEST_RESET,
+    DEVICE_REQUEST_SLEEP, /* suspend to RAM: CPUs and devices lose power, memory does not */
+    DEVICE_REQUEST_WAKE,  /* an end of that; without meaning in a machine that is awake */
 };
 
 /* The memory from 768 KiB to 1 MiB in pieces of 16 KiB, the last one of 64 KiB, and what each does;
@@ -153,6 +155,7 @@ struct device_class {
     void (*destroy)(struct device *dev); /* or NULL; only after machine threads have ended */
     void (*reset)(struct device *dev);   /* to power-on state; lock held */
     void (*loaded)(struct device *dev);  /* or NULL: re-arm timers, re-drive lines; lock held */
+    bool standby; /* has power while the machine sleeps, so that waking is no reset for it */
 };
 
 #define DEVICE_CLASS(type)                                                                         \
@@ -196,6 +199,9 @@ int device_create(struct device **dev, const char *name, const char *options,
 void device_destroy(struct device *dev);
 void device_reset(struct device *dev);
 
+/* After sleep, with new interrupt controllers: a device that had power drives its lines again. */
+void device_woken(struct device *dev);
+
 /* The whole state as bytes: a u32 version, then the class's state struct. */
 size_t device_state_size(const struct device *dev);
 void device_save(struct device *dev, void *buf);
@@ -226,5 +232,6 @@ void device_acpi_pm_alarm(struct device *acpi_pm);
 /* SLP_TYP value the board's \_S5 names (ACPI 6.4, 16.1.6), fixed in the acpi-pm device. UEFI firmware for
  * this chipset takes this one for granted. */
 #define DEVICE_ACPI_SLP_TYP_S5 0
+#define DEVICE_ACPI_SLP_TYP_S3 1 /* likewise \_S3 */
 
 #endif

@@ -256,6 +256,17 @@ static void put_cpus(struct aml *aml, const struct acpi_config *c)
     }
 }
 
+static void put_sleep_state(struct aml *aml, const char *name, unsigned type)
+{
+    aml_name(aml, name);
+    aml_begin_package(aml, 4);
+    aml_integer(aml, type);
+    aml_integer(aml, type);
+    aml_integer(aml, 0);
+    aml_integer(aml, 0);
+    aml_end(aml);
+}
+
 static u64 put_dsdt(struct builder *b, const struct acpi_config *c)
 {
     struct aml aml = {0};
@@ -263,13 +274,9 @@ static u64 put_dsdt(struct builder *b, const struct acpi_config *c)
     u64 gpa;
 
     aml_bytes(&aml, &header, sizeof(header));
-    aml_name(&aml, "\\_S5_");
-    aml_begin_package(&aml, 4);
-    aml_integer(&aml, DEVICE_ACPI_SLP_TYP_S5);
-    aml_integer(&aml, DEVICE_ACPI_SLP_TYP_S5);
-    aml_integer(&aml, 0);
-    aml_integer(&aml, 0);
-    aml_end(&aml);
+    if (c->sleeps)
+        put_sleep_state(&aml, "\\_S3_", DEVICE_ACPI_SLP_TYP_S3);
+    put_sleep_state(&aml, "\\_S5_", DEVICE_ACPI_SLP_TYP_S5);
     aml_begin_scope(&aml, "\\_SB_");
     put_cpus(&aml, c);
     put_host_bridge(&aml, c);
@@ -286,17 +293,30 @@ static u64 put_dsdt(struct builder *b, const struct acpi_config *c)
 
 /* ---- The other tables --------------------------------------------------------------------- */
 
+struct PACKED facs {
+    char signature[4];
+    u32 length, hardware_signature, waking_vector, global_lock, flags;
+    u64 x_waking_vector;
+    u8 version, reserved[31];
+};
+
+#define FACS_OFFSET 64 /* from the RSDP, so that it is found again */
+
 static u64 put_facs(struct builder *b)
 {
-    struct PACKED {
-        char signature[4];
-        u32 length, hardware_signature, waking_vector, global_lock, flags;
-        u64 x_waking_vector;
-        u8 version, reserved[31];
-    } facs = {.signature = "FACS", .length = 64, .version = 2};
+    const struct facs facs = {.signature = "FACS", .length = 64, .version = 2};
 
     _Static_assert(sizeof(facs) == 64, "FACS is 64 bytes");
     return put(b, &facs, sizeof(facs), 64);
+}
+
+u32 acpi_waking_vector(struct mem *mem, u64 gpa)
+{
+    struct facs facs;
+
+    if (mem_read(mem, gpa + FACS_OFFSET, &facs, sizeof(facs)) || facs.waking_vector >= MiB)
+        return 0;
+    return facs.waking_vector;
 }
 
 static struct address io_address(u16 port, u8 bytes, u8 access)
@@ -516,8 +536,7 @@ static void put_rsdp(struct builder *b, u64 gpa, u64 rsdt, u64 xsdt)
 int acpi_put_tables(struct mem *mem, const struct acpi_config *config, u64 gpa, u64 size, u64 *rsdp,
                     struct err *err)
 {
-    enum { RSDP_BYTES = 64 };
-    struct builder b = {.mem = mem, .next = gpa + RSDP_BYTES, .end = gpa + size};
+    struct builder b = {.mem = mem, .next = gpa + FACS_OFFSET, .end = gpa + size};
     u64 facs, dsdt, rsdt;
 
     facs = put_facs(&b);

@@ -21,10 +21,15 @@ struct acpi_config {
     u8 sci;      /* its interrupt */
     u16 serial_port;
     u8 serial_irq;
+    bool sleeps; /* suspend to RAM: \_S3 */
 };
 
 /* Writes all tables to [@gpa, @gpa + @size) and sets *@rsdp. -ENOSPC when they do not fit. */
 int acpi_put_tables(struct mem *mem, const struct acpi_config *config, u64 gpa, u64 size, u64 *rsdp,
                     struct err *err);
+
+/* Where the system whose tables were put at @gpa wants to go on after sleep (ACPI 6.4, 5.2.10): an
+ * address for real mode, or 0. */
+u32 acpi_waking_vector(struct mem *mem, u64 gpa);
 
 #endif

@@ -294,6 +294,7 @@ static int put_acpi(struct machine *machine, u64 *rsdp, struct err *err)
         .sci = SCI,
         .serial_port = SERIAL_PORT,
         .serial_irq = SERIAL_IRQ,
+        .sleeps = !machine->config.firmware, /* whose part waking would be */
     };
 
     if (machine->config.firmware)
@@ -407,10 +408,37 @@ static int boot(struct machine *machine, struct err *err)
                : 0;
 }
 
+static u32 waking_vector(struct machine *machine)
+{
+    return machine->config.firmware ? 0 : acpi_waking_vector(machine->mem, TABLES);
+}
+
+/* As firmware leaves for the waking vector (ACPI 6.4, 16.3.1): real mode, CS:IP the vector. */
+static int wake(struct machine *machine, u32 vector, struct err *err)
+{
+    struct vcpu *first = machine->vcpus[0].vcpu;
+    struct boot_context ctx = {0};
+    int ret = machine->ops->get_sregs(first, &ctx.sregs);
+
+    for (unsigned i = 0; i < machine->config.topology.cpus; i++)
+        set_boot_msrs(machine, machine->vcpus[i].vcpu);
+    boot_enter_real_mode(&ctx, 0, (u16)(vector >> 4), 0);
+    ctx.regs.rip = vector & 15;
+    if (!ret)
+        ret = machine->ops->set_sregs(first, &ctx.sregs);
+    if (!ret)
+        ret = machine->ops->set_regs(first, &ctx.regs);
+    return ret ? err_set(err, ret, "the engine does not take the state after sleep: %s",
+                         strerror(-ret))
+               : 0;
+}
+
 const struct machine_board machine_board_pc = {
     .name = "pc",
     .min_memory = 8 * MiB, /* enough for small test kernels; Linux asks for more itself */
     .max_memory = 1024 * GiB,
     .create = create,
     .boot = boot,
+    .waking_vector = waking_vector,
+    .wake = wake,
 };

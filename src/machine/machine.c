@@ -77,14 +77,24 @@ static void request(void *opaque, enum device_request what)
 
     if (what == DEVICE_REQUEST_POWER_OFF) {
         machine_finish(machine, MACHINE_POWER_OFF, NULL);
-    } else if (machine->config.end_on_reset) {
-        machine_finish(machine, MACHINE_RESET, NULL);
-    } else {
-        mutex_lock(&machine->lock);
-        machine->reset_wanted = true;
-        mutex_unlock(&machine->lock);
-        halt_vcpus(machine);
+        return;
     }
+    if (what == DEVICE_REQUEST_RESET && machine->config.end_on_reset) {
+        machine_finish(machine, MACHINE_RESET, NULL);
+        return;
+    }
+    mutex_lock(&machine->lock);
+    if (what == DEVICE_REQUEST_RESET)
+        machine->reset_wanted = true;
+    else if (what == DEVICE_REQUEST_SLEEP)
+        machine->sleep_wanted = true;
+    else
+        machine->wake_wanted = machine->sleep_wanted;
+    mutex_unlock(&machine->lock);
+    if (what == DEVICE_REQUEST_WAKE)
+        loop_wake(&machine->loop);
+    else
+        halt_vcpus(machine);
 }
 
 static void send_msi(void *opaque, u64 address, u32 data)
@@ -231,7 +241,8 @@ static void power_off(struct machine *machine)
     machine_shadow_unmap(machine);
 }
 
-static int power_on(struct machine *machine, struct err *err)
+/* With @vector, after sleep, the guest goes on there with the memory it had. */
+static int power_on(struct machine *machine, u32 vector, struct err *err)
 {
     const struct machine_config *config = &machine->config;
     const struct engine_vm_config vm_config = {
@@ -255,22 +266,35 @@ static int power_on(struct machine *machine, struct err *err)
     if (!ret)
         ret = create_vcpus(machine, err);
     if (!ret)
-        ret = machine->board->boot(machine, err);
+        ret = vector ? machine->board->wake(machine, vector, err)
+                     : machine->board->boot(machine, err);
     return ret;
 }
 
-/* A new VM with fresh memory: every engine's power-on state is right by construction. Devices keep
- * what survives a reset on a PC. */
-static int power_cycle(struct machine *machine, struct err *err)
+/* A new VM, with fresh memory unless it was @asleep: every engine's power-on state is right by
+ * construction. Devices keep what survives a reset on a PC; the paravirtual clock goes on in sleep. */
+static int power_cycle(struct machine *machine, bool asleep, struct err *err)
 {
+    const struct engine_ops *ops = machine->ops;
+    u32 vector = asleep ? machine->board->waking_vector(machine) : 0;
+    struct kvm_clock_data clock;
+    bool has_clock = vector && ops->get_clock && !ops->get_clock(machine->vm, &clock);
+    int ret;
+
     power_off(machine);
-    if (fallocate(machine->ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                  (off_t)machine->ram.size))
+    if (!vector && fallocate(machine->ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                             (off_t)machine->ram.size))
         return err_set(err, -errno, "cannot clear the guest's memory: %s", strerror(errno));
     for (unsigned i = 0; i < machine->device_count; i++)
-        device_reset(machine->devices[i]);
-    machine->resets++;
-    return power_on(machine, err);
+        if (!vector || !machine->devices[i]->class->standby)
+            device_reset(machine->devices[i]);
+    machine->resets += !vector;
+    ret = power_on(machine, vector, err);
+    for (unsigned i = 0; !ret && vector && i < machine->device_count; i++)
+        device_woken(machine->devices[i]);
+    if (!ret && has_clock)
+        ops->set_clock(machine->vm, &clock);
+    return ret;
 }
 
 /* ---- The I/O thread -------------------------------------------------------------------------- */
@@ -295,12 +319,12 @@ static void end_run(struct machine *machine)
 static void restart(struct machine *machine)
 {
     struct err err = {0};
-    int ret = power_cycle(machine, &err);
+    int ret = power_cycle(machine, !machine->reset_wanted, &err);
 
     if (!ret && machine->gdb)
         gdb_reset(machine);
     mutex_lock(&machine->lock);
-    machine->reset_wanted = false;
+    machine->reset_wanted = machine->sleep_wanted = machine->wake_wanted = false;
     if (machine->end == MACHINE_RUNNING)
         __atomic_store_n(&machine->stopping, 0, __ATOMIC_SEQ_CST);
     mutex_unlock(&machine->lock);
@@ -308,6 +332,16 @@ static void restart(struct machine *machine)
         ret = machine_vcpus_start(machine, &err);
     if (ret)
         machine_finish(machine, MACHINE_FAILED, err.text);
+}
+
+static bool asleep(struct machine *machine)
+{
+    bool asleep;
+
+    mutex_lock(&machine->lock);
+    asleep = machine->sleep_wanted && !machine->wake_wanted && !machine->reset_wanted;
+    mutex_unlock(&machine->lock);
+    return asleep;
 }
 
 /* After loop_wake: a stream has work, vCPUs are to stop, or the last of them has. */
@@ -330,7 +364,7 @@ static void woken(void *opaque)
     machine_vcpus_join(machine);
     if (__atomic_load_n(&machine->end, __ATOMIC_SEQ_CST) != MACHINE_RUNNING)
         end_run(machine);
-    else
+    else if (!asleep(machine))
         restart(machine);
 }
 
@@ -498,7 +532,7 @@ static int set_up(struct machine *machine, const struct machine_config *config, 
     if (!ret)
         ret = machine->board->create(machine, err);
     if (!ret)
-        ret = power_on(machine, err);
+        ret = power_on(machine, 0, err);
     if (!ret && config->gdb)
         ret = gdb_open(machine, config->gdb, config->gdb_wait, err);
     return ret;

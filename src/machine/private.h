@@ -52,6 +52,10 @@ struct machine_board {
     int (*create)(struct machine *machine, struct err *err);
     /* Puts tables and the guest's program into memory and sets the first vCPU's registers. */
     int (*boot)(struct machine *machine, struct err *err);
+    /* Suspend to RAM: where the guest wants to go on, 0 if it did not say; and sets the first vCPU's
+     * registers for that in a machine that has its memory still. */
+    u32 (*waking_vector)(struct machine *machine);
+    int (*wake)(struct machine *machine, u32 vector, struct err *err);
 };
 
 /* ---- vCPUs -------------------------------------------------------------------------------- */
@@ -171,10 +175,10 @@ struct machine {
     bool has_io_thread;
     int done_fd;
 
-    pthread_mutex_t lock; /* of end, error, report */
+    pthread_mutex_t lock; /* of end, error, report, *_wanted */
     u32 end;              /* enum machine_end; atomic */
     u32 stopping;         /* vCPU threads are to leave their loops; atomic */
-    bool reset_wanted;
+    bool reset_wanted, sleep_wanted, wake_wanted;
     int exit_status; /* with MACHINE_EXITED */
     struct err error;
     struct strbuf report;

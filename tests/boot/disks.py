@@ -23,9 +23,9 @@ def options(disk, interface, *more):
                  ",".join([disk, *more, f"if={interface}"]))
 
 
-def start(triode, disk, interface, *more):
+def start(triode, disk, interface, *more, cpus="1"):
     """A guest at its prompt with the disk there."""
-    vm = Terminal(triode, options(disk, interface, *more))
+    vm = Terminal(triode, [*options(disk, interface, *more), "--smp", cpus])
     vm.expect(re.escape(PROMPT), 120)
     vm.command("stty columns 200")  # the shell's echo wraps no command
     vm.command(f"depmod; for m in {MODULES[interface]}; do modprobe $m; done; dmesg -n 1")

@@ -86,6 +86,68 @@ THREE_BOOTS = """
 2:
 """ + POWER_OFF
 
+# Sets the clock's alarm to each second, lets it end sleep, sleeps: 16-bit code at {} shall run then, or
+# none for 0. The FACS is where its name is.
+SLEEP = """
+    mov edi, 0xe0000
+1:  add edi, 64
+    cmp dword ptr [rdi], 0x53434146
+    jne 1b
+    mov dword ptr [rdi + 12], {}
+    mov ecx, 5
+2:  mov al, cl
+    out 0x70, al
+    mov al, 0xc0
+    out 0x71, al
+    sub ecx, 2
+    jns 2b
+    mov al, 0x0b
+    out 0x70, al
+    mov al, 0x22
+    out 0x71, al
+    mov dx, 0x602
+    mov ax, 0x400
+    out dx, ax
+    mov dx, 0x604
+    mov ax, 0x2400
+    out dx, ax
+3:  mov dx, 0x3f8
+    mov al, '!'
+    out dx, al
+    jmp 3b
+"""
+
+# Puts 16-bit code for SLEEP to 0x1000: it looks at where it runs and what woke it, says two letters that
+# stand in memory, and powers off.
+WAKE = """
+    mov word ptr [0x2000], 0x4b4f
+    mov edi, 0x1000
+    lea rsi, [rip + 8f]
+    mov ecx, 9f - 8f
+    rep movsb
+    jmp 9f
+    .code16
+8:  mov ax, cs
+    cmp ax, 0x100
+    jne 7f
+    mov dx, 0x600
+    in ax, dx
+    and ax, 0x8400
+    cmp ax, 0x8400
+    jne 7f
+    mov dx, 0x3f8
+    mov al, ds:[0x2000]
+    out dx, al
+    mov al, ds:[0x2001]
+    out dx, al
+7:  mov dx, 0x604
+    mov ax, 0x2000
+    out dx, ax
+    hlt
+    .code64
+9:
+"""
+
 # Says what it hears, in capitals, until a full stop.
 ECHO = """
     mov dx, 0x3fc

@@ -272,6 +272,28 @@ def reset():
 
 
 @test
+def sleep():
+    """Memory is what it was, all else is new; one without a waking vector starts anew."""
+    result = run(kernel("wake", guests.WAKE + guests.SAY.format("s") + guests.SLEEP.format(0x1000)))
+    need(result.returncode == 0 and result.stdout.endswith("sOK"), result.stdout + result.stderr)
+    count = guests.SAY.format("b") + """
+        mov al, 0x40
+        out 0x70, al
+        in al, 0x71
+        inc al
+        mov bl, al
+        mov al, 0x40
+        out 0x70, al
+        mov al, bl
+        out 0x71, al
+        cmp bl, 2
+        je 7f
+    """
+    for vector in 0, 0x100000:
+        result = run(kernel("none", count + guests.SLEEP.format(vector) + "7:" + guests.POWER_OFF))
+        need(result.returncode == 0 and result.stdout.endswith("bb"), result.stdout + result.stderr)
+
+@test
 def triple_fault():
     for jit in ("on", "off"):
         result = run(kernel("fault", guests.TRIPLE_FAULT), "--jit", jit)

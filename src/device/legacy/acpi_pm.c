@@ -23,6 +23,7 @@ enum {
 
     TMR_STS = 0x0001,
     RTC_STS = 0x0400,
+    WAK_STS = 0x8000,
     PM1_STATUSES = 0xc731, /* WAK, PCIEXP_WAKE, RTC, SLPBTN, PWRBTN, GBL, BM, TMR */
     PM1_ENABLES = 0x0721,  /* RTC, SLPBTN, PWRBTN, GBL, TMR */
 
@@ -36,6 +37,7 @@ enum {
 struct acpi_pm_state {
     u16 status, enable, control;
     u8 gpe[GPE0_BYTES];
+    bool asleep;
     u64 start_ns; /* the timer read 0 then */
     u64 halves;   /* PM_TIMER_HALFs up to which TMR_STS is computed */
 };
@@ -75,6 +77,11 @@ static void update(struct acpi_pm *pm)
     for (unsigned i = 0; i < GPE0_BYTES / 2; i++)
         high |= s->gpe[i] & s->gpe[GPE0_BYTES / 2 + i];
     env->irq_set(env->opaque, pm->irq, high);
+    if (s->asleep && (s->status & s->enable & RTC_STS)) {
+        s->asleep = false;
+        s->status |= WAK_STS;
+        env->request(env->opaque, DEVICE_REQUEST_WAKE);
+    }
 }
 
 static void carry_fired(void *opaque)
@@ -113,8 +120,18 @@ static void write_control(struct acpi_pm *pm, u16 value)
     const struct device_env *env = pm->dev.env;
 
     pm->state.control = value & CONTROL_KEPT;
-    if ((value & SLP_EN) && (value >> SLP_TYP_SHIFT & SLP_TYP_MASK) == DEVICE_ACPI_SLP_TYP_S5)
+    if (!(value & SLP_EN))
+        return;
+    switch (value >> SLP_TYP_SHIFT & SLP_TYP_MASK) {
+    case DEVICE_ACPI_SLP_TYP_S5:
         env->request(env->opaque, DEVICE_REQUEST_POWER_OFF);
+        break;
+    case DEVICE_ACPI_SLP_TYP_S3:
+        env->request(env->opaque, DEVICE_REQUEST_SLEEP);
+        pm->state.asleep = true;
+        update(pm); /* an event that is there already wakes at once */
+        break;
+    }
 }
 
 /* Replaces the bytes of a 16-bit register that the access covers. */
@@ -221,6 +238,11 @@ static void destroy(struct device *dev)
 }
 
 const struct device_class device_class_acpi_pm = {
-    DEVICE_CLASS(struct acpi_pm), .state_version = 1, .create = create,
-    .destroy = destroy,           .reset = reset,     .loaded = loaded,
+    DEVICE_CLASS(struct acpi_pm),
+    .state_version = 2,
+    .create = create,
+    .destroy = destroy,
+    .reset = reset,
+    .loaded = loaded,
+    .standby = true,
 };

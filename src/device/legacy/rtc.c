@@ -450,6 +450,6 @@ static void destroy(struct device *dev)
 }
 
 const struct device_class device_class_rtc = {
-    DEVICE_CLASS(struct rtc), .state_version = 1, .create = create,
-    .destroy = destroy,       .reset = reset,     .loaded = loaded,
+    DEVICE_CLASS(struct rtc), .state_version = 1, .create = create, .destroy = destroy,
+    .reset = reset,           .loaded = loaded,   .standby = true,
 };

@@ -20,7 +20,7 @@ struct board {
     unsigned edges[24]; /* rises of each line */
     struct device_timer *timers[8];
     unsigned timer_count;
-    unsigned requests[2];
+    unsigned requests[4];
     /* Back end. */
     u8 sent[256];
     size_t sent_len, send_room;

@@ -221,11 +221,64 @@ static void pm_power_off(void **state)
     out(b, 0x604, 2, 5 << 10);
     assert_int_equal(in(b, 0x604, 2), 5 << 10 | 1);
     assert_int_equal(b->requests[DEVICE_REQUEST_POWER_OFF], 0);
-    out(b, 0x604, 2, 1 << 13 | 1 << 10); /* a sleep that is not there */
+    out(b, 0x604, 2, 1 << 13 | 2 << 10); /* a sleep that is not there */
     assert_int_equal(b->requests[DEVICE_REQUEST_POWER_OFF], 0);
     out(b, 0x604, 2, 1 << 13);
     assert_int_equal(b->requests[DEVICE_REQUEST_POWER_OFF], 1);
     assert_int_equal(in(b, 0x604, 2) & 1 << 13, 0);
+    board_free(b);
+}
+
+/* ACPI 6.4, 4.8.3.1.1: an enabled event ends sleep, and WAK_STS says that there was one. */
+static void pm_sleeps(void **state)
+{
+    struct board *b = board_new("acpi-pm", NULL);
+
+    (void)state;
+    device_acpi_pm_alarm(b->dev);
+    assert_int_equal(b->requests[DEVICE_REQUEST_WAKE], 0); /* awake */
+    out(b, 0x600, 2, 0x0400);
+    out(b, 0x604, 2, 1 << 13 | 1 << 10);
+    assert_int_equal(b->requests[DEVICE_REQUEST_SLEEP], 1);
+    device_acpi_pm_alarm(b->dev); /* not enabled */
+    assert_int_equal(b->requests[DEVICE_REQUEST_WAKE], 0);
+    assert_int_equal(in(b, 0x600, 2), 0x0400);
+    out(b, 0x602, 2, 0x0400);
+    assert_int_equal(b->requests[DEVICE_REQUEST_WAKE], 1);
+    assert_int_equal(in(b, 0x600, 2), 0x8400);
+    b->line[9] = 0; /* of interrupt controllers that are gone */
+    device_woken(b->dev);
+    assert_int_equal(b->line[9], 1);
+    assert_int_equal(in(b, 0x602, 2), 0x0400);
+    out(b, 0x600, 2, 0x8400);
+    assert_int_equal(in(b, 0x600, 2), 0);
+    assert_int_equal(b->line[9], 0);
+
+    device_acpi_pm_alarm(b->dev);
+    out(b, 0x604, 2, 1 << 13 | 1 << 10); /* its end is there already */
+    assert_int_equal(b->requests[DEVICE_REQUEST_SLEEP], 2);
+    assert_int_equal(b->requests[DEVICE_REQUEST_WAKE], 2);
+    device_reset(b->dev);
+    assert_int_equal(in(b, 0x600, 4), 0);
+    board_free(b);
+}
+
+/* The clock has power in sleep: its alarm is still there, and its line goes up again. */
+static void rtc_outlives_sleep(void **state)
+{
+    struct board *b = board_new("rtc", NULL);
+
+    (void)state;
+    for (unsigned i = 1; i < 6; i += 2)
+        cmos_set(b, (u8)i, 0xc0); /* every second */
+    cmos_set(b, 0x0b, 0x22);
+    while (!b->line[8])
+        board_fire(b);
+    b->line[8] = 0;
+    device_woken(b->dev);
+    assert_int_equal(b->line[8], 1);
+    assert_int_equal(cmos(b, 0x0b), 0x22);
+    assert_int_equal(cmos(b, 0x0c) & 0xa0, 0xa0);
     board_free(b);
 }
 
@@ -417,6 +470,8 @@ int main(void)
         cmocka_unit_test(kbc_without_devices),
         cmocka_unit_test(kbc_resets),
         cmocka_unit_test(pm_power_off),
+        cmocka_unit_test(pm_sleeps),
+        cmocka_unit_test(rtc_outlives_sleep),
         cmocka_unit_test(pm_timer_runs),
         cmocka_unit_test(pm_events),
         cmocka_unit_test(pci_mechanism_1),

@@ -38,6 +38,7 @@ static u64 put(const char *smp)
         .sci = 9,
         .serial_port = 0x3f8,
         .serial_irq = 4,
+        .sleeps = true,
     };
     u64 rsdp = 0;
 
@@ -112,6 +113,35 @@ static void sums_are_zero(void **state)
     visited = 0;
     walk(put("2"), check_sum);
     assert_int_equal(visited, 7);
+}
+
+static u64 facs_gpa, sleeps;
+
+static void find_sleep(const u8 *table, u32 len)
+{
+    if (!memcmp(table, "FACP", 4))
+        facs_gpa = get(table + 36, 4);
+    if (!memcmp(table, "DSDT", 4))
+        for (u32 i = 36; i + 4 < len; i++)
+            sleeps += !memcmp(table + i, "_S3_", 4);
+}
+
+/* ACPI 6.4, 5.2.10: the vector is 12 bytes into the FACS, and in the first MiB. */
+static void waking_vector_is_the_guests(void **state)
+{
+    static const u32 vectors[] = {0, 0x9a010, 0xfffff, 0x100000, 0xffffffff};
+    struct mem *mem = mem_create();
+
+    (void)state;
+    walk(put("1"), find_sleep);
+    assert_int_equal(sleeps, 1);
+    assert_memory_equal(at(facs_gpa), "FACS", 4);
+    assert_int_equal(mem_set_slot(mem, 0, 0, GPA, BYTES, memory), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(vectors); i++) {
+        memcpy(at(facs_gpa) + 12, &vectors[i], 4);
+        assert_int_equal(acpi_waking_vector(mem, GPA), vectors[i] < 0x100000 ? vectors[i] : 0);
+    }
+    mem_destroy(mem);
 }
 
 static unsigned apics;
@@ -218,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_zero),
         cmocka_unit_test(madt_lists_every_cpu),
+        cmocka_unit_test(waking_vector_is_the_guests),
         cmocka_unit_test(reference_compiler_agrees),
         cmocka_unit_test(integers_take_the_shortest_form),
     };
