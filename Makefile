@@ -5,7 +5,7 @@ ARGS ?=
 GUESTS ?=
 TIME ?= 600
 
-.PHONY: all help build run test tsan fuzz proof bench lint format check-layers soak coverage guests clean
+.PHONY: all help build run test tsan fuzz proof bench lint format check-layers soak l1 coverage guests clean
 
 all: build
 
@@ -18,6 +18,7 @@ help:
 	@echo "make tsan          ThreadSanitizer over threads, vCPUs and the translator"
 	@echo "make bench         boot time and memory beside QEMU"
 	@echo "make soak          long runs: 50 boots in a row, other kernels, stress-ng; ARGS chooses, TIME=3600: so long"
+	@echo "make l1            hypervisors as guests: KVM, QEMU, Xen; ARGS='xen-pvh' chooses, ARGS=--help lists"
 	@echo "make lint          clang-format, clang-tidy, cppcheck"
 	@echo "make format        let clang-format mend what lint complains about"
 	@echo "make check-layers  who includes whom, against the table of the design"
@@ -66,6 +67,12 @@ soak: build
 	@tools/guests.sh all
 	@case "$(ARGS)" in *openssl*) tools/packages.sh test soak && tools/guests.sh openssl ;; esac
 	@tests/boot/soak.py $(BUILD)/triode $(if $(filter file,$(origin TIME)),,--time $(TIME)) $(ARGS)
+
+l1: build
+	@tools/packages.sh run test
+	@tools/guests.sh
+	@tests/vmx-l1/fetch.sh build/guests/l1 $(filter selftests,$(ARGS))
+	@tests/vmx-l1/l1.py $(BUILD)/triode $(ARGS)
 
 lint:
 	@tools/packages.sh run test lint

@@ -1,7 +1,7 @@
 #!/bin/sh
 # fetch.sh FOLDER [selftests]: what the hypervisors of l1.py are made of, from Debian packages, below
 # FOLDER (by default build/guests/l1):
-#   vmlinuz, modules/   linux-image-amd64's kernel, and the modules of KVM and of Xen's dom0
+#   vmlinuz, modules/   linux-image-amd64's kernel, and the modules of KVM, of Xen's dom0 and its disk
 #   xen.gz, xen/        xen-hypervisor-4.17-amd64's Xen, and its tools with the libraries they need
 #   selftests/          the KVM selftests of linux-source-6.1, linked statically; only when asked for
 # Packages come by apt from where the machine's own configuration says, through a private state below
@@ -52,7 +52,9 @@ fetch_kernel() {
     mkdir -p "$into/modules"
     for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-intel drivers/xen/xenfs/xenfs \
         drivers/xen/xen-privcmd drivers/xen/xen-evtchn drivers/xen/xen-gntdev \
-        drivers/xen/xen-gntalloc; do
+        drivers/xen/xen-gntalloc drivers/virtio/virtio drivers/virtio/virtio_ring \
+        drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci_modern_dev \
+        drivers/virtio/virtio_pci drivers/block/virtio_blk; do
         cp "$apt/kernel"/lib/modules/*/kernel/"$module.ko" "$into/modules/"
     done
     cp "$apt/kernel"/boot/vmlinuz-* "$into/vmlinuz.new"
@@ -105,7 +107,7 @@ fetch_selftests() {
     mv "$into/selftests.new" "$into/selftests"
 }
 
-[ -s "$into/vmlinuz" ] || fetch_kernel
+[ -s "$into/vmlinuz" ] && [ -s "$into/modules/virtio_blk.ko" ] || fetch_kernel
 [ -d "$into/xen" ] || fetch_xen
 [ "${2:-}" != selftests ] || [ -d "$into/selftests" ] || fetch_selftests
 [ -n "${KEEP_APT:-}" ] || rm -rf "$apt"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Hypervisors as guests of Triode: l1.py TRIODE SCENARIO... [-- OPTION...]
+"""Hypervisors as guests of Triode: l1.py TRIODE [SCENARIO...] [-- OPTION...]
 
 Each scenario boots Debian's amd64 kernel, or Xen, as L1 on the soft engine with an initramfs made
-for it and says what came of it; the status is 0 when all went well.
+for it and says what came of it; the status is 0 when all went well. Without a name: all but selftests.
   kvm          kvm-intel loads with all it can; `triode run --engine kvm` boots Debian's kernel as L2
   kvm-no-ept, kvm-no-vpid, kvm-no-unrestricted_guest
                the same by KVM without that feature
@@ -11,11 +11,12 @@ for it and says what came of it; the status is 0 when all went well.
   conformance  Triode's conformance tests on the kvm engine in L1
   selftests    the KVM selftests of Debian's kernel source
   xen          Xen with a PV dom0 that makes a PVH guest by xl
-  xen-pvh      Xen with a PVH dom0
+  xen-pvh      Xen with a PVH dom0, behind an IOMMU, with a disk and a PVH guest; with 1 and 2 CPUs
 What they need comes by fetch.sh. OPTIONs go to the L1's `triode run`. Output: build/l1-logs. For
 selftests ONLY=PATTERN names some, and KVM_INTEL has parameters for the module.
 """
 import argparse
+import hashlib
 import importlib.machinery
 import importlib.util
 import os
@@ -125,7 +126,7 @@ class Run:
         self.failed = []
 
     def boot(self, name, initramfs, script, seconds=600, kernel=None, append="console=ttyS0",
-             modules=""):
+             modules="", machine=()):
         os.makedirs(LOGS, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             initrd = os.path.join(folder, "l1.cpio")
@@ -137,7 +138,8 @@ class Run:
                     status = subprocess.run(
                         [self.triode, "run", "--engine", "soft", "--mem", "2G",
                          "--kernel", kernel or os.path.join(L1, "vmlinuz"),
-                         "--initrd", modules + initrd, "--append", append, *self.options],
+                         "--initrd", modules + initrd, "--append", append, *machine,
+                         *self.options],
                         stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                         timeout=seconds, check=False).returncode
                 except subprocess.TimeoutExpired:
@@ -274,6 +276,16 @@ done
         run.failed.append("selftests " + name)
 
 
+DISK_BYTES = 8 << 20
+DISK_MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
+                "virtio_blk"]
+XEN_DISK = f"""
+for m in {' '.join(DISK_MODULES)}; do insmod /m/$m.ko; done
+dd if=/dev/urandom of=/dev/vda bs=1M count={DISK_BYTES >> 20} conv=fsync
+echo 3 >/proc/sys/vm/drop_caches
+echo "L1: disk $(md5sum </dev/vda)"
+grep virtio /proc/interrupts
+"""
 XEN_MODULES = ["xen-privcmd", "xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc"]
 XEN_DOM0 = f"""
 for m in {' '.join(XEN_MODULES)}; do insmod /m/$m.ko; done
@@ -300,34 +312,45 @@ vcpus = 2
 on_poweroff = "destroy"
 on_crash = "destroy"
 END
-(sleep 90; xl list; xl dmesg | tail -20; xl destroy domu) &
+(sleep 240; xl list; xl dmesg | tail -20; xl destroy domu) &
 xl create -c /tmp/domu.cfg </dev/console
 xl list
 """
 
 
-def xen(run, name="xen", options="", script=XEN_DOM0 + XEN_DOMU):
+def xen(run, name="xen", options="", script=XEN_DOM0 + XEN_DOMU, machine=()):
     image = Initramfs()
     image.tree(os.path.join(L1, "xen"))
     image.text("etc/xen/xl.conf", "\n")
-    for module in XEN_MODULES:
+    for module in XEN_MODULES + DISK_MODULES:
         image.file(f"m/{module}.ko", os.path.join(L1, "modules", module + ".ko"))
     for guest in ("vmlinuz-cloud", "initramfs.cpio"):
         image.file("m/" + guest, os.path.join(GUESTS, guest))
     text = run.boot(name, image, script, kernel=os.path.join(L1, "xen.gz"),
                     append="no-real-mode com1=115200,8n1 console=com1 loglvl=all noreboot "
                     "dom0_mem=1024M " + options,
-                    modules=os.path.join(L1, "vmlinuz") + " console=hvc0 earlyprintk=xen,")
-    run.want(name, text, "L1: xen")
+                    modules=os.path.join(L1, "vmlinuz") + " console=hvc0 earlyprintk=xen,",
+                    machine=machine)
+    run.want(name, text, "L1: xen", "Triode guest ready")
     return text
 
 
 def xen_pv(run):
-    run.want("xen", xen(run), "Triode guest ready")
+    xen(run)
 
 
 def xen_pvh(run):
-    run.want("xen-pvh", xen(run, "xen-pvh", "dom0=pvh", XEN_DOM0), "L1: xen .* PVH")
+    for cpus in "1", "2":
+        name = "xen-pvh" + cpus
+        with tempfile.NamedTemporaryFile() as disk:
+            disk.truncate(DISK_BYTES)
+            text = xen(run, name, "dom0=pvh", XEN_DOM0 + XEN_DISK + XEN_DOMU,
+                       ["--iommu", "--smp", cpus, "--disk", disk.name])
+            written = hashlib.md5(disk.read()).hexdigest()
+        run.want(name, text, "L1: xen .* PVH", "L1: disk " + written, "Shared EPT tables enabled")
+        if re.search(r"VT-D.*(fault|reason)", text):
+            print(f"{name}: the IOMMU blocked something", flush=True)
+            run.failed.append(name)
 
 
 SCENARIOS = {"kvm": kvm, "kvm-no-ept": kvm_no_ept, "kvm-no-vpid": kvm_no_vpid,
@@ -344,12 +367,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("triode")
-    parser.add_argument("scenario", nargs="+", choices=SCENARIOS)
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO")
     chosen = parser.parse_args(arguments)
-    if "qemu" in chosen.scenario and not shutil.which(QEMU):
+    scenarios = chosen.scenario or [name for name in SCENARIOS if name != "selftests"]
+    for name in scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    if "qemu" in scenarios and not shutil.which(QEMU):
         sys.exit(f"{QEMU} is not installed")
     run = Run(os.path.abspath(chosen.triode), options)
-    for name in chosen.scenario:
+    for name in scenarios:
         SCENARIOS[name](run)
     if run.failed:
         sys.exit("FAILED: " + ", ".join(run.failed))
