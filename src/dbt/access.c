@@ -161,10 +161,10 @@ static void slow_store(struct guest_cpu *cpu, u64 gva, const void *buf, unsigned
         page_store(cpu, &second, tail, bytes - head);
 }
 
-/* The inline path's hit condition, for C. */
+/* The inline path's hit condition, for C; behind a miss, tlb_slow looks in the other ways. */
 static u8 *hit(struct guest_cpu *cpu, u64 gva, unsigned bytes, bool write)
 {
-    const struct tlb_entry *e = &cpu->tlb->entry[(gva >> MEM_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb->entry[0][(gva >> MEM_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
     u64 tag = write ? e->write_tag : e->read_tag;
 
     if (likely(tag == align_down(gva, MEM_PAGE_SIZE)) && !crosses(gva, bytes))

@@ -249,6 +249,8 @@ static void fill_abi(struct dbt *dbt)
         .tlb_read_tag = offsetof(struct tlb_entry, read_tag),
         .tlb_write_tag = offsetof(struct tlb_entry, write_tag),
         .tlb_addend = offsetof(struct tlb_entry, addend),
+        .tlb_ways = TLB_WAYS,
+        .tlb_patience = offsetof(struct guest_cpu, tlb_patience),
         .jump_cache_bits = DBT_JUMP_BITS,
         .jump_entry_bytes = sizeof(struct jump_entry),
         .count_insns = dbt->config.count_insns,

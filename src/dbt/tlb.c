@@ -13,12 +13,19 @@
 
 #define INVALID_TAG (~0ull)
 
+/* Entries that one bit of tlb->others stands for. */
+#define GROUP (TLB_ENTRIES / 64)
+
 static void clear(struct tlb *tlb)
 {
     if (!tlb || !tlb->used)
         return;
-    memset(tlb->entry, 0xff, sizeof(tlb->entry));
-    memset(tlb->victim, 0xff, sizeof(tlb->victim));
+    memset(tlb->entry[0], 0xff, sizeof(tlb->entry[0]));
+    for (u64 left = tlb->others; left; left &= left - 1)
+        for (unsigned way = 1; way < TLB_WAYS; way++)
+            memset(&tlb->entry[way][GROUP * (unsigned)__builtin_ctzll(left)], 0xff,
+                   GROUP * sizeof(struct tlb_entry));
+    tlb->others = 0;
     tlb->used = 0;
     tlb->large_first = ~0ull;
     tlb->large_last = 0;
@@ -34,7 +41,8 @@ struct tlb *tlb_of_priv(struct dbt_cpu *dc, unsigned priv)
         if (!fresh)
             guest_leave(dc->cpu, DBT_EXIT_NOMEM);
         fresh->used = 1;
-        fresh->next_victim = 0;
+        fresh->next_way = 0;
+        fresh->others = ~0ull;
         clear(fresh);
         /* tlb_revoke_write of another vCPU may look at any time: publish when clean. */
         __atomic_store_n(tlb, fresh, __ATOMIC_RELEASE);
@@ -175,9 +183,15 @@ static void drop_entry(struct tlb_entry *e, u64 page)
         memset(e, 0xff, sizeof(*e));
 }
 
-static struct tlb_entry *entry_of(struct tlb *tlb, u64 gva)
+static unsigned index_of(u64 gva)
 {
-    return &tlb->entry[(gva >> MEM_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    return (gva >> MEM_PAGE_SHIFT) & (TLB_ENTRIES - 1);
+}
+
+/* How many ways may have an entry for @gva. */
+static unsigned ways_used(const struct tlb *tlb, u64 gva)
+{
+    return tlb->others >> index_of(gva) / GROUP & 1 ? TLB_WAYS : 1;
 }
 
 void tlb_flush_page(struct guest_cpu *cpu, u64 gva)
@@ -197,9 +211,8 @@ void tlb_flush_page(struct guest_cpu *cpu, u64 gva)
             clear(tlb);
             continue;
         }
-        drop_entry(entry_of(tlb, page), page);
-        for (unsigned v = 0; v < TLB_VICTIMS; v++)
-            drop_entry(&tlb->victim[v], page);
+        for (unsigned way = 0; way < ways_used(tlb, page); way++)
+            drop_entry(&tlb->entry[way][index_of(page)], page);
     }
     /* A block's second page counts too: it was noted when the block was. */
     if (may_be_code(dc, page))
@@ -231,12 +244,10 @@ static void clear_local(struct tlb *tlb)
 {
     if (!tlb || !tlb->used)
         return;
-    for (unsigned i = 0; i < TLB_ENTRIES; i++)
-        if (!(tlb->entry[i].gpa & 1))
-            memset(&tlb->entry[i], 0xff, sizeof(tlb->entry[i]));
-    for (unsigned i = 0; i < TLB_VICTIMS; i++)
-        if (!(tlb->victim[i].gpa & 1))
-            memset(&tlb->victim[i], 0xff, sizeof(tlb->victim[i]));
+    for (unsigned way = 0; way < TLB_WAYS; way++)
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            if ((!way || tlb->others >> i / GROUP & 1) && !(tlb->entry[way][i].gpa & 1))
+                memset(&tlb->entry[way][i], 0xff, sizeof(struct tlb_entry));
 }
 
 void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
@@ -277,9 +288,11 @@ void tlb_revoke_write(struct dbt_cpu *dc, u64 gpa)
         if (!tlb || !__atomic_load_n(&tlb->used, __ATOMIC_SEQ_CST))
             continue;
         for (unsigned k = 0; k < TLB_ENTRIES; k++)
-            revoke(&tlb->entry[k], gpa);
-        for (unsigned k = 0; k < TLB_VICTIMS; k++)
-            revoke(&tlb->victim[k], gpa);
+            revoke(&tlb->entry[0][k], gpa);
+        for (u64 left = __atomic_load_n(&tlb->others, __ATOMIC_SEQ_CST); left; left &= left - 1)
+            for (unsigned k = 0; k < GROUP; k++)
+                for (unsigned way = 1; way < TLB_WAYS; way++)
+                    revoke(&tlb->entry[way][GROUP * (unsigned)__builtin_ctzll(left) + k], gpa);
     }
 }
 
@@ -314,11 +327,31 @@ static void move(struct guest_cpu *cpu, struct tlb_entry *to, struct tlb_entry f
         __atomic_or_fetch(&to->write_tag, 1, __ATOMIC_SEQ_CST);
 }
 
+/* The entry in the first way makes room. */
+static void displace(struct guest_cpu *cpu, struct tlb *tlb, unsigned index, u64 page)
+{
+    struct tlb_entry *e = &tlb->entry[0][index];
+    unsigned to = 0;
+
+    if (e->read_tag == INVALID_TAG || align_down(e->read_tag, MEM_PAGE_SIZE) == page)
+        return;
+    for (unsigned way = 1; way < TLB_WAYS && !to; way++) {
+        u64 tag = tlb->entry[way][index].read_tag;
+
+        if (tag == INVALID_TAG || align_down(tag, MEM_PAGE_SIZE) == page)
+            to = way;
+    }
+    if (!to)
+        to = 1 + tlb->next_way++ % (TLB_WAYS - 1);
+    __atomic_store_n(&tlb->others, tlb->others | BIT(index / GROUP), __ATOMIC_SEQ_CST);
+    move(cpu, &tlb->entry[to][index], *e);
+}
+
 static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
                  const struct guest_page *page, const struct mem_slot *slot)
 {
     u64 at = align_down(gva, MEM_PAGE_SIZE);
-    struct tlb_entry *e = entry_of(tlb, gva);
+    struct tlb_entry *e = &tlb->entry[0][index_of(gva)];
     u64 write_tag;
 
     trace_emit(TLB, tlb, (int)cpu->index, .action = "fill", .gva = gva, .gpa = gpa);
@@ -331,11 +364,7 @@ static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
         if (last > tlb->large_last)
             tlb->large_last = last;
     }
-    if (e->read_tag != INVALID_TAG && align_down(e->read_tag, MEM_PAGE_SIZE) != at) {
-        struct tlb_entry *v = &tlb->victim[tlb->next_victim++ % TLB_VICTIMS];
-
-        move(cpu, v, *e);
-    }
+    displace(cpu, tlb, index_of(gva), at);
     __atomic_store_n(&tlb->used, tlb->used + 1 ? tlb->used + 1 : 1, __ATOMIC_SEQ_CST);
     e->read_tag = page->readable ? at : at | 1;
     e->addend = (u64)slot->hva + (gpa - slot->gpa) - gva;
@@ -348,21 +377,23 @@ static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
         __atomic_or_fetch(&e->write_tag, 1, __ATOMIC_SEQ_CST);
 }
 
-static struct tlb_entry *victim_hit(struct guest_cpu *cpu, struct tlb *tlb, u64 gva,
-                                    enum guest_access access)
+/* The entry for the access, in the first way by now; NULL if there is none. */
+static struct tlb_entry *find(struct guest_cpu *cpu, struct tlb *tlb, u64 gva,
+                              enum guest_access access)
 {
     u64 page = align_down(gva, MEM_PAGE_SIZE);
 
-    for (unsigned i = 0; i < TLB_VICTIMS; i++) {
-        struct tlb_entry *v = &tlb->victim[i];
+    for (unsigned way = 0; way < ways_used(tlb, gva); way++) {
+        struct tlb_entry *e = &tlb->entry[way][index_of(gva)];
 
-        if ((access == GUEST_WRITE ? v->write_tag : v->read_tag) == page) {
-            struct tlb_entry *e = entry_of(tlb, gva);
-            struct tlb_entry old = *e;
+        if ((access == GUEST_WRITE ? e->write_tag : e->read_tag) == page) {
+            struct tlb_entry *first = &tlb->entry[0][index_of(gva)], old = *first;
 
-            move(cpu, e, *v);
-            move(cpu, v, old);
-            return e;
+            if (way) {
+                move(cpu, first, *e);
+                move(cpu, e, old);
+            }
+            return first;
         }
     }
     return NULL;
@@ -372,12 +403,12 @@ struct slow_page tlb_slow(struct guest_cpu *cpu, u64 gva, enum guest_access acce
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     struct tlb *tlb = implicit ? tlb_of_priv(dc, DBT_PRIV_IMPLICIT) : cpu->tlb;
-    struct tlb_entry *e = entry_of(tlb, gva);
+    struct tlb_entry *e = find(cpu, tlb, gva, access);
     struct slow_page slow = {0};
     struct guest_page page = {0};
 
-    if ((access == GUEST_WRITE ? e->write_tag : e->read_tag) != align_down(gva, MEM_PAGE_SIZE))
-        e = victim_hit(cpu, tlb, gva, access);
+    if (cpu->tlb_patience < 0)
+        cpu->tlb_patience = TLB_PATIENCE;
     if (e) {
         u64 offset = gva & (MEM_PAGE_SIZE - 1);
 

@@ -17,10 +17,15 @@
  * address = gva + addend. A tag that must not hit (MMIO, code page, not dirty yet, ...) has bit 0
  * set or is ~0. One struct tlb for each address space and privilege class: switching is changing
  * cpu->tlb, nothing is flushed.
+ *
+ * Translated code looks in the first way, and where it misses, out of line in the others: pages that
+ * share an index by chance would else make a program many times slower. Now and then (tlb_patience)
+ * a hit there goes to the slow path, which puts the entry into the first way.
  */
 #define TLB_BITS 10
 #define TLB_ENTRIES (1u << TLB_BITS)
-#define TLB_VICTIMS 16
+#define TLB_WAYS 4
+#define TLB_PATIENCE 1000
 
 struct tlb_entry {
     u64 read_tag; /* page address, or ~0 */
@@ -30,10 +35,10 @@ struct tlb_entry {
 };
 
 struct tlb {
-    struct tlb_entry entry[TLB_ENTRIES];
-    struct tlb_entry victim[TLB_VICTIMS];
-    u32 next_victim;
-    u32 used; /* entries filled since the last flush: an empty table need not be cleared */
+    struct tlb_entry entry[TLB_WAYS][TLB_ENTRIES];
+    u32 next_way; /* which of the other ways takes the next entry that leaves the first */
+    u32 used;     /* entries filled since the last flush: an empty table need not be cleared */
+    u64 others;   /* bit n: the other ways have entries among the nth 64th of the indices */
     u64 large_first, large_last; /* addresses whose entries came from mappings larger than 4 KiB */
 };
 
@@ -67,6 +72,7 @@ struct guest_cpu {
     u32 request;      /* atomic or/and */
     u32 insn_limit;   /* 1: translate single instructions, do not cache; 0: normal */
     struct tlb *tlb;  /* of the current address space and privilege class */
+    s32 tlb_patience; /* hits outside the first way until one goes to the slow path: below 0 */
     void *jump_cache; /* dbt's: gva -> block, per vCPU */
     u32 space;        /* tag of the current address space for the jump cache */
     u32 mode;         /* block identity beside the gpa: every bit that changes what code means;

@@ -82,8 +82,9 @@ struct host_abi {
     /* Byte offsets from the state pointer. */
     u32 request, tlb, jump_cache, space, mode, pc_slot, insns, exit_code;
     u32 host_frame; /* u64, set to the frame's address on entry; 0: nowhere */
-    /* TLB geometry (struct tlb_entry in guest.h). */
-    u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend;
+    /* TLB geometry (struct tlb in guest.h), and the offset of an s32 that counts down with each access
+     * that misses the first way, which goes to the slow path when it gets below 0. */
+    u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend, tlb_ways, tlb_patience;
     /* Jump cache geometry: index = host_jump_index; entry: u64 gva, u32 space, u32 mode, void *code. */
     u32 jump_cache_bits, jump_entry_bytes;
     u64 direct_base;   /* HOST_MEMORY_DIRECT: host address of guest address 0 */
@@ -96,9 +97,10 @@ struct host_abi {
     u32 cold;
     /* Made by host_make_thunks: code addresses (in the executable mapping) of the thunks, and what
      * the host CPU can do beyond the baseline. */
-    u64 thunk_site;         /* call'ed by slow paths and side exits with a host_site behind */
-    u64 thunk_site_general; /* the same for units that use no vector registers */
-    u64 thunk_goto;         /* unchained goto: destination in rax, link in rdx */
+    u64 thunk_site;              /* call'ed by slow paths and side exits with a host_site behind */
+    u64 thunk_site_general;      /* the same for units that use no vector registers */
+    u64 thunk_read, thunk_write; /* call'ed by accesses that miss the first way of the TLB */
+    u64 thunk_goto;              /* unchained goto: destination in rax, link in rdx */
     u64 thunk_miss; /* jump cache miss: destination in rax, offset of the instruction in ecx */
     u64 thunk_exit; /* exit_code is written */
     u32 features;   /* HOST_FEATURE_* */

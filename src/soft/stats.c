@@ -59,7 +59,7 @@ int soft_vcpu_stats(struct vcpu *vcpu, struct engine_stat *stats, int max)
     put(&sink, "guest_ns", guest_ns);
     put(&sink, "soft_ns", soft_clock_ticks_to_ns(clock, s->ticks_soft));
     put(&sink, "mips", guest_ns ? cpu->insns * 1000 / guest_ns : 0);
-    put(&sink, "tlb_victim_hits", cpu->tlb_hits_slow);
+    put(&sink, "tlb_slow_hits", cpu->tlb_hits_slow);
     put(&sink, "tlb_misses", cpu->tlb_misses);
     put(&sink, "tlb_flushes", cpu->tlb_flushes);
     return sink.count;

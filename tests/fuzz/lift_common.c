@@ -44,6 +44,8 @@ static void make_abi(struct host_abi *abi, const struct guest_ops *guest, bool d
         .tlb_read_tag = offsetof(struct tlb_entry, read_tag),
         .tlb_write_tag = offsetof(struct tlb_entry, write_tag),
         .tlb_addend = offsetof(struct tlb_entry, addend),
+        .tlb_ways = TLB_WAYS,
+        .tlb_patience = offsetof(struct guest_cpu, tlb_patience),
         .jump_cache_bits = 12,
         .jump_entry_bytes = 32,
         .direct_base = direct ? 0x100000000 : 0,

@@ -78,6 +78,8 @@ struct stub {
     u8 nconstants; /* SITE: loaded into rdx, rax before the call */
     u8 *place;     /* displacement that leads here */
     u32 site;      /* SITE: offset in the site buffer */
+    u64 ways;      /* SITE: 0, or a thunk to call first: if it answers equal, */
+    u8 *hit;       /* code to go on with */
     u32 link;      /* UNLINKED: index in host_code.links */
     bool backward; /* LEAVE: the jump leads to the instruction itself or before it */
     u64 constant[2];

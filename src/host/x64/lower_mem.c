@@ -133,6 +133,8 @@ static struct access access_begin(struct lowering *l, const struct ir_inst *inst
                    write ? l->abi->tlb_write_tag : l->abi->tlb_read_tag, &a.miss);
         stub = stub_new(l, STUB_SITE, a.miss);
         stub->site = a.site;
+        stub->ways = write ? l->abi->thunk_write : l->abi->thunk_read;
+        stub->hit = l->code.p;
     }
     if (l->error)
         return a;

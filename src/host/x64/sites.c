@@ -165,6 +165,10 @@ static void emit_site_stub(struct lowering *l, struct stub *stub)
 {
     static const u8 regs[] = {RDX, RAX};
 
+    if (stub->ways) {
+        x64_call(&l->code, stub->ways);
+        x64_jcc(&l->code, CC_E, l->code.exec + (u64)(stub->hit - l->code.start));
+    }
     for (unsigned i = 0; i < stub->nconstants && i < ARRAY_SIZE(regs); i++)
         x64_mov_ri(&l->code, regs[i], stub->constant[i]);
     x64_call(&l->code, l->vectors ? l->abi->thunk_site : l->abi->thunk_site_general);

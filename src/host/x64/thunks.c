@@ -114,6 +114,28 @@ static void emit_site(struct x64 *c, const struct host_callbacks *callbacks, u64
     x64_jmp(c, leave);
 }
 
+/*
+ * Called when an access misses the first way of the TLB: rax is where its entry would be, rdx the
+ * page. Answers equal, and the entry in rax, if one of the others has it.
+ */
+static void emit_ways(struct x64 *c, const struct host_abi *abi, u32 tag)
+{
+    s32 way = (s32)(abi->tlb_entry_bytes << abi->tlb_bits);
+    u8 *next, *impatient;
+
+    x64_alu_mi(c, ALU_SUB, 4, x64_at(STATE_REG, (s32)abi->tlb_patience), 1);
+    impatient = x64_jcc_later(c, CC_S);
+    for (s32 i = 1; i < (s32)abi->tlb_ways; i++) {
+        x64_alu_rm(c, ALU_CMP, 8, RDX, x64_at(RAX, i * way + (s32)tag));
+        next = x64_jcc_later(c, CC_NE);
+        x64_lea(c, 8, RAX, x64_at(RAX, i * way)); /* leaves the flags alone */
+        ret(c);
+        x64_land(c, next);
+    }
+    x64_land(c, impatient); /* not equal on both ways here: below 0, or none was */
+    ret(c);
+}
+
 /* Destination in rax, link in rdx, or that is 0 and the guest instruction in rcx. */
 static void emit_goto(struct x64 *c, const struct host_abi *abi,
                       const struct host_callbacks *callbacks, u64 leave)
@@ -175,6 +197,15 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
     x64_alu_rr(&c, ALU_ADD, 8, RCX, BASE_REG);
     abi->thunk_goto = x64_here(&c);
     emit_goto(&c, abi, callbacks, leave);
+
+    if (abi->memory == HOST_MEMORY_TLB) {
+        align_code(&c);
+        abi->thunk_read = x64_here(&c);
+        emit_ways(&c, abi, abi->tlb_read_tag);
+        align_code(&c);
+        abi->thunk_write = x64_here(&c);
+        emit_ways(&c, abi, abi->tlb_write_tag);
+    }
 
     align_code(&c);
     abi->thunk_site = x64_here(&c);

@@ -16,7 +16,7 @@
 #include "dbt/dbt.h"
 #include "guest/x86/x86.h"
 
-#define RAM_BYTES (4 * MiB)
+#define RAM_BYTES (24 * MiB)
 #define START 0x1000u
 #define STACK 0x80000u
 #define MMIO 0xd0000000u
@@ -68,6 +68,18 @@ PROGRAM(nested, "xor %eax, %eax\n mov $50, %ecx\n"
 PROGRAM(patch_loop, "xor %eax, %eax\n mov $100, %ecx\n"
                     "1: incb 2f+1-patch_loop+0x1000\n"
                     "2: mov $0, %ebx\n add %ebx, %eax\n dec %ecx\n jnz 1b\n hlt")
+
+/* Four pages that share an index of the soft TLB. */
+PROGRAM(aliases, "mov $2000, %ecx\n"
+                 "1: add %ecx, 0x600000\n mov 0x600000, %edx\n add %edx, 0xa00000\n"
+                 "add %edx, 0xe00000\n add %edx, 0x1200000\n dec %ecx\n jnz 1b\n"
+                 "mov 0x1200000, %eax\n hlt")
+
+/* Writes a function, has its page's TLB entry make room for others, calls it; and again. */
+PROGRAM(patch_alias, "mov $5, %ebx\n xor %esi, %esi\n"
+                     "1: movb $0xb8, 0x600000\n mov %ebx, 0x600001\n movb $0xc3, 0x600005\n"
+                     "incl 0xa00000\n incl 0xe00000\n mov $0x600000, %eax\n call *%eax\n"
+                     "add %eax, %esi\n dec %ebx\n jnz 1b\n mov %esi, %eax\n hlt")
 
 /* Ends when somebody writes over it. */
 PROGRAM(spin, "1: inc %eax\n mov %eax, (%esp)\n jmp 1b")
@@ -228,7 +240,8 @@ static void test_self_modifying(void **state)
         u32 eax;
     } cases[] = {{patch_own, patch_own_end, 0x1234},
                  {patch_other, patch_other_end, 9},
-                 {patch_rep, patch_rep_end, 2}};
+                 {patch_rep, patch_rep_end, 2},
+                 {patch_alias, patch_alias_end, 15}};
 
     (void)state;
     for (int jit = 0; jit < 2; jit++)
@@ -239,6 +252,23 @@ static void test_self_modifying(void **state)
             assert_int_equal(EAX(&m), cases[i].eax);
             stop(&m);
         }
+}
+
+static void test_tlb_ways(void **state)
+{
+    u32 first = 0, last = 0;
+    struct machine m;
+
+    (void)state;
+    for (u32 i = 2000; i; i--) {
+        first += i;
+        last += first;
+    }
+    program(&m, true, aliases, aliases_end);
+    assert_int_equal(EAX(&m), last);
+    assert_in_range(m.cpu->common.tlb_misses, 1, 20);
+    assert_in_range(m.cpu->common.tlb_hits_slow, 0, 100);
+    stop(&m);
 }
 
 /* The same program at every place around a page end, run twice each with a change by a device. */
@@ -396,11 +426,17 @@ static void test_region_written_over(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loop),           cmocka_unit_test(test_calls),
-        cmocka_unit_test(test_self_modifying), cmocka_unit_test(test_page_end),
-        cmocka_unit_test(test_mmio),           cmocka_unit_test(test_split_lock),
-        cmocka_unit_test(test_full_cache),     cmocka_unit_test(test_cache_size),
-        cmocka_unit_test(test_regions),        cmocka_unit_test(test_region_written_over),
+        cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_self_modifying),
+        cmocka_unit_test(test_page_end),
+        cmocka_unit_test(test_tlb_ways),
+        cmocka_unit_test(test_mmio),
+        cmocka_unit_test(test_split_lock),
+        cmocka_unit_test(test_full_cache),
+        cmocka_unit_test(test_cache_size),
+        cmocka_unit_test(test_regions),
+        cmocka_unit_test(test_region_written_over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

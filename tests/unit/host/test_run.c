@@ -362,6 +362,7 @@ static void test_page_crossing_misses(void **state)
         memcpy(b.w->slots + 8, &addr, 8);
         run(at); /* fills */
         b.w->sites = 0;
+        b.w->tlb_patience = 100;
         run(at);
         assert_int_equal((u32)slot(16), want);
         assert_int_equal(b.w->sites, ((addr + 2) ^ (addr + 5)) >> 12 ? 1 : 0);

@@ -87,9 +87,12 @@ static void trap_helper(void *state)
 
 static void fill_tlb(struct world *w, u64 addr)
 {
-    struct world_tlb_entry *entry = &w->entries[addr >> 12 & ((1 << WORLD_TLB_BITS) - 1)];
+    struct world_tlb_entry *entry =
+        &w->entries[w->sites % WORLD_TLB_WAYS][addr >> 12 & ((1 << WORLD_TLB_BITS) - 1)];
     u64 page = addr & ~4095ull;
 
+    if (w->tlb_patience < 0)
+        w->tlb_patience = (s32)(w->sites % 5);
     if (page - WORLD_FIRST_PAGE >= WORLD_PAGES * 4096)
         return;
     entry->read_tag = entry->write_tag = page;
@@ -170,6 +173,8 @@ void jit_init(struct jit *jit, enum host_memory memory, struct world *w)
         .tlb_read_tag = offsetof(struct world_tlb_entry, read_tag),
         .tlb_write_tag = offsetof(struct world_tlb_entry, write_tag),
         .tlb_addend = offsetof(struct world_tlb_entry, addend),
+        .tlb_ways = WORLD_TLB_WAYS,
+        .tlb_patience = offsetof(struct world, tlb_patience),
         .jump_cache_bits = WORLD_JUMP_BITS,
         .jump_entry_bytes = sizeof(struct world_jump),
         .direct_base = (u64)w->memory - WORLD_FIRST_PAGE,
@@ -227,7 +232,7 @@ void world_reset(struct world *w, u64 seed)
 
     memset(w, 0, offsetof(struct world, entries));
     w->memory = memory;
-    w->tlb = w->entries;
+    w->tlb = w->entries[0];
     w->jumps = w->jump_entries;
     w->space = 1; /* no empty entry is of it */
     for (size_t i = 0; i < RANDOM_STATE; i += 8) {
@@ -241,8 +246,9 @@ void world_reset(struct world *w, u64 seed)
         memcpy(w->memory + i, &v, 8);
     }
     memcpy(w->slots + RANDOM_TRAP_SLOT, &fn, sizeof(fn));
-    for (size_t i = 0; i < 1 << WORLD_TLB_BITS; i++)
-        w->entries[i] = (struct world_tlb_entry){~0ull, ~0ull, 0, 0};
+    for (size_t way = 0; way < WORLD_TLB_WAYS; way++)
+        for (size_t i = 0; i < 1 << WORLD_TLB_BITS; i++)
+            w->entries[way][i] = (struct world_tlb_entry){~0ull, ~0ull, 0, 0};
     for (size_t i = 0; i < 1 << WORLD_JUMP_BITS; i++)
         w->jump_entries[i] = (struct world_jump){.gva = ~0ull};
 }

@@ -15,6 +15,7 @@
 #define WORLD_FIRST_PAGE (WORLD_MEMORY - 4096)
 #define WORLD_PAGES 3
 #define WORLD_TLB_BITS 6
+#define WORLD_TLB_WAYS 3
 #define WORLD_JUMP_BITS 12
 #define WORLD_SLOTS 256 /* offset of guest registers in the state */
 #define WORLD_CODE_BYTES (1 << 20)
@@ -38,7 +39,8 @@ struct world {
     struct world_jump *jumps;
     u64 insns;
     u32 far_mode; /* a mode that is not beside the space */
-    u8 pad[WORLD_SLOTS - 44];
+    s32 tlb_patience;
+    u8 pad[WORLD_SLOTS - 48];
     _Alignas(16) u8 slots[RANDOM_STATE_BYTES];
     /* Not known to emitted code. */
     jmp_buf *leave;
@@ -50,7 +52,7 @@ struct world {
     void *(*on_miss)(struct world *w, u64 link);
     u64 last_addr; /* of the last slow access */
     u8 *memory;    /* WORLD_PAGES pages */
-    struct world_tlb_entry entries[1 << WORLD_TLB_BITS];
+    struct world_tlb_entry entries[WORLD_TLB_WAYS][1 << WORLD_TLB_BITS];
     struct world_jump jump_entries[1 << WORLD_JUMP_BITS];
 };
 
