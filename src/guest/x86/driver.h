@@ -23,6 +23,9 @@ ir_ref lift_check_branch(struct x86_lift *l, ir_ref cond, s64 offset);
  * due. @tf (i64): not 0 if TF traps; RF stays if it is set for that instruction
  * and @keep_rf says so: of a string instruction that may have work left, or an IRET. */
 enum lift_keep_rf { CLEAR_RF, KEEP_RF_REPEAT, KEEP_RF_IRET };
+/* Beside the instruction's length, for the helper: it is a branch that is always taken, even if to the
+ * next instruction. */
+#define STEP_TAKEN 0x100
 void lift_end_step(struct x86_lift *l, ir_ref tf, enum lift_keep_rf keep_rf);
 
 /* Executes this instruction again (a string instruction with work left) if @cond; otherwise the

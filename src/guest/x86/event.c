@@ -522,13 +522,13 @@ static u64 traps_due(struct x86_cpu *cpu, bool tf, bool branched)
 
 u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf, u64 keep_rf, u64 next, u64 length)
 {
-    bool branched = cpu->lip != next && keep_rf != KEEP_RF_REPEAT;
+    bool branched = (cpu->lip != next || length & STEP_TAKEN) && keep_rf != KEEP_RF_REPEAT;
     u64 due;
 
     if (!keep_rf || cpu->lip != cpu->rf_lip)
         cpu->eflags &= ~X86_FLAG_RF;
     if (branched)
-        record_branch(cpu, next - length);
+        record_branch(cpu, next - (length & ~(u64)STEP_TAKEN));
     due = traps_due(cpu, tf, branched);
     if (due)
         x86_raise_debug(cpu, due);

@@ -83,9 +83,11 @@ static void check_count(struct x86_lift *l, u32 slot)
 
 void lift_end_step(struct x86_lift *l, ir_ref tf, enum lift_keep_rf keep_rf)
 {
+    bool taken = l->branch && !l->depends;
+
     lift_count(l);
     LIFT_CALL(l, IR_VOID, single_step, tf, ir_const(l->u, IR_I64, keep_rf), lift_next_pc(l),
-              ir_const(l->u, IR_I64, l->next - l->offset));
+              ir_const(l->u, IR_I64, (l->next - l->offset) | (taken ? STEP_TAKEN : 0)));
     ir_exit(l->u, X86_EXIT_HALT_CHECK);
     l->ended = true;
 }
@@ -216,6 +218,7 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
 {
     ir_ref pc = at_offset(l, offset), next = lift_next_pc(l);
 
+    l->depends = true;
     if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_STEPPING)) {
         lift_count(l);
         if (may_wrap(l, offset)) {
@@ -299,7 +302,7 @@ static void lift_one(struct x86_lift *l, int decoded)
 
     ir_insn(l->u, l->offset, l->next - l->offset);
     ir_put(l->u, X86_SLOT(lip), at_offset(l, l->offset));
-    l->branch = l->counted = false;
+    l->branch = l->depends = l->counted = false;
     if (l->u->guest_insns == 1) {
         ir_poll(l->u);
         if (l->mode & X86_MODE_COUNT_INSNS)

@@ -19,7 +19,8 @@ struct x86_lift {
     u32 offset;   /* of this instruction from base */
     u32 next;     /* of the next one */
     bool ended;   /* the block has its terminator */
-    bool branch;  /* the instruction is one, for who counts */
+    bool branch;  /* the instruction is one, for who counts, */
+    bool depends; /* which is not always taken */
     bool counted; /* the performance counters have it */
     u32 start;    /* of the block's first instruction, */
     ir_ref room;  /* and how far CS reaches behind its first byte, where that is to be checked */

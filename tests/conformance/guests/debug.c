@@ -564,6 +564,21 @@ static void last_branches(void)
     EXPECT(rdmsr(LAST_BRANCH_FROM(3)), rdmsr(LAST_BRANCH_FROM(0)));
     EXPECT(rdmsr(LAST_BRANCH_TO(4)), rdmsr(LAST_BRANCH_FROM(0)) + 5);
     EXPECT(rdmsr(LAST_BRANCH_FROM(1)), rdmsr(LAST_BRANCH_FROM(4)));
+    /* A call of the next instruction is a branch as well, a jump there that is not taken is none. */
+    low = LBR;
+    asm volatile("wrmsr\n"
+                 "test %%esp, %%esp\n"
+                 "jz 1f\n"
+                 "1: call 2f\n"
+                 "2: pop" W " %2\n"
+                 "xor %%eax, %%eax\n"
+                 "wrmsr\n"
+                 : "+a"(low), "+d"(high), "=&r"(count)
+                 : "c"(DEBUGCTL)
+                 : "memory", "cc");
+    EXPECT(rdmsr(LAST_BRANCH_TOP), 5);
+    EXPECT(rdmsr(LAST_BRANCH_FROM(5)), count - 5);
+    EXPECT(rdmsr(LAST_BRANCH_TO(5)), count);
     /* A debug exception ends the recording. */
     begin(0);
     wrmsr(DEBUGCTL, LBR);
