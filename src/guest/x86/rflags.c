@@ -109,5 +109,5 @@ u64 x86_helper_sti(struct x86_cpu *cpu, u64 length)
         cpu->interruptibility |= X86_SHADOW_STI;
         cpu->shadow_lip = cpu->lip + length;
     }
-    return !cpu->quiet;
+    return x86_events_wait(cpu);
 }

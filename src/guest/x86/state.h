@@ -78,7 +78,7 @@ struct x86_fpr {
     u16 pad[3];
 };
 
-/* Performance counters (SDM vol. 3 chapter 19): general ones first, then the fixed ones. */
+/* Performance counters (SDM vol. 3 chapter 20): general ones first, then the fixed ones. */
 #define X86_PMU_GENERAL 4
 #define X86_PMU_FIXED 3
 #define X86_PMU_WIDTH 48

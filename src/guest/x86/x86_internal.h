@@ -209,13 +209,20 @@ static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *
     cpu->common.memory->store_implicit(&cpu->common, gva, buf, bytes);
 }
 
+/* Should the run loop look for events before the next instruction, if they may come in now? What waited
+ * when it last looked, or came since: of this very block too, by a write to the local APIC. */
+static inline bool x86_events_wait(const struct x86_cpu *cpu)
+{
+    return !cpu->quiet || __atomic_load_n(&cpu->common.request, __ATOMIC_RELAXED) & GUEST_REQ_EVENT;
+}
+
 /* At the end of an instruction that may have let interrupts or NMIs in, state complete: leaves for
  * the run loop to look, unless the engine says that nothing waits. Not for blocks of stepping modes,
  * whose ends have debug traps to raise and leave anyway. @before: the mode word when it began, whose
  * code would have counted it; @branch: it is one. */
 static inline void x86_check_events(struct x86_cpu *cpu, u32 before, bool branch)
 {
-    if (cpu->quiet)
+    if (!x86_events_wait(cpu))
         return;
     x86_pmu_retired(cpu, before, branch);
     guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
