@@ -12,12 +12,18 @@ static struct x86_seg segment(u16 selector, u64 base, u32 limit, u32 access)
     (cpu)->seg[REG] = segment((v)->guest_##name##_selector, (v)->guest_##name##_base,              \
                               (v)->guest_##name##_limit, (v)->guest_##name##_access_rights)
 
-/* SDM 27.3.2.1: CR0's ET, NW, CD and reserved bits stay; the others and CR4 come from the fields. */
+void vmx_load_cr0(struct x86_cpu *cpu, u64 value)
+{
+    const u64 loaded = X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_NE | X86_CR0_WP |
+                       X86_CR0_AM | X86_CR0_PG;
+
+    cpu->cr0 = (value & loaded) | (cpu->cr0 & ~loaded);
+}
+
+/* SDM 27.3.2.1. */
 static void load_control_registers(struct x86_cpu *cpu, const struct vmcs *v)
 {
-    const u64 kept = X86_CR0_ET | X86_CR0_NW | X86_CR0_CD;
-
-    cpu->cr0 = (v->guest_cr0 & ~kept) | (cpu->cr0 & kept);
+    vmx_load_cr0(cpu, v->guest_cr0);
     cpu->cr4 = v->guest_cr4;
     cpu->cr3 = v->guest_cr3;
     if (vmx_entry_control(v, VMX_C_entry_load_debug_controls)) {

@@ -157,10 +157,9 @@ static void load_host_segments(struct x86_cpu *cpu, const struct vmcs *v)
 /* SDM 28.5.1. */
 static void load_host_registers(struct x86_cpu *cpu, const struct vmcs *v)
 {
-    const u64 kept = X86_CR0_ET | X86_CR0_NW | X86_CR0_CD;
     bool host64 = vmx_exit_control(v, VMX_C_exit_host_address_space_size);
 
-    cpu->cr0 = (v->host_cr0 & ~kept) | (cpu->cr0 & kept);
+    vmx_load_cr0(cpu, v->host_cr0);
     cpu->cr3 = v->host_cr3;
     cpu->cr4 = host64 ? v->host_cr4 | X86_CR4_PAE : v->host_cr4 & ~X86_CR4_PCIDE;
     cpu->dr[7] = 0x400;

@@ -107,6 +107,8 @@ bool vmx_valid_pat(u64 pat);
 u64 vmx_cr0_fixed0(const struct vmcs *v); /* bits that must be 1; @v NULL: no VMCS relaxes them */
 u64 vmx_cr4_fixed1(const struct x86_cpu *cpu);
 #define VMX_CR4_FIXED0 X86_CR4_VMXE
+/* CR0 from a field of the VMCS: ET, NW, CD and reserved bits stay as they are (SDM 27.3.2.1, 28.5.1). */
+void vmx_load_cr0(struct x86_cpu *cpu, u64 value);
 
 /* entry.c: VMLAUNCH and VMRESUME from the checks on; leaves with X86_EXIT_STATE, in non-root
  * operation or, after a failed entry, at the host state's RIP. Answers the VM-instruction error if

@@ -340,6 +340,26 @@ static void msr_lists(void)
     PUT(vm_exit_msr_store_count, 0);
 }
 
+GUEST(code_cr0, "mov %cr0, %rax; vmcall");
+static void kept_bits(void)
+{
+    const u64 kept = 0x7ffaffd0; /* reserved, ET, NW, CD */
+    u64 cr0;
+
+    __asm__ volatile("mov %%cr0, %0" : "=r"(cr0));
+    begin("27.3.2.1 some bits of CR0 stay with an entry", code_cr0);
+    PUT(guest_cr0, GET(guest_cr0) ^ kept);
+    EXPECT(run(), 18);
+    EXPECT(guest_rax & kept, cr0 & kept);
+    EXPECT(GET(guest_cr0) & kept, cr0 & kept);
+
+    begin("28.5.1 and with an exit", code_cr0);
+    PUT(host_cr0, GET(host_cr0) ^ kept);
+    EXPECT(run(), 18);
+    __asm__ volatile("mov %%cr0, %0" : "=r"(guest_rax));
+    EXPECT(guest_rax, cr0);
+}
+
 GUEST(code_debugctl, "mov $0x1d9, %ecx; rdmsr; vmcall");
 static void debug_controls(void)
 {
@@ -602,11 +622,22 @@ static void widths(void)
 unsigned test_information(void)
 {
     static void (*const tests[])(void) = {
-        vmx_operands, descriptor_tables, random_and_invpcid,
-        user_wait,    string_io,         control_registers,
-        owned_bits,   msr_bounds,        time_stamp_counter,
-        msr_lists,    debug_controls,    performance_counters,
-        modes,        enabled,           widths,
+        vmx_operands,
+        descriptor_tables,
+        random_and_invpcid,
+        user_wait,
+        string_io,
+        control_registers,
+        owned_bits,
+        msr_bounds,
+        time_stamp_counter,
+        msr_lists,
+        debug_controls,
+        kept_bits,
+        performance_counters,
+        modes,
+        enabled,
+        widths,
     };
 
     return run_groups("information", tests, sizeof(tests) / sizeof(tests[0]));
