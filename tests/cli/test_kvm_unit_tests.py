@@ -36,6 +36,7 @@ qemu_params = """-cpu max,migratable=no
     -machine q35"""
 test_args = "x y"
 check = /proc/no/such/file=1
+check = /sys/module/kvm/parameters/ignore_msrs=N
 [bad]
 file = fail.flat
 [none]
