@@ -39,7 +39,9 @@ enum {
 #define FIXED_VALID 0xbbbull
 #define OVF_BUFFER BIT(62)
 #define COND_CHANGED BIT(63)
-#define FULL_WIDTH_WRITE BIT(13) /* of IA32_PERF_CAPABILITIES */
+/* IA32_PERF_CAPABILITIES: last branches are recorded as 64-bit linear addresses (SDM vol. 3 18.4.8.1). */
+#define LBR_FORMAT_LINEAR 1ull
+#define FULL_WIDTH_WRITE BIT(13)
 
 #define FAR_AWAY ((s64)1 << 62)
 
@@ -330,7 +332,7 @@ bool x86_pmu_read_msr(struct x86_cpu *cpu, u32 msr, u64 *value)
         *value = pmu->select[msr - MSR_PERFEVTSEL];
         return true;
     case MSR_PERF_CAPABILITIES:
-        *value = FULL_WIDTH_WRITE;
+        *value = FULL_WIDTH_WRITE | LBR_FORMAT_LINEAR;
         return true;
     case MSR_FIXED_CTR_CTRL:
         *value = pmu->fixed_control;
