@@ -303,6 +303,7 @@ static void registers(void)
     EXPECT(try_write(CAPABILITIES, 0), 13);
     EXPECT(try_write(STATUS, 0), 13);
     if (version == 2) {
+        EXPECT(rdmsr(CAPABILITIES) & 0x3f, 1); /* last branches: linear addresses of 64 bits */
         EXPECT(try_write(SELECT, 1 << 21), 13);
         EXPECT(try_write(FIXED_CONTROL, 4), 13);
         EXPECT(try_write(FIXED, 1ull << 48), 13);
