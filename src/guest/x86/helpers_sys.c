@@ -222,9 +222,11 @@ u64 x86_helper_vmx(struct x86_cpu *cpu, u64 reason_length, u64 info, u64 displac
     if (reason == X86_REASON_VMREAD || reason == X86_REASON_VMWRITE)
         cpu->cr_operand = cpu->gpr[info >> 28 & 15] & (x86_code64(cpu) ? ~0ull : 0xffffffff);
     /* Outside VMX operation all but VMXON are #UD, and VMXON needs CR4.VMXE, which cannot be set
-     * while CPUID does not offer VMX. */
-    if (!x86_protected(cpu) || x86_vm86(cpu) || !(cpu->cr4 & X86_CR4_VMXE) ||
-        (x86_long_mode(cpu) && !x86_code64(cpu)) || !cpu->hooks->vmx)
+     * while CPUID does not offer VMX. VMFUNC is for guests in any mode. */
+    if (!(cpu->cr4 & X86_CR4_VMXE) || !cpu->hooks->vmx)
+        x86_raise(cpu, X86_UD);
+    if (reason != X86_REASON_VMFUNC &&
+        (!x86_protected(cpu) || x86_vm86(cpu) || (x86_long_mode(cpu) && !x86_code64(cpu))))
         x86_raise(cpu, X86_UD);
     x86_intercept(cpu, reason, displacement, length, linear, info);
     cpu->hooks->vmx(cpu, reason, info, linear, length);

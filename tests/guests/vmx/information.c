@@ -484,6 +484,7 @@ GUEST(code_protected, ".code32; mov $0x12345678, %eax; vmcall; mov %eax, %cr3; v
 GUEST(code_to_long,
       ".code32; mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0; cpuid; .code64");
 GUEST(code_vm86, ".code16; mov $0x4321, %ax; cpuid; .code64");
+GUEST(code_function, "xor %eax, %eax; vmfunc");
 static void modes(void)
 {
     u64 *table = (u64 *)pages[4],
@@ -521,6 +522,11 @@ static void modes(void)
     PUT(guest_cs_access_rights, 0xc09b);
     EXPECT(run(), 18);
     EXPECT(guest_rax, 0x12345678);
+
+    begin("26.5.6.2 VMFUNC in compatibility mode", code_function);
+    PUT(guest_cs_access_rights, 0xc09b);
+    PROC2(C_enable_vm_functions);
+    EXPECT(run(), 59); /* no function is enabled */
 
     protected_mode("28.3.1 into IA-32e mode", code_to_long);
     PUT(guest_ia32_efer, 0x100);
