@@ -264,11 +264,11 @@ static void hook_cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
 
 /* All but second-level translation, which is there only while a guest's VMCS has EPT. */
 #define HOOKS                                                                                      \
-    .intercept = vmx_intercept, .enabled = vmx_enabled, .vmx = vmx_instruction,                    \
-    .cr_view = vmx_cr_view, .msr_read = soft_msr_read, .msr_write = soft_msr_write,                \
-    .cpuid = hook_cpuid, .mmio_read = soft_mmio_read, .mmio_write = soft_mmio_write,               \
-    .read_tpr = hook_read_tpr, .write_tpr = hook_write_tpr, .tsc = hook_tsc,                       \
-    .time_seen = vmx_time_seen, .cycles = hook_cycles,                                             \
+    .intercept = vmx_intercept, .exits_inside = vmx_exits_inside, .enabled = vmx_enabled,          \
+    .vmx = vmx_instruction, .cr_view = vmx_cr_view, .msr_read = soft_msr_read,                     \
+    .msr_write = soft_msr_write, .cpuid = hook_cpuid, .mmio_read = soft_mmio_read,                 \
+    .mmio_write = soft_mmio_write, .read_tpr = hook_read_tpr, .write_tpr = hook_write_tpr,         \
+    .tsc = hook_tsc, .time_seen = vmx_time_seen, .cycles = hook_cycles,                            \
     .performance_interrupt = hook_performance_interrupt, .cycles_alarm = hook_cycles_alarm
 
 const struct x86_hooks soft_x86_hooks = {HOOKS};

@@ -106,6 +106,13 @@ struct vmx_level *vmx_interceptor(const struct vmx_cpu *vmx, const struct x86_cp
     return NULL;
 }
 
+bool vmx_exits_inside(const struct x86_cpu *cpu, u32 reason, u64 qualification)
+{
+    const struct vmx_level *level = vmx_interceptor(vmx_of(cpu), cpu, reason, qualification);
+
+    return level && level->outer;
+}
+
 void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
                    u64 insn_info)
 {

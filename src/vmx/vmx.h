@@ -245,6 +245,9 @@ void vmx_init(struct vmx_cpu *vmx);
  * (SDM 26.3). */
 bool vmx_enabled(const struct x86_cpu *cpu, u32 reason);
 
+/* x86_hooks.exits_inside: is the innermost VMCS that wants an exit for @reason a guest's? */
+bool vmx_exits_inside(const struct x86_cpu *cpu, u32 reason, u64 qualification);
+
 /* x86_hooks.intercept: leaves with X86_EXIT_VMEXIT if a VMCS intercepts the instruction, else
  * returns. */
 void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,

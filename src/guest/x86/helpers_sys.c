@@ -95,6 +95,13 @@ u64 x86_helper_out(struct x86_cpu *cpu, u64 port, u64 what, u64 length)
     port_io(cpu, port, what, length, false);
 }
 
+static u64 unchecked_linear(const struct x86_cpu *cpu, unsigned seg, u64 offset)
+{
+    if (x86_code64(cpu))
+        return seg == X86_FS || seg == X86_GS ? cpu->seg[seg].base + offset : offset;
+    return (u32)(cpu->seg[seg].base + offset);
+}
+
 /* INS and OUTS: one exit; who intercepts does the element (or, with REP, elements) and moves rSI,
  * rDI, rCX and RIP. Answers only when there is nothing to do: REP with a count of 0. */
 static u64 string_io(struct x86_cpu *cpu, u64 what, u64 length, bool in)
@@ -102,17 +109,20 @@ static u64 string_io(struct x86_cpu *cpu, u64 what, u64 length, bool in)
     unsigned bytes = what & 0xff, address = what >> 8 & 0xff, seg = what >> 16 & 0xff;
     bool repeated = what >> 24 & 1;
     u64 mask = mask_low(address * 8), linear, info;
+    u64 offset = cpu->gpr[in ? X86_RDI : X86_RSI] & mask;
     u16 port = (u16)cpu->gpr[X86_RDX];
+    u64 qualification = io_qualification(port, bytes, in) | BIT(4) | (u64)repeated << 5;
 
     check_port(cpu, port, bytes);
     if (repeated && !(cpu->gpr[X86_RCX] & mask))
         return 0;
-    linear = x86_segment_linear(cpu, seg, cpu->gpr[in ? X86_RDI : X86_RSI] & mask, bytes, in);
+    /* SDM vol. 3 26.1.1: an exit comes before the faults of the segment and the address. */
+    linear = x86_exits_inside(cpu, X86_REASON_IO, qualification)
+                 ? unchecked_linear(cpu, seg, offset)
+                 : x86_segment_linear(cpu, seg, offset, bytes, in);
     /* SDM vol. 3 table 27-8: address size 9:7, segment 17:15. */
     info = (address == 2 ? 0 : address == 4 ? 1 : 2) << 7 | (u64)seg << 15;
-    x86_intercept(cpu, X86_REASON_IO,
-                  io_qualification(port, bytes, in) | BIT(4) | (u64)repeated << 5, (u32)length,
-                  linear, info);
+    x86_intercept(cpu, X86_REASON_IO, qualification, (u32)length, linear, info);
     unimplemented(cpu);
 }
 
@@ -134,7 +144,7 @@ u64 x86_helper_monitor(struct x86_cpu *cpu, u64 linear, u64 length)
 
     if (cpu->cpl || !x86_has(cpu, X86_FEATURE_MONITOR))
         x86_raise(cpu, X86_UD);
-    if (cpu->gpr[X86_RCX])
+    if (cpu->gpr[X86_RCX] && !x86_exits_inside(cpu, X86_REASON_MONITOR, 0))
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_MONITOR, 0, (u32)length, linear, 0);
     cpu->common.memory->load(&cpu->common, linear, &byte, 1);
@@ -147,7 +157,7 @@ u64 x86_helper_mwait(struct x86_cpu *cpu, u64 length)
 {
     if (cpu->cpl || !x86_has(cpu, X86_FEATURE_MONITOR))
         x86_raise(cpu, X86_UD);
-    if (cpu->gpr[X86_RCX] & ~1ull)
+    if (cpu->gpr[X86_RCX] & ~1ull && !x86_exits_inside(cpu, X86_REASON_MWAIT, 0))
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_MWAIT, cpu->monitor_armed, (u32)length, 0, 0);
     /* An implementation may leave the wait at any time (SDM vol. 2 MWAIT): at once. */

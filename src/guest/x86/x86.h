@@ -22,6 +22,9 @@ struct x86_hooks {
     /* An instruction with basic exit reason @reason (HLT, CPUID, RDMSR, I/O, MOV CR, VMX...). */
     void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
                       u64 insn_info);
+    /* In VMX non-root operation: would such an instruction exit to the guest's hypervisor? For those
+     * whose exit comes before faults (SDM vol. 3 26.1.1), but not an exit to the engine. */
+    bool (*exits_inside)(const struct x86_cpu *cpu, u32 reason, u64 qualification);
     /* Is the instruction with basic exit reason @reason (RDPID: X86_REASON_RDPID), which this CPU has,
      * there in VMX non-root operation too? Some are only if a control enables them. */
     bool (*enabled)(const struct x86_cpu *cpu, u32 reason);

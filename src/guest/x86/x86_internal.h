@@ -146,6 +146,12 @@ static inline void x86_intercept(struct x86_cpu *cpu, u32 reason, u64 qualificat
         cpu->hooks->intercept(cpu, reason, qualification, insn_len, linear, insn_info);
 }
 
+static inline bool x86_exits_inside(const struct x86_cpu *cpu, u32 reason, u64 qualification)
+{
+    return unlikely(cpu->common.mode & X86_MODE_NONROOT) &&
+           cpu->hooks->exits_inside(cpu, reason, qualification);
+}
+
 /* #UD, before any other exception, if VMX has the instruction with exit reason @reason disabled. */
 static inline void x86_need_enabled(struct x86_cpu *cpu, u32 reason)
 {

@@ -77,6 +77,36 @@ static void msrs(void)
     EXPECT(GET(vm_exit_instruction_length), 2);
 }
 
+GUEST(code_exits_first, "outsb; rep insb; monitor; mwait; vmcall");
+static void exits_before_faults(void)
+{
+    static const u16 reasons[] = {30, 30, 39, 36};
+
+    begin("26.1.1 an exit comes before faults of the operand", code_exits_first);
+    PROC(C_unconditional_io_exiting | C_monitor_exiting | C_mwait_exiting);
+    PUT(exception_bitmap, ~0u);
+    guest_rsi = 1ull << 63;
+    guest_rcx = 2;
+    for (unsigned i = 0; i < 4; i++) {
+        EXPECT(run(), reasons[i]);
+        skip();
+    }
+
+    begin("26.1.1 without the exit they fault", code_exits_first);
+    PUT(exception_bitmap, ~0u);
+    guest_rsi = 1ull << 63;
+    EXPECT(run(), 0);
+    EXPECT(GET(vm_exit_interruption_information), 0x80000b0d);
+    PUT(guest_rip, (u64)code_exits_first + 3);
+    guest_rcx = 2;
+    EXPECT(run(), 0);
+    EXPECT(guest_at(code_exits_first), 3);
+    PUT(guest_rip, (u64)code_exits_first + 6);
+    EXPECT(run(), 0);
+    EXPECT(guest_at(code_exits_first), 6);
+    EXPECT(GET(vm_exit_interruption_information), 0x80000b0d);
+}
+
 GUEST(code_tables, "sgdt -16(%rsp); str %eax; rdtsc; pause; mov %dr0, %rax; invlpg (%rax)");
 static void other_controls(void)
 {
@@ -648,6 +678,7 @@ unsigned test_exits(void)
         control_registers,
         ports,
         msrs,
+        exits_before_faults,
         other_controls,
         pause_loop,
         exceptions,
