@@ -90,7 +90,7 @@ enum {
 /* A guest page that translated code was made from. */
 struct code_page {
     u64 gpa;
-    u64 granules; /* bit n: bytes 64n..64n+63 hold translated instructions */
+    u64 granules; /* bit n: bytes 64n..64n+63 may hold translated instructions */
     struct block *blocks;
     unsigned idle; /* stores since it had a block */
     struct code_page *hash_next;

@@ -149,10 +149,7 @@ static void remove_from_page(struct dbt *dbt, struct block *block, u64 page)
         at = &(*at)->page_next[which_page(*at, page)];
     if (!at || !*at)
         return;
-    *at = block->page_next[which_page(block, page)];
-    p->granules = 0;
-    for (struct block *b = p->blocks; b; b = b->page_next[which_page(b, page)])
-        p->granules |= granules(b, page);
+    *at = block->page_next[which_page(block, page)]; /* p->granules may say too much from now on */
 }
 
 void page_add_block(struct dbt *dbt, struct block *block)
@@ -192,6 +189,9 @@ static void drop_blocks(struct dbt *dbt, struct code_page *p, u64 hit)
             block_invalidate(dbt, b);
         b = next;
     }
+    p->granules = 0;
+    for (b = p->blocks; b; b = b->page_next[which_page(b, p->gpa)])
+        p->granules |= granules(b, p->gpa);
 }
 
 static void drop_page(struct dbt *dbt, struct code_page *p)

@@ -13,20 +13,35 @@
 
 #define INVALID_TAG (~0ull)
 
-/* Entries that one bit of tlb->others stands for. */
+/* Entries of a way that one bit of tlb->first and others stands for. */
 #define GROUP (TLB_ENTRIES / 64)
+
+typedef void visit_group(struct tlb_entry *group, u64 gpa);
+
+/* All groups of entries that are not known to be empty. Most tables hold few entries when they are
+ * flushed: looking at all of them takes longer than what else there is to do. */
+static inline void each_group(struct tlb *tlb, visit_group *visit, u64 gpa)
+{
+    for (unsigned way = 0; way < TLB_WAYS; way++) {
+        u64 left = __atomic_load_n(way ? &tlb->others : &tlb->first, __ATOMIC_SEQ_CST);
+
+        for (; left; left &= left - 1)
+            visit(&tlb->entry[way][GROUP * (unsigned)__builtin_ctzll(left)], gpa);
+    }
+}
+
+static void clear_group(struct tlb_entry *group, u64 gpa)
+{
+    (void)gpa;
+    memset(group, 0xff, GROUP * sizeof(*group));
+}
 
 static void clear(struct tlb *tlb)
 {
-    if (!tlb || !tlb->used)
+    if (!tlb || !tlb->first)
         return;
-    memset(tlb->entry[0], 0xff, sizeof(tlb->entry[0]));
-    for (u64 left = tlb->others; left; left &= left - 1)
-        for (unsigned way = 1; way < TLB_WAYS; way++)
-            memset(&tlb->entry[way][GROUP * (unsigned)__builtin_ctzll(left)], 0xff,
-                   GROUP * sizeof(struct tlb_entry));
-    tlb->others = 0;
-    tlb->used = 0;
+    each_group(tlb, clear_group, 0);
+    tlb->others = tlb->first = 0;
     tlb->large_first = ~0ull;
     tlb->large_last = 0;
 }
@@ -40,7 +55,7 @@ struct tlb *tlb_of_priv(struct dbt_cpu *dc, unsigned priv)
 
         if (!fresh)
             guest_leave(dc->cpu, DBT_EXIT_NOMEM);
-        fresh->used = 1;
+        fresh->first = ~0ull;
         fresh->next_way = 0;
         fresh->others = ~0ull;
         clear(fresh);
@@ -205,7 +220,7 @@ void tlb_flush_page(struct guest_cpu *cpu, u64 gva)
         struct space *space = &dc->spaces[i / DBT_PRIVS];
         struct tlb *tlb = space->valid ? space->tlb[i % DBT_PRIVS] : NULL;
 
-        if (!tlb || !tlb->used)
+        if (!tlb || !tlb->first)
             continue;
         if (page >= tlb->large_first && page <= tlb->large_last) {
             clear(tlb);
@@ -240,14 +255,12 @@ void tlb_flush_tags(struct guest_cpu *cpu, u64 mask, u64 value)
             flush_space(dc, &dc->spaces[i]);
 }
 
-static void clear_local(struct tlb *tlb)
+static void clear_local(struct tlb_entry *group, u64 gpa)
 {
-    if (!tlb || !tlb->used)
-        return;
-    for (unsigned way = 0; way < TLB_WAYS; way++)
-        for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            if ((!way || tlb->others >> i / GROUP & 1) && !(tlb->entry[way][i].gpa & 1))
-                memset(&tlb->entry[way][i], 0xff, sizeof(struct tlb_entry));
+    (void)gpa;
+    for (unsigned i = 0; i < GROUP; i++)
+        if (!(group[i].gpa & 1))
+            memset(&group[i], 0xff, sizeof(group[i]));
 }
 
 void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
@@ -265,17 +278,19 @@ void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
             continue;
         }
         for (unsigned p = 0; p < DBT_PRIVS; p++)
-            clear_local(space->tlb[p]);
+            if (space->tlb[p])
+                each_group(space->tlb[p], clear_local, 0);
         retag(dc, space);
         cpu->tlb_flushes++;
         trace_emit(TLB, tlb, (int)cpu->index, .action = "flush local", .space = space->key);
     }
 }
 
-static void revoke(struct tlb_entry *e, u64 gpa)
+static void revoke(struct tlb_entry *group, u64 gpa)
 {
-    if ((__atomic_load_n(&e->gpa, __ATOMIC_RELAXED) & ~1ull) == gpa)
-        __atomic_or_fetch(&e->write_tag, 1, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < GROUP; i++)
+        if ((__atomic_load_n(&group[i].gpa, __ATOMIC_RELAXED) & ~1ull) == gpa)
+            __atomic_or_fetch(&group[i].write_tag, 1, __ATOMIC_SEQ_CST);
 }
 
 /* May run on another vCPU's thread while @dc fills entries: see the end of fill(). */
@@ -285,14 +300,8 @@ void tlb_revoke_write(struct dbt_cpu *dc, u64 gpa)
         struct tlb *tlb =
             __atomic_load_n(&dc->spaces[i / DBT_PRIVS].tlb[i % DBT_PRIVS], __ATOMIC_ACQUIRE);
 
-        if (!tlb || !__atomic_load_n(&tlb->used, __ATOMIC_SEQ_CST))
-            continue;
-        for (unsigned k = 0; k < TLB_ENTRIES; k++)
-            revoke(&tlb->entry[0][k], gpa);
-        for (u64 left = __atomic_load_n(&tlb->others, __ATOMIC_SEQ_CST); left; left &= left - 1)
-            for (unsigned k = 0; k < GROUP; k++)
-                for (unsigned way = 1; way < TLB_WAYS; way++)
-                    revoke(&tlb->entry[way][GROUP * (unsigned)__builtin_ctzll(left) + k], gpa);
+        if (tlb)
+            each_group(tlb, revoke, gpa);
     }
 }
 
@@ -365,7 +374,7 @@ static void fill(struct guest_cpu *cpu, struct tlb *tlb, u64 gva, u64 gpa,
             tlb->large_last = last;
     }
     displace(cpu, tlb, index_of(gva), at);
-    __atomic_store_n(&tlb->used, tlb->used + 1 ? tlb->used + 1 : 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&tlb->first, tlb->first | BIT(index_of(gva) / GROUP), __ATOMIC_SEQ_CST);
     e->read_tag = page->readable ? at : at | 1;
     e->addend = (u64)slot->hva + (gpa - slot->gpa) - gva;
     write_tag = may_cache_write(slot, gpa, page) ? at : at | 1;

@@ -37,8 +37,8 @@ struct tlb_entry {
 struct tlb {
     struct tlb_entry entry[TLB_WAYS][TLB_ENTRIES];
     u32 next_way; /* which of the other ways takes the next entry that leaves the first */
-    u32 used;     /* entries filled since the last flush: an empty table need not be cleared */
-    u64 others;   /* bit n: the other ways have entries among the nth 64th of the indices */
+    /* Bit n: there may be entries among the nth 64th of the indices, in the first way, in the others. */
+    u64 first, others;
     u64 large_first, large_last; /* addresses whose entries came from mappings larger than 4 KiB */
 };
 
