@@ -9,6 +9,7 @@
 #include "base/bits.h"
 #include "device/device.h"
 #include "device/hpet.h"
+#include "device/pci/pci.h"
 #include "device/vtd.h"
 #include "machine/aml.h"
 #include "machine/machine.h"
@@ -138,23 +139,51 @@ static void name_eisa_id(struct aml *aml, const char *name, const char *id)
     aml_eisa_id(aml, id);
 }
 
-/* Interrupt pins of slots 1 to 31 on lines 16 to 23, turned by the slot so that they spread. */
-static void put_prt(struct aml *aml)
+/* Interrupt pins of slots 1 to 31 on lines 16 to 23, turned by the slot so that they spread, or on
+ * those of the 8259 pair that these are routed to. */
+static void put_routes(struct aml *aml, const char *name, bool legacy)
 {
     enum { SLOTS = 31, PINS = 4, FIRST_LINE = 16, LINES = 8 };
 
-    aml_name(aml, "_PRT");
+    aml_name(aml, name);
     aml_begin_package(aml, SLOTS * PINS);
     for (unsigned slot = 1; slot <= SLOTS; slot++) {
         for (unsigned pin = 0; pin < PINS; pin++) {
+            unsigned line = FIRST_LINE + (slot + pin) % LINES;
+
             aml_begin_package(aml, 4);
             aml_integer(aml, slot << 16 | 0xffff);
             aml_integer(aml, pin);
             aml_integer(aml, 0); /* no link device: the line itself follows */
-            aml_integer(aml, FIRST_LINE + (slot + pin) % LINES);
+            aml_integer(aml, legacy ? pci_legacy_line(line) : line);
             aml_end(aml);
         }
     }
+    aml_end(aml);
+}
+
+/* Method (_PIC, 1) { PICF = Arg0 }: 0, as it starts, for the 8259 pair, 1 for the I/O APIC. */
+static void put_pic(struct aml *aml)
+{
+    static const u8 body[] = {0x70, 0x68, 'P', 'I', 'C', 'F'}; /* Store */
+
+    name_integer(aml, "PICF", 0);
+    aml_begin_method(aml, "_PIC", 1);
+    aml_bytes(aml, body, sizeof(body));
+    aml_end(aml);
+}
+
+/* Method (_PRT) { If (PICF) { Return (PRTA) } Return (PRTP) } */
+static void put_prt(struct aml *aml)
+{
+    static const u8 body[] = {
+        0xa0, 0x0a, 'P', 'I', 'C', 'F', 0xa4, 'P', 'R', 'T', 'A', 0xa4, 'P', 'R', 'T', 'P',
+    };
+
+    put_routes(aml, "PRTA", false);
+    put_routes(aml, "PRTP", true);
+    aml_begin_method(aml, "_PRT", 0);
+    aml_bytes(aml, body, sizeof(body));
     aml_end(aml);
 }
 
@@ -277,6 +306,7 @@ static u64 put_dsdt(struct builder *b, const struct acpi_config *c)
     if (c->sleeps)
         put_sleep_state(&aml, "\\_S3_", DEVICE_ACPI_SLP_TYP_S3);
     put_sleep_state(&aml, "\\_S5_", DEVICE_ACPI_SLP_TYP_S5);
+    put_pic(&aml);
     aml_begin_scope(&aml, "\\_SB_");
     put_cpus(&aml, c);
     put_host_bridge(&aml, c);

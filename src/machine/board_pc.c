@@ -198,9 +198,11 @@ static int create_devices(struct machine *machine, struct err *err)
         if (ret)
             return ret;
     }
-    /* Kernels without firmware find memory as firmware leaves it: writable RAM to 1 MiB. */
-    snprintf(options, sizeof(options), "ecam=%#" PRIx64 ",shadow=%d", ecam(machine),
-             machine->config.firmware ? 0 : DEVICE_SHADOW_READ | DEVICE_SHADOW_WRITE);
+    /* Kernels without firmware find memory as firmware leaves it, writable RAM to 1 MiB, and interrupts
+     * routed to the 8259 pair. */
+    snprintf(options, sizeof(options), "ecam=%#" PRIx64 ",shadow=%d,routed=%d", ecam(machine),
+             machine->config.firmware ? 0 : DEVICE_SHADOW_READ | DEVICE_SHADOW_WRITE,
+             !machine->config.firmware);
     ret = machine_add_device(machine, "pci-host", options, NULL, &host, err);
     if (!ret)
         ret = create_iommu(machine, host, err);
@@ -355,6 +357,24 @@ static void set_boot_msrs(struct machine *machine, struct vcpu *vcpu)
     }
 }
 
+/* Multiboot 0.6.96, 3.2: the interrupt controllers are left "programmed with the normal BIOS/DOS values". */
+static void set_boot_vectors(struct machine *machine)
+{
+    static const struct {
+        u32 chip;
+        u8 base;
+    } values[] = {{KVM_IRQCHIP_PIC_MASTER, 0x08}, {KVM_IRQCHIP_PIC_SLAVE, 0x70}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        struct kvm_irqchip pic = {.chip_id = values[i].chip};
+
+        if (!machine->ops->get_irqchip || machine->ops->get_irqchip(machine->vm, &pic))
+            continue;
+        pic.chip.pic.irq_base = values[i].base;
+        machine->ops->set_irqchip(machine->vm, &pic);
+    }
+}
+
 /* Systems also reset a PC by a jump in real mode to where its firmware starts. */
 static int put_reset_vector(struct machine *machine)
 {
@@ -390,6 +410,7 @@ static int boot(struct machine *machine, struct err *err)
         return err_set(err, ret, "cannot put the SMBIOS tables into memory: %s", strerror(-ret));
     if (machine->config.firmware)
         return 0; /* CPUs start as after power-on, at the reset vector */
+    set_boot_vectors(machine);
     for (unsigned i = 0; i < machine->config.topology.cpus; i++)
         set_boot_msrs(machine, machine->vcpus[i].vcpu);
     ret = machine->ops->get_sregs(first, &ctx.sregs);
@@ -420,6 +441,7 @@ static int wake(struct machine *machine, u32 vector, struct err *err)
     struct boot_context ctx = {0};
     int ret = machine->ops->get_sregs(first, &ctx.sregs);
 
+    set_boot_vectors(machine);
     for (unsigned i = 0; i < machine->config.topology.cpus; i++)
         set_boot_msrs(machine, machine->vcpus[i].vcpu);
     boot_enter_real_mode(&ctx, 0, (u16)(vector >> 4), 0);

@@ -134,6 +134,9 @@ void pci_unit_reset(struct pci_unit *unit, const struct pci_identity *identity)
     config->bytes[PCI_PROG_IF] = identity->prog_if;
     config->bytes[PCI_REVISION] = identity->revision;
     config->bytes[PCI_INTERRUPT_PIN] = identity->intx;
+    if (identity->intx && unit->dev->parent)
+        config->bytes[PCI_INTERRUPT_LINE] =
+            pci_host_reset_route(unit->dev->parent, pci_intx_line(unit->devfn)) & 15;
     config->writable[PCI_INTERRUPT_LINE] = 0xff;
     config->writable[PCI_COMMAND] = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
     config->writable[PCI_COMMAND + 1] = PCI_COMMAND_NO_INTX >> 8;

@@ -1,7 +1,7 @@
 /*
  * LPC bridge (Intel I/O Controller Hub 9 data sheet, chapter 13), of which firmware for this chipset
- * reads where the ACPI registers are, and keeps interrupt routes in. Nothing is behind it: what a
- * PC has there are devices of their own here, at fixed places.
+ * reads where the ACPI registers are, and which routes the PCI interrupt lines to the 8259 pair.
+ * Nothing is behind it: what a PC has there are devices of their own here, at fixed places.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,8 +15,9 @@ enum {
     ACPI_CNTL_ENABLE = 0x80,
     PIRQ_A = 0x60, /* to 0x63; E to H at 0x68 */
     PIRQ_E = 0x68,
-    PIRQ_OFF = 0x80,
-    DECODE = 0x80, /* LPC_I/O_DEC and LPC_EN */
+    PIRQS = 8,
+    FIRST_LINE = 16, /* PIRQA's */
+    DECODE = 0x80,   /* LPC_I/O_DEC and LPC_EN */
 };
 
 struct lpc_state {
@@ -35,9 +36,24 @@ static struct lpc *to_lpc(struct device *dev)
     return container_of(dev, struct lpc, dev);
 }
 
+static u8 *route(struct lpc *lpc, unsigned pirq)
+{
+    return &lpc->state.config.bytes[pirq < 4 ? PIRQ_A + pirq : PIRQ_E + pirq - 4];
+}
+
+static void set_routes(struct lpc *lpc)
+{
+    for (unsigned i = 0; i < PIRQS; i++)
+        pci_host_route(lpc->dev.parent, FIRST_LINE + i, *route(lpc, i));
+}
+
 static void written(struct device *dev, unsigned offset, unsigned size)
 {
-    pci_unit_written(&to_lpc(dev)->unit, offset, size);
+    struct lpc *lpc = to_lpc(dev);
+
+    pci_unit_written(&lpc->unit, offset, size);
+    if (offset < PIRQ_E + 4 && offset + size > PIRQ_A)
+        set_routes(lpc);
 }
 
 static void reset(struct device *dev)
@@ -50,16 +66,18 @@ static void reset(struct device *dev)
     pci_unit_reset(&lpc->unit, &identity);
     pci_put32(config, PMBASE, lpc->pm_base | 1u);
     config->bytes[ACPI_CNTL] = ACPI_CNTL_ENABLE;
-    for (unsigned i = 0; i < 4; i++) {
-        config->bytes[PIRQ_A + i] = config->bytes[PIRQ_E + i] = PIRQ_OFF;
-        config->writable[PIRQ_A + i] = config->writable[PIRQ_E + i] = 0x8f;
-    }
+    for (unsigned i = 0; i < PIRQS; i++)
+        *route(lpc, i) = pci_host_reset_route(dev->parent, FIRST_LINE + i);
+    memset(config->writable + PIRQ_A, 0x8f, 4);
+    memset(config->writable + PIRQ_E, 0x8f, 4);
+    set_routes(lpc);
     memset(config->writable + DECODE, 0xff, 4);
 }
 
 static void loaded(struct device *dev)
 {
     pci_unit_loaded(&to_lpc(dev)->unit);
+    set_routes(to_lpc(dev));
 }
 
 static int create(struct device *dev, const char *options, struct err *err)

@@ -88,6 +88,14 @@ void pci_host_intx(struct device *host, unsigned devfn, bool level);
 /* The same for a device that is no PCI function but shares @line, 16 to 23. */
 void pci_host_line(struct device *host, unsigned line, bool level);
 
+/* Where @line goes in the 8259 pair besides: an interrupt of 3 to 7, 9 to 12, 14 or 15 that lines may
+ * share, or anything else for nowhere. Any thread. */
+#define PCI_ROUTES 0xdef8u
+#define PCI_ROUTE_OFF 0x80
+void pci_host_route(struct device *host, unsigned line, u8 route);
+/* The route after a reset: off when firmware is to set it. */
+u8 pci_host_reset_route(const struct device *host, unsigned line);
+
 /* Gives the bus an IOMMU (vtd.h), through which all requests of its functions go from then on; NULL
  * takes it away. While the board is built. */
 void pci_host_set_iommu(struct device *host, struct device *iommu);
@@ -100,6 +108,12 @@ void pci_host_msi(struct device *host, u16 source, u64 address, u32 data);
 static inline unsigned pci_intx_line(unsigned devfn)
 {
     return 16 + (devfn >> 3) % 8;
+}
+
+/* Where firmware for this chipset routes a line, and this board where there is none. */
+static inline u8 pci_legacy_line(unsigned line)
+{
+    return line & 2 ? 11 : 10;
 }
 
 /* ---- What functions have in common: base addresses, interrupts ------------------------------- */

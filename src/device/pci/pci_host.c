@@ -40,10 +40,12 @@ struct pci_host {
     struct device dev;
     struct pci_host_state state;
     u8 shadow;            /* mode of all pieces after a reset */
+    bool routed;          /* no firmware will route interrupts to the 8259 */
     struct device *iommu; /* NULL for none */
     struct pci_function functions[FUNCTIONS];
     pthread_mutex_t lines_lock; /* taken below any other */
     unsigned high[LINES];       /* pins that hold each line up; follows from the functions */
+    u8 routes[LINES];           /* as the LPC bridge's registers have them */
 };
 
 static struct pci_host *to_host(struct device *dev)
@@ -76,6 +78,39 @@ struct device *pci_host_iommu(const struct device *dev)
     return container_of(dev, struct pci_host, dev)->iommu;
 }
 
+/* The line of the 8259 that @route means, of all lines that go there; lock held. */
+static void set_legacy_line(struct pci_host *host, u8 route)
+{
+    const struct device_env *env = host->dev.env;
+    bool high = false;
+
+    if (!(PCI_ROUTES >> route & 1))
+        return;
+    for (unsigned i = 0; i < LINES; i++)
+        high |= host->routes[i] == route && host->high[i];
+    env->irq_set(env->opaque, route, high);
+}
+
+void pci_host_route(struct device *dev, unsigned line, u8 route)
+{
+    struct pci_host *host = to_host(dev);
+    u8 *now = &host->routes[line - FIRST_LINE], old;
+
+    mutex_lock(&host->lines_lock);
+    old = *now;
+    *now = route > 15 ? PCI_ROUTE_OFF : route;
+    if (*now != old) {
+        set_legacy_line(host, old);
+        set_legacy_line(host, *now);
+    }
+    mutex_unlock(&host->lines_lock);
+}
+
+u8 pci_host_reset_route(const struct device *dev, unsigned line)
+{
+    return container_of(dev, struct pci_host, dev)->routed ? pci_legacy_line(line) : PCI_ROUTE_OFF;
+}
+
 void pci_host_line(struct device *dev, unsigned line, bool level)
 {
     struct pci_host *host = to_host(dev);
@@ -84,6 +119,7 @@ void pci_host_line(struct device *dev, unsigned line, bool level)
     mutex_lock(&host->lines_lock);
     *high += level ? 1 : -1u;
     dev->env->irq_set(dev->env->opaque, line, *high != 0);
+    set_legacy_line(host, host->routes[line - FIRST_LINE]);
     mutex_unlock(&host->lines_lock);
 }
 
@@ -268,6 +304,8 @@ static void reset(struct device *dev)
     for (unsigned i = 0; i < MCH_PAMS; i++)
         config->bytes[MCH_PAM0 + i] = config->writable[MCH_PAM0 + i] & host->shadow * 0x11;
     set_shadow(host);
+    for (unsigned line = FIRST_LINE; line < FIRST_LINE + LINES; line++)
+        pci_host_route(dev, line, pci_host_reset_route(dev, line));
 }
 
 static void loaded(struct device *dev)
@@ -278,17 +316,22 @@ static void loaded(struct device *dev)
 static int create(struct device *dev, const char *options, struct err *err)
 {
     struct pci_host *host = to_host(dev);
-    u64 ecam = 0, shadow = 0;
-    int ret = device_options_check(options, "ecam,shadow", err);
+    u64 ecam = 0, shadow = 0, routed = 0;
+    int ret = device_options_check(options, "ecam,shadow,routed", err);
 
     if (!ret)
         ret = device_option_number(options, "ecam", ~0ull, &ecam, err);
     if (!ret)
         ret = device_option_number(options, "shadow", 3, &shadow, err);
+    if (!ret)
+        ret = device_option_number(options, "routed", 1, &routed, err);
     if (ret)
         return ret;
     mutex_init(&host->lines_lock);
     host->shadow = (u8)shadow;
+    host->routed = routed;
+    for (unsigned i = 0; i < LINES; i++)
+        host->routes[i] = pci_host_reset_route(dev, FIRST_LINE + i);
     host->functions[0] =
         (struct pci_function){.config = &host->state.config, .dev = dev, .written = bridge_written};
     ret = device_bus_add(

@@ -90,7 +90,7 @@ static void add_device(const char *name)
     set_config(0x04, 2, 6);
 }
 
-static void setup_with(const char *name, bool read_only)
+static void setup_on(const char *host, const char *name, bool read_only)
 {
     int fd;
 
@@ -108,11 +108,16 @@ static void setup_with(const char *name, bool read_only)
     }
     close(fd);
     assert_int_equal(image_open(&t.image, path, read_only, NULL), 0);
-    t.b = board_new("pci-host", NULL);
+    t.b = board_new("pci-host", host);
     t.b->env.msi = on_msi;
     t.b->env.mem = mem_create();
     assert_int_equal(mem_set_slot(t.b->env.mem, 0, 0, 0, RAM, t.ram), 0);
     add_device(name);
+}
+
+static void setup_with(const char *name, bool read_only)
+{
+    setup_on(NULL, name, read_only);
 }
 
 static void cleanup(void)
@@ -253,6 +258,61 @@ static void reads_and_writes(void **state)
     assert_int_equal(t.ram[DATA], 0);
     memcpy(t.ram + DATA, (u32[]){SECTORS, 0, 1, 0}, 16);
     assert_int_equal(request(11, 0, 16), 1);
+    cleanup();
+}
+
+static void route(unsigned pirq, u8 value)
+{
+    out(t.b, 0xcf8, 4, 0x80000000 | 31 << 11 | 0x60);
+    outb(t.b, (u16)(0xcfc + pirq), value);
+}
+
+/* INTA of slot 2 is PIRQC, line 18, which the LPC bridge's register 62h may route to the 8259 pair. */
+static void routes_to_legacy_lines(void **state)
+{
+    struct device_place place;
+    struct device *lpc;
+
+    (void)state;
+    setup_with("virtio-blk", false);
+    place = board_place(t.b);
+    place.parent = t.b->dev;
+    assert_int_equal(device_create(&lpc, "lpc", "slot=31", &place, NULL), 0);
+    assert_int_equal(config(0x3c, 1), 0);
+    start(1 << 9);
+    assert_int_equal(request(0, 3, 1024), 0);
+    assert_int_equal(t.b->line[18], 1);
+    assert_int_equal(t.b->line[11], 0);
+    route(2, 0x0b);
+    assert_int_equal(t.b->line[11], 1);
+    route(2, 0x05);
+    assert_int_equal(t.b->line[11], 0);
+    assert_int_equal(t.b->line[5], 1);
+    route(2, 0x08); /* reserved: the clock's */
+    assert_int_equal(t.b->line[5] + t.b->line[8], 0);
+    route(3, 0x0a);
+    assert_int_equal(t.b->line[10], 0);
+    route(2, 0x0a); /* two share it */
+    assert_int_equal(t.b->line[10], 1);
+    route(3, 0x80);
+    assert_int_equal(t.b->line[10], 1);
+    mmio(ISR, 1);
+    assert_int_equal(t.b->line[18] + t.b->line[10], 0);
+    assert_int_equal(request(0, 3, 1024), 0);
+    assert_int_equal(t.b->line[10], 1);
+    device_reset(lpc);
+    assert_int_equal(t.b->line[18], 1);
+    assert_int_equal(t.b->line[10], 0);
+    device_destroy(lpc);
+    cleanup();
+    /* A board without firmware has them routed, and says so in the interrupt line register. */
+    setup_on("routed=1", "virtio-blk", false);
+    assert_int_equal(config(0x3c, 1), 11);
+    start(1 << 9);
+    assert_int_equal(request(0, 3, 1024), 0);
+    assert_int_equal(t.b->line[11], 1);
+    mmio(ISR, 1);
+    assert_int_equal(t.b->line[11], 0);
     cleanup();
 }
 
@@ -657,12 +717,19 @@ static void random_registers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bars_and_capabilities), cmocka_unit_test(reads_and_writes),
-        cmocka_unit_test(disk_troubles),         cmocka_unit_test(message_interrupts),
-        cmocka_unit_test(one_message_interrupt), cmocka_unit_test(indirect_and_event_index),
-        cmocka_unit_test(behind_an_iommu),       cmocka_unit_test(survives_a_load),
-        cmocka_unit_test(random_bytes),          cmocka_unit_test(lying_chains),
-        cmocka_unit_test(random_rings),          cmocka_unit_test(random_registers),
+        cmocka_unit_test(bars_and_capabilities),
+        cmocka_unit_test(reads_and_writes),
+        cmocka_unit_test(routes_to_legacy_lines),
+        cmocka_unit_test(disk_troubles),
+        cmocka_unit_test(message_interrupts),
+        cmocka_unit_test(one_message_interrupt),
+        cmocka_unit_test(indirect_and_event_index),
+        cmocka_unit_test(behind_an_iommu),
+        cmocka_unit_test(survives_a_load),
+        cmocka_unit_test(random_bytes),
+        cmocka_unit_test(lying_chains),
+        cmocka_unit_test(random_rings),
+        cmocka_unit_test(random_registers),
     };
     int ret;
 
