@@ -117,6 +117,30 @@ SLEEP = """
     jmp 3b
 """
 
+# Pulses an interrupt line of --test-devices and says whether its vector, both given, was taken; all other
+# gates are absent.
+VECTOR = """
+    mov rdi, 0x5000
+    lea rax, [rip + 9f]
+    mov [rdi + {1} * 16], ax
+    mov word ptr [rdi + {1} * 16 + 2], cs
+    mov word ptr [rdi + {1} * 16 + 4], 0x8e00
+    shr rax, 16
+    mov [rdi + {1} * 16 + 6], ax
+    lidt [rip + 8f]
+    mov rsp, 0x9000
+    mov dx, 0x2000 + {0}
+    mov eax, 1
+    out dx, eax
+    mov eax, 0
+    out dx, eax
+    sti
+    hlt
+8:  .word 0xfff
+    .quad 0x5000
+9:
+""" + SAY.format("v") + POWER_OFF
+
 # Puts 16-bit code for SLEEP to 0x1000: it looks at where it runs and what woke it, says two letters that
 # stand in memory, and powers off.
 WAKE = """

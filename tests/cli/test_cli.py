@@ -294,6 +294,13 @@ def sleep():
         need(result.returncode == 0 and result.stdout.endswith("bb"), result.stdout + result.stderr)
 
 @test
+def interrupt_vectors_of_a_bios():
+    for line, vector in ((6, 0x0e), (11, 0x73)):
+        result = run(kernel("vector", guests.VECTOR.format(line, vector)), "--test-devices")
+        need(result.returncode == 0 and result.stdout.endswith("v"), result.stdout + result.stderr)
+
+
+@test
 def triple_fault():
     for jit in ("on", "off"):
         result = run(kernel("fault", guests.TRIPLE_FAULT), "--jit", jit)
