@@ -116,21 +116,22 @@ static void enter_non_root(struct x86_cpu *cpu)
 }
 
 /* SDM 27.7.3: which of the pending debug exceptions there are after the entry. Blocking by MOV SS holds
- * them back for an instruction. */
+ * them back for an instruction. A pending MTF VM exit is no vectoring. */
 static void pend_debug(struct x86_cpu *cpu, const struct vmcs *v)
 {
     u32 info = v->vm_entry_interruption_information;
     u64 bits = v->guest_pending_debug_exceptions;
     bool mov_ss = v->guest_interruptibility_state & X86_SHADOW_MOV_SS, software;
+    bool vectoring = info & VMX_INTR_VALID && VMX_INTR_TYPE(info) != 7;
 
     cpu->debug_hits = 0;
     if (!(bits & (BIT(12) | BIT(14))))
         return;
     bits &= 0x400f;
     software = VMX_INTR_TYPE(info) == 4 || VMX_INTR_TYPE(info) == 6;
-    if (info & VMX_INTR_VALID ? software && mov_ss : mov_ss)
+    if (vectoring ? software && mov_ss : mov_ss)
         cpu->debug_hits = (u32)bits;
-    else if (!(info & VMX_INTR_VALID) && v->guest_activity_state <= 1)
+    else if (!vectoring && v->guest_activity_state <= 1)
         cpu->pending = (struct x86_event){
             .valid = true, .vector = X86_DB, .type = 3, .payload = bits, .has_payload = true};
 }

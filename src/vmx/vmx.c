@@ -330,6 +330,9 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
     /* Injected events do not ask the bitmap (SDM 27.6.1.2); what their delivery raises does. */
     if (!injected && exception_exits(cpu, &event))
         return VMX_EXITED;
+    /* SDM 28.1: what ends with a delivery has ended if it leads to an exit. */
+    cpu->activity = 0;
+    x86_clear_shadow(cpu);
     for (;;) {
         int ret;
 
@@ -375,6 +378,7 @@ int vmx_enter(struct x86_cpu *cpu)
         return VMX_GO;
     event = vmx_info_event(vmcs->vm_entry_interruption_information,
                            vmcs->vm_entry_exception_error_code, vmcs->vm_entry_instruction_length);
+    event.injected = true;
     vmcs->vm_entry_interruption_information &= ~(u32)VMX_INTR_VALID;
     return deliver(cpu, event, true);
 }

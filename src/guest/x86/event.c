@@ -320,7 +320,8 @@ static bool deliver(struct x86_cpu *cpu, const struct x86_event *event)
         deliver_real(&d, cpu->idtr.base, cpu->idtr.limit, d.flags & ~X86_FLAG_RF);
     else if (redirected(&d))
         deliver_redirected(&d);
-    else if (x86_vm86(cpu) && event->type == X86_EVENT_SOFT_INT && x86_iopl(cpu) < 3)
+    else if (x86_vm86(cpu) && event->type == X86_EVENT_SOFT_INT && x86_iopl(cpu) < 3 &&
+             !event->injected)
         x86_raise_error(cpu, X86_GP, 0);
     else
         return deliver_protected(&d);
@@ -330,7 +331,7 @@ static bool deliver(struct x86_cpu *cpu, const struct x86_event *event)
 /* Effects outside the stack frame: CR2, DR6, NMI blocking. */
 static void note_payload(struct x86_cpu *cpu, const struct x86_event *event)
 {
-    if (event->type == X86_EVENT_ICEBP) {
+    if (event->type == X86_EVENT_ICEBP && !event->injected) {
         cpu->dr[7] &= ~BIT(13); /* GD */
         cpu->msr_debugctl &= ~X86_DEBUGCTL_LBR;
     }

@@ -45,6 +45,8 @@ struct x86_event {
     u32 insn_len; /* types 4..6: RIP pushed is RIP + this */
     u64 payload;  /* #PF: the address for CR2; #DB: the DR6 bits */
     bool has_payload;
+    /* By a VM entry: DR7 and IA32_DEBUGCTL stay, and IOPL does not forbid INT n (SDM vol. 3 27.6.1.1). */
+    bool injected;
 };
 
 /* A VM exit asked for by an instruction or event; consumed by vmx/soft. */

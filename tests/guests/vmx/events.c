@@ -102,6 +102,87 @@ static void pending_debug_saved(void)
     EXPECT(GET(guest_pending_debug_exceptions), 0);
 }
 
+/* --- what injection does besides, and its exits (27.6, 28.1) --- */
+
+static void inject(const char *name, u32 info)
+{
+    begin(name, code_nops);
+    gate(1, code_handler);
+    gate(40, code_handler);
+    use_idt();
+    PUT(guest_rflags, 2 | IF);
+    PUT(vm_entry_instruction_length, 1);
+    PUT(vm_entry_interruption_information, VALID | info);
+}
+
+/* The IDT is not there. */
+static void without_idt(void)
+{
+    own_ept(false);
+    PUT(guest_idtr_base, ROOM);
+    ept_4k[0] = 0;
+}
+
+GUEST(code_vm86_int, ".code16; cpuid; .code64");
+static void virtual_8086(void)
+{
+    PUT(guest_cr0, 0x31);
+    PUT(guest_ia32_efer, 0);
+    REMOVE(vm_entry_controls, C_entry_ia32e_mode_guest);
+    PROC2(C_unrestricted_guest);
+    PUT(guest_rflags, 0x20002);
+    for (unsigned i = 0; i < 6; i++) {
+        vmwrite(FIELD_guest_es_selector + 2 * i, 0xffff);
+        vmwrite(FIELD_guest_es_base + 2 * i, 0xffff0);
+        vmwrite(FIELD_guest_es_limit + 2 * i, 0xffff);
+        vmwrite(FIELD_guest_es_access_rights + 2 * i, 0xf3);
+    }
+    PUT(guest_rip, (u64)code_vm86_int - 0xffff0);
+    PUT(guest_rsp, 0xfff0);
+}
+
+static void injected_events(void)
+{
+    for (u32 kind = 0x301; kind <= 0x501; kind += 0x200) {
+        inject("27.6.1.1 an injected debug exception leaves DR7 and DEBUGCTL alone", kind);
+        PUT(guest_dr7, 0x2400);
+        ADD(vm_entry_controls, C_entry_load_debug_controls);
+        ADD(primary_vm_exit_controls, C_exit_save_debug_controls);
+        PUT(guest_ia32_debugctl, 1);
+        EXPECT(run(), 18);
+        EXPECT(guest_at(code_handler), 1);
+        EXPECT(GET(guest_dr7), 0x2400);
+        EXPECT(GET(guest_ia32_debugctl), 1);
+    }
+
+    inject("27.6.1.1 IOPL does not forbid an injected INT n in virtual-8086 mode", 0x428);
+    own_ept(false);
+    virtual_8086();
+    PUT(exception_bitmap, 1 << 13);
+    PUT(guest_idtr_limit, 0);
+    EXPECT(run(), 0);
+    EXPECT(GET(vm_exit_interruption_error_code), 40 * 8 + 2); /* not 0: the gate is looked for */
+    EXPECT(GET(idt_vectoring_information), VALID | 0x428);
+
+    inject("27.6.2 a pending MTF exit comes before pending debug exceptions", 0x700);
+    PUT(guest_pending_debug_exceptions, BS);
+    EXPECT(run(), 37);
+    EXPECT(GET(guest_pending_debug_exceptions), BS);
+
+    inject("28.1 an exit in a delivery is one of the active state", 40);
+    without_idt();
+    PUT(guest_activity_state, 1);
+    EXPECT(run(), 48);
+    EXPECT(GET(guest_activity_state), 0);
+    EXPECT(GET(idt_vectoring_information), VALID | 40);
+
+    inject("28.1 an exit in a delivery finds no blocking by MOV SS", 0x428);
+    without_idt();
+    PUT(guest_interruptibility_state, 2);
+    EXPECT(run(), 48);
+    EXPECT(GET(guest_interruptibility_state), 0);
+}
+
 /* --- exceptions (26.2, 28.2) --- */
 
 GUEST(code_int3, "int3; .byte 0xf1, 0xcd, 3; vmcall");
@@ -502,17 +583,9 @@ static void timer(void)
 unsigned test_events(void)
 {
     static void (*const tests[])(void) = {
-        pending_debug,
-        pending_debug_saved,
-        software_exceptions,
-        page_fault_filter,
-        faults_in_delivery,
-        saved_rf,
-        nmis,
-        interrupts,
-        init_signal,
-        trap_flag,
-        timer,
+        pending_debug,     pending_debug_saved, injected_events, software_exceptions,
+        page_fault_filter, faults_in_delivery,  saved_rf,        nmis,
+        interrupts,        init_signal,         trap_flag,       timer,
     };
 
     return run_groups("events", tests, sizeof(tests) / sizeof(tests[0]));
