@@ -167,10 +167,12 @@ static bool nmi_waits(const struct soft_vcpu *vcpu)
     return __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST) & SOFT_SIGNAL_NMI;
 }
 
-/* While one is handled only one more is held back (SDM 6.7.1). */
+/* While one is handled only one more is held back (SDM 6.7.1). Where they cause VM exits, the bit is about
+ * virtual ones. */
 static void merge_blocked_nmis(struct soft_vcpu *vcpu)
 {
-    if (x86_interruptibility(&vcpu->cpu) & BLOCKING_BY_NMI)
+    if (x86_interruptibility(&vcpu->cpu) & BLOCKING_BY_NMI &&
+        !vmx_exits_on_interrupt(&vcpu->cpu, true))
         __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI_AGAIN, __ATOMIC_SEQ_CST);
 }
 
