@@ -74,8 +74,7 @@ void lapic_timer_fire(struct soft_timer *timer)
  * mode of one that has, before the interrupt. */
 void lapic_timer_settle(struct lapic *lapic)
 {
-    if (lapic->state.timer_period || lapic->state.tsc_deadline)
-        lapic_timer_fire(&lapic->timer);
+    lapic_timer_fire(&lapic->timer);
 }
 
 void lapic_timer_start(struct lapic *lapic)
