@@ -31,6 +31,9 @@ u64 x86_tsc(struct x86_cpu *cpu)
 {
     u128 scaled;
 
+    /* LFENCE before RDTSC, and RDTSCP, wait for earlier loads; the fences that translated code has for them
+     * order memory only, and the host's RDTSC could be early (SDM 4.3, RDTSC). */
+    __builtin_ia32_lfence();
     if (cpu->hooks && cpu->hooks->tsc)
         return cpu->hooks->tsc(cpu);
     scaled = (u128)__builtin_ia32_rdtsc() * cpu->tsc_scale;
