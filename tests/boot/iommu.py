@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Linux with an IOMMU (--iommu): disks and random bytes by DMA that goes through it, and interrupts
-that are remapped: iommu.py TRIODE CASE..., one boot for each"""
+that are remapped: iommu.py TRIODE [CASE...], one boot for each, of all without names"""
 import hashlib
 import os
 import re
@@ -86,7 +86,7 @@ def main():
         if not os.path.exists(path):
             print(f"skipped: no {path}; tools/guests.sh test fetches it")
             sys.exit(SKIP)
-    for case in sys.argv[2:]:
+    for case in sys.argv[2:] or CASES:
         print(case, flush=True)
         folder = tempfile.mkdtemp()
         try:
