@@ -88,30 +88,41 @@ static u32 x2apic_ldr(const struct lapic *lapic)
     return (lapic->apic_id >> 4) << 16 | 1u << (lapic->apic_id & 15);
 }
 
+static void clear(u32 *map)
+{
+    for (unsigned i = 0; i < 8; i++)
+        store(&map[i], 0);
+}
+
 /*
  * The bootstrap processor's LINT0 comes up as ExtINT: "virtual wire" mode, which firmware would have
  * set up for the 8259 before any operating system runs. KVM does the same.
+ *
+ * Other CPUs look at the registers meanwhile, to find who takes an interrupt: what stays as it is must
+ * not be gone for a moment, or a SIPI right behind the INIT is lost. The pin is another thread's.
  */
 void lapic_reset(struct lapic *lapic, bool init)
 {
     struct lapic_state *s = &lapic->state;
-    u64 base = s->base;
-    u8 lint0 = s->lint0;
+    u64 base = init ? s->base : APIC_BASE_DEFAULT | APIC_BASE_EN | (s->base & APIC_BASE_BSP);
+    u32 lint0 = base & APIC_BASE_BSP ? APIC_EXTINT << 8 : LVT_MASKED;
 
     soft_timer_disarm(&lapic->timer);
     mutex_lock(&lapic->timer_lock);
-    memset(s, 0, sizeof *s);
-    s->base = init ? base : APIC_BASE_DEFAULT | APIC_BASE_EN | (base & APIC_BASE_BSP);
-    s->id = lapic->apic_id << 24;
-    s->dfr = ~0u;
-    s->svr = 0xff;
-    s->lint0 = lint0;
+    __atomic_store_n(&s->base, base, __ATOMIC_RELAXED);
+    store(&s->id, lapic->apic_id << 24);
+    store(&s->ldr, base & APIC_BASE_EXTD ? x2apic_ldr(lapic) : 0);
+    store(&s->dfr, ~0u);
+    store(&s->tpr, 0);
+    store(&s->svr, 0xff);
+    s->esr = s->icr = s->icr2 = s->tmict = s->tdcr = 0;
+    store(&s->esr_new, 0);
     for (unsigned i = 0; i < APIC_LVTS; i++)
-        s->lvt[i] = LVT_MASKED;
-    if (s->base & APIC_BASE_BSP)
-        s->lvt[APIC_LVT_LINT0 - APIC_LVT_TIMER] = APIC_EXTINT << 8;
-    if (s->base & APIC_BASE_EXTD)
-        s->ldr = x2apic_ldr(lapic);
+        store(&s->lvt[i], i == APIC_LVT_LINT0 - APIC_LVT_TIMER ? lint0 : LVT_MASKED);
+    clear(s->irr);
+    clear(s->isr);
+    clear(s->tmr);
+    s->timer_start = s->timer_period = s->tsc_deadline = 0;
     mutex_unlock(&lapic->timer_lock);
 }
 

@@ -1,6 +1,7 @@
 /* The local APIC on made-up time; expectations are the SDM's (volume 3 chapter 11). */
 #include "../unit.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #include "soft/lapic.h"
@@ -253,6 +254,29 @@ static void test_masked_timer(void **state)
     assert_int_equal(lapic_pending(&f->lapic), -1);
 }
 
+static void *resets(void *opaque)
+{
+    struct fixture *f = opaque;
+
+    for (unsigned i = 0; i < 100000; i++)
+        lapic_reset(&f->lapic, true);
+    __atomic_store_n(&f->eoi_vector, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* A CPU that an INIT resets is there for the SIPI behind it at every moment. */
+static void test_found_during_init(void **state)
+{
+    const struct apic_message sipi = {.dest = 3, .delivery = APIC_SIPI};
+    struct fixture *f = *state;
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, resets, f), 0);
+    while (!__atomic_load_n(&f->eoi_vector, __ATOMIC_ACQUIRE))
+        assert_true(lapic_matches(&f->lapic, &sipi));
+    pthread_join(thread, NULL);
+}
+
 static void test_icr(void **state)
 {
     struct fixture *f = *state;
@@ -410,13 +434,21 @@ static void test_image_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_reset_state),      TEST(test_priorities),
-        TEST(test_level_eoi),        TEST(test_timer_one_shot),
-        TEST(test_timer_periodic),   TEST(test_timer_divide_on_the_fly),
-        TEST(test_timer_deadline),   TEST(test_timer_thread_late),
-        TEST(test_masked_timer),     TEST(test_icr),
-        TEST(test_error_interrupt),  TEST(test_destinations),
-        TEST(test_x2apic),           TEST(test_lint0),
+        TEST(test_reset_state),
+        TEST(test_priorities),
+        TEST(test_level_eoi),
+        TEST(test_timer_one_shot),
+        TEST(test_timer_periodic),
+        TEST(test_timer_divide_on_the_fly),
+        TEST(test_timer_deadline),
+        TEST(test_timer_thread_late),
+        TEST(test_masked_timer),
+        TEST(test_found_during_init),
+        TEST(test_icr),
+        TEST(test_error_interrupt),
+        TEST(test_destinations),
+        TEST(test_x2apic),
+        TEST(test_lint0),
         TEST(test_image_round_trip),
     };
 
