@@ -124,11 +124,15 @@ int soft_exit_monitor(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     return SOFT_RESUME;
 }
 
-/* Intercepted only with more vCPUs than host CPUs: whoever holds the lock may be waiting for us. */
+/* Intercepted only with several vCPUs: whoever is waited for may be waiting for our host CPU. A spin of
+ * so many turns has lasted some microseconds. */
+#define SPIN 16
+
 int soft_exit_pause(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
 {
     soft_skip(vcpu, exit->insn_len);
-    sched_yield();
+    if (++vcpu->priv.pauses % SPIN == 0)
+        sched_yield();
     return SOFT_RESUME;
 }
 

@@ -37,7 +37,7 @@ struct soft_vm {
     struct ioapic ioapic;
     struct pit pit;
     bool has_pit;
-    bool overcommitted; /* more vCPUs than host CPUs */
+    bool pauses; /* several vCPUs: who spins with PAUSE gives up its host CPU now and then */
     struct soft_vcpu *_Atomic cpu[SOFT_MAX_CPUS];
     u32 lowest_next; /* where lowest-priority arbitration begins */
 };
@@ -138,6 +138,7 @@ struct soft_private {
     bool watch_step;  /* run one instruction that touches what the debugger watches */
     bool shadow_step; /* run one instruction out of an interrupt shadow, then look again */
     u64 last_ticks;
+    u32 pauses;                     /* that exited */
     struct soft_timer preemption;   /* wakes for the VMX-preemption timer */
     struct soft_timer cycles_alarm; /* a performance counter of cycles may have overflowed */
     char why[256];                  /* for explain() */

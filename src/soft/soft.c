@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "soft/private.h"
 
@@ -109,7 +108,7 @@ static int vm_create(struct engine *engine, const struct engine_vm_config *confi
     vm->engine = container_of(engine, struct soft_engine, engine);
     vm->topology = config->topology;
     vm->has_pit = config->pit;
-    vm->overcommitted = (long)config->topology.cpus > sysconf(_SC_NPROCESSORS_ONLN);
+    vm->pauses = config->topology.cpus > 1;
     ret = cpuid_parse_model(&vm->model, config->cpu_model, err);
     if (ret)
         goto fail;

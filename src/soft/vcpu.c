@@ -336,7 +336,7 @@ static int vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned index,
     vcpu->vmx.arm = arm_preemption;
     soft_timer_init(&vcpu->priv.preemption, &vm->timers, preemption_fire);
     soft_timer_init(&vcpu->priv.cycles_alarm, &vm->timers, cycles_alarm_fire);
-    if (vm->overcommitted) {
+    if (vm->pauses) {
         vcpu->vmx.root.vmcs.primary_processor_based_controls |= (u32)VMX_C_pause_exiting;
         cpu->common.mode |= X86_MODE_PAUSE;
     }
