@@ -270,7 +270,7 @@ void tlb_flush_space(struct guest_cpu *cpu, u64 key, bool keep_global)
     for (unsigned i = 0; i < DBT_SPACES; i++) {
         struct space *space = &dc->spaces[i];
 
-        if (!space->valid || space->key != key || space->tag != cpu->space_tag)
+        if (!space->valid || space->key != key)
             continue;
         if (!keep_global) {
             flush_space(dc, space);

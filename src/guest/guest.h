@@ -179,6 +179,7 @@ struct guest_memory {
     /* The mapping of one page (gva) or of everything changed, in the spaces named. */
     void (*flush_page)(struct guest_cpu *cpu, u64 gva); /* all spaces of this vCPU */
     void (*flush_all)(struct guest_cpu *cpu);           /* all spaces, global pages too */
+    /* With any space_tag. */
     void (*flush_space)(struct guest_cpu *cpu, u64 space_key, bool keep_global);
     /* All spaces whose tag is not 0 and is @value in the bits of @mask. */
     void (*flush_tags)(struct guest_cpu *cpu, u64 mask, u64 value);

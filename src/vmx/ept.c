@@ -115,6 +115,8 @@ static bool violation(struct ept_walk *walk)
 
     if (walk->probe)
         return false;
+    /* SDM 29.4.3.1: what is cached for the linear address is invalidated. */
+    walk->cpu->common.memory->flush_page(&walk->cpu->common, walk->gva);
     /* Setting flags reads and writes. */
     if (walk->walk_entry && (writes_entries(walk) || walk->access == GUEST_WRITE))
         q = EPT_READ | EPT_WRITE;

@@ -411,6 +411,17 @@ static void raise_non_canonical(struct x86_cpu *cpu, u64 gva, enum guest_access 
     x86_raise_error(cpu, X86_GP, 0);
 }
 
+/* SDM vol. 3 4.10.4.1: a page fault invalidates what is cached for its address. A page that is not there
+ * was not cached. */
+static NORETURN void raise_pf(struct walk *walk)
+{
+    struct x86_cpu *cpu = walk->cpu;
+
+    if (walk->error & PF_P)
+        cpu->common.memory->flush_page(&cpu->common, walk->gva);
+    x86_raise_pf(cpu, walk->gva, walk->error);
+}
+
 /*
  * The page fault of an access at @walk->gva, or what comes before it: the instruction's operand lies
  * partly outside the address space; or it is read only to be written, and so fails as a write, perhaps
@@ -425,7 +436,7 @@ static NORETURN void raise_fault(struct walk *walk, bool implicit)
     if (walk->access == GUEST_FETCH)
         fetch_fails(cpu);
     if (implicit || walk->access == GUEST_FETCH || !x86_find_memory_operand(cpu, walk->gva, &m))
-        x86_raise_pf(cpu, walk->gva, walk->error);
+        raise_pf(walk);
     if (m.outside)
         x86_raise_error(cpu, m.stack ? X86_SS_FAULT : X86_GP, 0);
     if (m.modified && walk->access == GUEST_READ) {
@@ -442,7 +453,7 @@ static NORETURN void raise_fault(struct walk *walk, bool implicit)
             }
         }
     }
-    x86_raise_pf(cpu, walk->gva, walk->error);
+    raise_pf(walk);
 }
 
 /* The linear address wraps outside 64-bit code, unless it was the offset that passed 4 GiB. */

@@ -257,6 +257,56 @@ static void vpids(void)
     EXPECT(run(), 18);
 }
 
+GUEST(code_reload_cr3, "mov %cr3, %rax; mov %rax, %cr3; vmcall");
+GUEST(code_read_write, "mov 0x3000000, %al; mov %al, 0x3000000; vmcall");
+static void implied_invalidations(void)
+{
+    u64 first;
+
+    begin("29.4.3.1 MOV to CR3 counts for all EPTPs", code_read);
+    own_ept(false);
+    first = GET(ept_pointer);
+    for (unsigned i = 0; i < 512; i++)
+        ((u64 *)pages[2])[i] = ept_root[i];
+    PROC2(C_enable_vpid);
+    PUT(virtual_processor_identifier, 7);
+    set_pages();
+    own_tables(ACCESSED);
+    flush_ept();
+    EXPECT(read_again(), 1);
+    TABLE[0] = (ROOM + 0x1000) | 3;
+    PUT(ept_pointer, (u64)pages[2] | (first & 0xfff));
+    PUT(guest_rip, (u64)code_reload_cr3);
+    EXPECT(run(), 18);
+    PUT(ept_pointer, first);
+    EXPECT(read_again(), 2);
+
+    begin("29.4.3.1 an EPT violation invalidates for its linear address", code_read_write);
+    own_ept(false);
+    PROC2(C_enable_vpid);
+    PUT(virtual_processor_identifier, 7);
+    set_pages();
+    flush_ept();
+    ept_4k[0] &= ~2ull;
+    EXPECT(run(), 48);
+    ept_4k[0] = (ROOM + 0x1000) | 0x37;
+    EXPECT(read_again(), 2);
+
+    begin("4.10.4.1 and so does a page fault that exits", code_read_write);
+    PROC2(C_enable_vpid);
+    PUT(virtual_processor_identifier, 7);
+    PUT(exception_bitmap, 1 << 14);
+    PUT(guest_cr0, GET(guest_cr0) | 1 << 16);
+    set_pages();
+    own_tables(ACCESSED);
+    TABLE[0] = ROOM | ACCESSED | 1;
+    invvpid(1, 7, 0);
+    EXPECT(run(), 0);
+    EXPECT(GET(exit_qualification), ROOM);
+    TABLE[0] = (ROOM + 0x1000) | 3;
+    EXPECT(read_again(), 2);
+}
+
 /* --- the virtual APIC (30) --- */
 
 GUEST(code_call_apic, "mov $0x3010040, %eax; call *%rax");
@@ -415,7 +465,7 @@ static void shadows(void)
 unsigned test_memory(void)
 {
     static void (*const tests[])(void) = {
-        paging_structures, page_rights, misconfigurations,  pdptes,  vpids,
+        paging_structures, page_rights, misconfigurations,  pdptes,  vpids, implied_invalidations,
         apic_accesses,     x2apic,      virtual_interrupts, shadows,
     };
 
