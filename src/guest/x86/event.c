@@ -383,8 +383,8 @@ int x86_combine(struct x86_cpu *cpu, const struct x86_event *first)
     return -EAGAIN;
 }
 
-/* The branch from @from to lip, if the CPU records them (SDM vol. 3 18.4.1). */
-static void record_branch(struct x86_cpu *cpu, u64 from)
+/* A branch, if the CPU records them (SDM vol. 3 18.4.1). */
+static void record_branch(struct x86_cpu *cpu, u64 from, u64 to)
 {
     struct x86_lbr *lbr = &cpu->lbr;
 
@@ -392,7 +392,7 @@ static void record_branch(struct x86_cpu *cpu, u64 from)
         return;
     lbr->top = (lbr->top + 1) % X86_LBR_ENTRIES;
     lbr->from[lbr->top] = from;
-    lbr->to[lbr->top] = cpu->lip;
+    lbr->to[lbr->top] = to;
 }
 
 /* An exception or interrupt was delivered: one of the branches, and the end of those before it. */
@@ -404,7 +404,14 @@ static void record_delivery(struct x86_cpu *cpu, u64 from)
         return;
     lbr->exception_from = lbr->from[lbr->top];
     lbr->exception_to = lbr->to[lbr->top];
-    record_branch(cpu, from);
+    record_branch(cpu, from, cpu->lip);
+}
+
+u64 x86_helper_record_branch(struct x86_cpu *cpu, u64 taken, u64 from, u64 to)
+{
+    if (taken)
+        record_branch(cpu, from, to);
+    return 0;
 }
 
 int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *wanted)
@@ -529,7 +536,7 @@ u64 x86_helper_single_step(struct x86_cpu *cpu, u64 tf, u64 keep_rf, u64 next, u
     if (!keep_rf || cpu->lip != cpu->rf_lip)
         cpu->eflags &= ~X86_FLAG_RF;
     if (branched)
-        record_branch(cpu, next - (length & ~(u64)STEP_TAKEN));
+        record_branch(cpu, next - (length & ~(u64)STEP_TAKEN), cpu->lip);
     due = traps_due(cpu, tf, branched);
     if (due)
         x86_raise_debug(cpu, due);

@@ -92,6 +92,17 @@ void lift_end_step(struct x86_lift *l, ir_ref tf, enum lift_keep_rf keep_rf)
     l->ended = true;
 }
 
+void lift_record_branch(struct x86_lift *l, ir_ref cond, ir_ref to)
+{
+    ir_ref taken;
+
+    if (!(l->mode & X86_MODE_LBR) || l->mode & X86_MODE_STEPPING || !l->branch || l->recorded)
+        return;
+    taken = cond ? ir_zext(l->u, IR_I64, cond) : ir_const(l->u, IR_I64, 1);
+    LIFT_CALL(l, IR_VOID, record_branch, taken, at_offset(l, l->offset), to, IR_NONE);
+    l->recorded = true;
+}
+
 /* Leaves for the linear address @pc by lookup. */
 static void leave_for(struct x86_lift *l, ir_ref pc)
 {
@@ -100,6 +111,7 @@ static void leave_for(struct x86_lift *l, ir_ref pc)
         lift_end_step(l, ir_const(l->u, IR_I64, l->mode & X86_MODE_TF), CLEAR_RF);
     } else {
         lift_count(l);
+        lift_record_branch(l, l->depends ? ir_ne(l->u, pc, lift_next_pc(l)) : IR_NONE, pc);
         ir_goto_ind(l->u, pc);
     }
     l->ended = true;
@@ -143,10 +155,12 @@ void lift_goto(struct x86_lift *l, s64 offset)
         leave_for(l, lift_is64(l) ? pc : wrap(l, pc));
     } else if (may_wrap(l, offset)) {
         lift_count(l);
+        lift_record_branch(l, IR_NONE, wrap(l, pc));
         ir_goto_if(l->u, fits(l, pc), offset);
         leave_for(l, wrap(l, pc));
     } else {
         lift_count(l);
+        lift_record_branch(l, IR_NONE, pc);
         ir_goto(l->u, offset);
         l->ended = true;
     }
@@ -171,7 +185,7 @@ static ir_ref outside_cs(struct x86_lift *l, ir_ref rip, bool canonical)
 {
     if (!flat_cs(l))
         return ir_ult(l->u, cs_limit(l), rip);
-    if (lift_is64(l) && (canonical || l->mode & X86_MODE_STEPPING))
+    if (lift_is64(l) && (canonical || l->mode & (X86_MODE_STEPPING | X86_MODE_LBR)))
         return non_canonical(l, rip);
     return IR_NONE;
 }
@@ -221,6 +235,7 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
     l->depends = true;
     if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_STEPPING)) {
         lift_count(l);
+        lift_record_branch(l, cond, may_wrap(l, offset) ? wrap(l, pc) : pc);
         if (may_wrap(l, offset)) {
             ir_goto_if(l->u, ir_and(l->u, cond, fits(l, pc)), offset);
             leave_for(l, ir_sel(l->u, cond, wrap(l, pc), next));
@@ -302,7 +317,7 @@ static void lift_one(struct x86_lift *l, int decoded)
 
     ir_insn(l->u, l->offset, l->next - l->offset);
     ir_put(l->u, X86_SLOT(lip), at_offset(l, l->offset));
-    l->branch = l->depends = l->counted = false;
+    l->branch = l->depends = l->counted = l->recorded = false;
     if (l->u->guest_insns == 1) {
         ir_poll(l->u);
         if (l->mode & X86_MODE_COUNT_INSNS)

@@ -15,15 +15,16 @@
 struct x86_lift {
     struct ir_unit *u;
     const struct x86_insn *in;
-    u32 mode;     /* X86_MODE_* */
-    u32 offset;   /* of this instruction from base */
-    u32 next;     /* of the next one */
-    bool ended;   /* the block has its terminator */
-    bool branch;  /* the instruction is one, for who counts, */
-    bool depends; /* which is not always taken */
-    bool counted; /* the performance counters have it */
-    u32 start;    /* of the block's first instruction, */
-    ir_ref room;  /* and how far CS reaches behind its first byte, where that is to be checked */
+    u32 mode;      /* X86_MODE_* */
+    u32 offset;    /* of this instruction from base */
+    u32 next;      /* of the next one */
+    bool ended;    /* the block has its terminator */
+    bool branch;   /* the instruction is one, for who counts, */
+    bool depends;  /* which is not always taken */
+    bool counted;  /* the performance counters have it, */
+    bool recorded; /* and the record of last branches */
+    u32 start;     /* of the block's first instruction, */
+    ir_ref room;   /* and how far CS reaches behind its first byte, where that is to be checked */
     /* What the lifter knows of the lazy flags at this point; see cc.h. */
     struct x86_cc {
         bool known;
@@ -80,6 +81,10 @@ void lift_need_feature(struct x86_lift *l, u64 feature);
 /* The instruction is done: nothing of it can fault any more. Who ends a block otherwise than by the
  * functions here, or may leave it after an instruction, calls this before. */
 void lift_count(struct x86_lift *l);
+
+/* A branch to the linear address @to (i64) is about to be taken, if @cond (i1; IR_NONE: always): for the
+ * record of last branches. Once all that may fault is done; again for the same branch does nothing. */
+void lift_record_branch(struct x86_lift *l, ir_ref cond, ir_ref to);
 
 /* Go on at the next instruction through the run loop or a lookup: after anything that may have
  * changed the mode word or the address space. Ends the block. */

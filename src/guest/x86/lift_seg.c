@@ -13,6 +13,7 @@ static void go_to_with(struct x86_lift *l, ir_ref lip, ir_ref flags, enum lift_k
         return;
     }
     lift_count(l);
+    lift_record_branch(l, IR_NONE, lip);
     ir_goto_ind(l->u, lip);
     l->ended = true;
 }

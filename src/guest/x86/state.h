@@ -256,7 +256,7 @@ enum {
 #define X86_MODE_REDUCED (1u << 31)
 
 /* Modes in which every instruction is a block of its own, with debug checks around it. */
-#define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR | X86_MODE_LBR)
+#define X86_MODE_STEPPING (X86_MODE_TF | X86_MODE_DR)
 #define X86_MODE_COUNT (X86_MODE_COUNT_INSNS | X86_MODE_COUNT_BRANCHES)
 
 /* Of the offset in the page only: blocks are shared between mappings. */
