@@ -335,11 +335,13 @@ static int put_smbios(struct machine *machine)
 
 /*
  * What firmware does to every CPU before it boots a system: memory is write-back by default (SDM
- * 12.11.2.1; without it Linux leaves the page attribute table off), fast string operations are on.
+ * 12.11.2.1; without it Linux leaves the page attribute table off), fast string operations are on, and
+ * the x87 is as FNINIT leaves it: empty, with exceptions masked, which it is not at power-on.
  * An engine that lacks one of these MSRs loses nothing a guest would miss.
  */
-static void set_boot_msrs(struct machine *machine, struct vcpu *vcpu)
+static void set_boot_state(struct machine *machine, struct vcpu *vcpu)
 {
+    static const struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80};
     enum { MISC_ENABLE = 0x1a0, MTRR_DEF_TYPE = 0x2ff, MTRR_ENABLE = 0x800, WRITE_BACK = 6 };
     static const struct {
         u32 index;
@@ -355,6 +357,8 @@ static void set_boot_msrs(struct machine *machine, struct vcpu *vcpu)
         if (machine->ops->set_msrs)
             machine->ops->set_msrs(vcpu, &one.head);
     }
+    if (machine->ops->set_fpu)
+        machine->ops->set_fpu(vcpu, &fpu);
 }
 
 /* Multiboot 0.6.96, 3.2: the interrupt controllers are left "programmed with the normal BIOS/DOS values". */
@@ -412,7 +416,7 @@ static int boot(struct machine *machine, struct err *err)
         return 0; /* CPUs start as after power-on, at the reset vector */
     set_boot_vectors(machine);
     for (unsigned i = 0; i < machine->config.topology.cpus; i++)
-        set_boot_msrs(machine, machine->vcpus[i].vcpu);
+        set_boot_state(machine, machine->vcpus[i].vcpu);
     ret = machine->ops->get_sregs(first, &ctx.sregs);
     if (ret)
         return err_set(err, ret, "the engine does not show its CPU's registers: %s",
@@ -443,7 +447,7 @@ static int wake(struct machine *machine, u32 vector, struct err *err)
 
     set_boot_vectors(machine);
     for (unsigned i = 0; i < machine->config.topology.cpus; i++)
-        set_boot_msrs(machine, machine->vcpus[i].vcpu);
+        set_boot_state(machine, machine->vcpus[i].vcpu);
     boot_enter_real_mode(&ctx, 0, (u16)(vector >> 4), 0);
     ctx.regs.rip = vector & 15;
     if (!ret)

@@ -28,6 +28,7 @@ struct fake_vcpu {
     pthread_cond_t cond;
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    struct kvm_fpu fpu; /* as last set */
     struct kvm_xsave xsave;
     struct kvm_guest_debug debug; /* as last set */
 };
@@ -135,6 +136,12 @@ static int fake_set_sregs(struct vcpu *vcpu, const struct kvm_sregs *sregs)
     return 0;
 }
 
+static int fake_set_fpu(struct vcpu *vcpu, const struct kvm_fpu *fpu)
+{
+    to_fake(vcpu)->fpu = *fpu;
+    return 0;
+}
+
 static int fake_get_xsave(struct vcpu *vcpu, struct kvm_xsave *xsave)
 {
     *xsave = to_fake(vcpu)->xsave;
@@ -206,6 +213,7 @@ const struct engine_ops fake_ops = {
     .set_regs = fake_set_regs,
     .get_sregs = fake_get_sregs,
     .set_sregs = fake_set_sregs,
+    .set_fpu = fake_set_fpu,
     .get_xsave = fake_get_xsave,
     .set_xsave = fake_set_xsave,
     .set_guest_debug = fake_set_guest_debug,

@@ -100,6 +100,8 @@ static int reset_twice(struct fake_vcpu *vcpu, struct kvm_run *run, unsigned num
     case 0:
         /* The boot state is there again each time. */
         assert_int_equal(vcpu->regs.rip, 0x100000);
+        assert_int_equal(vcpu->fpu.fcw, 0x37f); /* as firmware leaves it */
+        assert_int_equal(vcpu->fpu.mxcsr, 0x1f80);
         assert_int_equal(vcpu->sregs.cs.selector, 0x10);
         return fake_io(run, true, 0x70, 1, 0x40);
     case 1:
