@@ -124,15 +124,28 @@ int soft_exit_monitor(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     return SOFT_RESUME;
 }
 
-/* Intercepted only with several vCPUs: whoever is waited for may be waiting for our host CPU. A spin of
- * so many turns has lasted some microseconds. */
-#define SPIN 16
+/*
+ * Intercepted only with several vCPUs: whoever is waited for may be waiting for our host CPU. Most waits
+ * end before that is worth anything, and to yield on a busy host is to sleep for long, so only who has
+ * been spinning for a while does.
+ */
+#define SPIN_MICROSECONDS 50
+#define GAP_MICROSECONDS 5 /* PAUSEs further apart are not one spin */
 
 int soft_exit_pause(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
 {
+    struct soft_private *priv = &vcpu->priv;
+    const struct soft_clock *clock = &vcpu->id.vm->clock;
+    u64 now = soft_clock_ticks(clock), microsecond = clock->khz / 1000;
+
     soft_skip(vcpu, exit->insn_len);
-    if (++vcpu->priv.pauses % SPIN == 0)
+    if (now - priv->pause_last > GAP_MICROSECONDS * microsecond)
+        priv->pause_first = now;
+    priv->pause_last = now;
+    if (now - priv->pause_first > SPIN_MICROSECONDS * microsecond) {
         sched_yield();
+        priv->pause_first = priv->pause_last = soft_clock_ticks(clock);
+    }
     return SOFT_RESUME;
 }
 

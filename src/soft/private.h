@@ -138,7 +138,7 @@ struct soft_private {
     bool watch_step;  /* run one instruction that touches what the debugger watches */
     bool shadow_step; /* run one instruction out of an interrupt shadow, then look again */
     u64 last_ticks;
-    u32 pauses;                     /* that exited */
+    u64 pause_first, pause_last;    /* ticks: the spin that PAUSE is used for */
     struct soft_timer preemption;   /* wakes for the VMX-preemption timer */
     struct soft_timer cycles_alarm; /* a performance counter of cycles may have overflowed */
     char why[256];                  /* for explain() */
