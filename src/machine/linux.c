@@ -131,6 +131,12 @@ static int choose_entry(const struct boot_context *ctx, const struct boot_file *
     return 0;
 }
 
+/* Is [address, address + size) RAM above the first MiB? The sum may be beyond 64 bits. */
+static bool fits(const struct boot_context *ctx, u64 address, u64 size)
+{
+    return address >= MiB && address <= ctx->low_end && size <= ctx->low_end - address;
+}
+
 /* Where the bzImage's protected-mode part may lie: where it likes best if that is RAM. */
 static int choose_address(const struct boot_context *ctx, const struct boot_file *file,
                           const struct setup_header *hdr, u64 *address, struct err *err)
@@ -138,13 +144,15 @@ static int choose_address(const struct boot_context *ctx, const struct boot_file
     u64 align = hdr->kernel_alignment ? hdr->kernel_alignment : MiB;
 
     *address = hdr->pref_address;
-    if (*address + hdr->init_size > ctx->low_end && hdr->relocatable_kernel)
+    if (!fits(ctx, *address, hdr->init_size) && hdr->relocatable_kernel)
         *address = align_up(MiB, align);
-    if (*address < MiB || *address + hdr->init_size > ctx->low_end)
+    if (!fits(ctx, *address, hdr->init_size))
         return err_set(err, -ENOMEM,
                        "the kernel %s needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64
                        " MiB; give it more with --mem",
-                       file->path, (*address + hdr->init_size + MiB - 1) / MiB, ctx->low_end / MiB);
+                       file->path,
+                       *address / MiB + (*address % MiB + hdr->init_size + MiB - 1) / MiB,
+                       ctx->low_end / MiB);
     return 0;
 }
 

@@ -509,6 +509,8 @@ static void bad_bzimages(void **state)
     hdr->pref_address = 0xfff0000000000000;
     hdr->relocatable_kernel = 0;
     refused(image, len, "");
+    hdr->pref_address = ~0ull; /* its end is beyond 64 bits */
+    refused(image, len, "--mem");
     make_bzimage(image, "", 0);
     hdr->boot_flag = 0;
     refused(image, len, "neither");
