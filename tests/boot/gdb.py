@@ -85,7 +85,7 @@ def first_instructions(triode, folder):
         "monitor help", "monitor info registers", "monitor nonsense", "detach")
     session.check(text, r'^\* 1 +Thread 1 "vCPU 0" \(running\)', r'Thread 2 "vCPU 1" \(waits for SIPI\)',
                   r"^rax +0x0", r"^cr3 +0x[1-9a-f]", r"^=> 0x[0-9a-f]+:\s+lea", r"= 0x123456789abcdef0$",
-                  r"= \{0, 77\}$", r"= 64$", r"= \[ IM DM ZM OM UM PM \]$", r"= 0x500$", r"= 0$",
+                  r"= \{0, 77\}$", r"= 895$", r"= \[ IM DM ZM OM UM PM \]$", r"= 0x500$", r"= 0$",
                   r"^physical", r"^vCPU 1, APIC id 1, 16-bit code", r'no command "nonsense"',
                   r"detached")
     steps = [number(text, name) for name in ("entry", "second", "third")]

@@ -15,6 +15,10 @@ INITRD = os.path.join(GUESTS, "initramfs.cpio")
 PROMPT = "triode# "
 SKIP = 77
 
+# Whoever runs a test in the background may ignore these, and what is ignored stays so in children.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+
 # docs and triode(1): "Exit status".
 STATUS_USAGE = 2
 STATUS_TRIPLE_FAULT = 3

@@ -526,6 +526,9 @@ def job_control():
 
 
 def main():
+    # Whoever runs this in the background may ignore these, and what is ignored stays so in children.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     passed = failed = 0
     only = sys.argv[3:]
     for function in TESTS:
