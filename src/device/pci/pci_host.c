@@ -84,7 +84,7 @@ static void set_legacy_line(struct pci_host *host, u8 route)
     const struct device_env *env = host->dev.env;
     bool high = false;
 
-    if (!(PCI_ROUTES >> route & 1))
+    if (route == PCI_ROUTE_OFF || !(PCI_ROUTES >> route & 1))
         return;
     for (unsigned i = 0; i < LINES; i++)
         high |= host->routes[i] == route && host->high[i];
