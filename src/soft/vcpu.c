@@ -175,7 +175,7 @@ static u64 scaled(const struct x86_cpu *cpu, u64 ticks)
     return likely(cpu->tsc_scale == 1ull << 48) ? ticks : (u64)((u128)ticks * cpu->tsc_scale >> 48);
 }
 
-static u64 hook_tsc(struct x86_cpu *cpu)
+static u64 hook_tsc(const struct x86_cpu *cpu)
 {
     u64 ticks = soft_clock_ticks(&soft_of(cpu)->id.vm->clock);
 

@@ -51,7 +51,7 @@ static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
             memcpy(out, leaves[i].out, sizeof(leaves[i].out));
 }
 
-static u64 tsc(struct x86_cpu *cpu)
+static u64 tsc(const struct x86_cpu *cpu)
 {
     (void)cpu;
     return __rdtsc();

@@ -63,14 +63,14 @@ static u64 allowed(const struct x86_cpu *cpu, enum vmx_control_word word, bool t
     u32 must = true_controls ? vmx_allowed0(word) : vmx_default1(word);
     u32 may = vmx_allowed1(word);
 
-    if (!x86_has((struct x86_cpu *)cpu, X86_FEATURE_PMU))
+    if (!x86_has(cpu, X86_FEATURE_PMU))
         may &= ~vmx_pmu_controls(word);
     return must | (u64)may << 32;
 }
 
 static bool has_vmx(const struct x86_cpu *cpu)
 {
-    return x86_has((struct x86_cpu *)cpu, X86_FEATURE_VMX);
+    return x86_has(cpu, X86_FEATURE_VMX);
 }
 
 bool vmx_msr_read(const struct x86_cpu *cpu, u32 msr, u64 *value)
@@ -165,5 +165,5 @@ u64 vmx_cr0_fixed0(const struct vmcs *v)
 
 u64 vmx_cr4_fixed1(const struct x86_cpu *cpu)
 {
-    return x86_cr4_valid((struct x86_cpu *)cpu);
+    return x86_cr4_valid(cpu);
 }

@@ -13,12 +13,12 @@ bool vmx_check_failed(const struct x86_cpu *cpu, const char *condition)
 
 bool vmx_canonical(const struct x86_cpu *cpu, u64 address)
 {
-    return x86_canonical_any((struct x86_cpu *)cpu, address);
+    return x86_canonical_any(cpu, address);
 }
 
 bool vmx_bits_above_width(const struct x86_cpu *cpu, u64 address)
 {
-    unsigned width = x86_has((struct x86_cpu *)cpu, X86_FEATURE_LA57) ? 57 : 48;
+    unsigned width = x86_has(cpu, X86_FEATURE_LA57) ? 57 : 48;
     u64 above = address >> width;
 
     return !above || above == ~0ull >> width;
@@ -34,7 +34,7 @@ static bool allowed(const struct x86_cpu *cpu, const struct vmcs *v, enum vmx_co
     const struct vmx_cpu *vmx = vmx_of(cpu);
     u32 value = (u32)vmx_control_get(v, word);
 
-    if (value & vmx->pmu_controls[word] && !x86_has((struct x86_cpu *)cpu, X86_FEATURE_PMU))
+    if (value & vmx->pmu_controls[word] && !x86_has(cpu, X86_FEATURE_PMU))
         return false;
     return !(~value & vmx->allowed0[word]) && !(value & ~vmx->allowed1[word]);
 }

@@ -43,7 +43,7 @@ static bool check_registers(const struct x86_cpu *cpu, const struct vmcs *v)
     CHECK(!paging || v->guest_cr0 & X86_CR0_PE);
     CHECK(!(~v->guest_cr4 & VMX_CR4_FIXED0) && !(v->guest_cr4 & ~vmx_cr4_fixed1(cpu)));
     CHECK(!vmx_entry_control(v, VMX_C_entry_load_debug_controls) ||
-          !(v->guest_ia32_debugctl & ~x86_debugctl_valid((struct x86_cpu *)cpu)));
+          !(v->guest_ia32_debugctl & ~x86_debugctl_valid(cpu)));
     CHECK(!ia32e(v) || (paging && v->guest_cr4 & X86_CR4_PAE));
     CHECK(ia32e(v) || !(v->guest_cr4 & X86_CR4_PCIDE));
     CHECK(!(v->guest_cr3 & ~cpu->phys_mask));

@@ -28,7 +28,7 @@ u64 vmx_tsc(const struct x86_cpu *cpu, u64 outer)
     return outer + v->tsc_offset;
 }
 
-u64 vmx_outer_tsc(struct x86_cpu *cpu)
+u64 vmx_outer_tsc(const struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
     struct vmx_level *current = vmx->current;

@@ -251,7 +251,7 @@ static bool when_pause(const struct vmx_level *level, const struct x86_cpu *cpu,
         return true;
     if (!level->outer || cpu->cpl || !vmx_proc2(v, VMX_C_pause_loop_exiting))
         return false;
-    now = vmx_outer_tsc((struct x86_cpu *)cpu);
+    now = vmx_outer_tsc(cpu);
     vmx->pause_last = now;
     if (now - last > v->ple_gap) {
         vmx->pause_first = now;

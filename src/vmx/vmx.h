@@ -186,7 +186,7 @@ bool vmx_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
 u64 vmx_tsc(const struct x86_cpu *cpu, u64 outer);
 
 /* The TSC outside non-root operation, now. */
-u64 vmx_outer_tsc(struct x86_cpu *cpu);
+u64 vmx_outer_tsc(const struct x86_cpu *cpu);
 
 /* The virtual APIC of non-root operation (SDM chapter 30). All but the last three answer false if
  * it is none of theirs. @gpa: as memory accesses to the APIC-access page are seen, beyond all

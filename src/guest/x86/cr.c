@@ -28,7 +28,7 @@ static const struct {
     {X86_CR4_PKS, X86_FEATURE_PKS},
 };
 
-u64 x86_cr4_valid(struct x86_cpu *cpu)
+u64 x86_cr4_valid(const struct x86_cpu *cpu)
 {
     u64 valid = 0;
 

@@ -27,7 +27,7 @@ enum {
     MSR_TSC_AUX = 0xc0000103,
 };
 
-u64 x86_tsc(struct x86_cpu *cpu)
+u64 x86_tsc(const struct x86_cpu *cpu)
 {
     u128 scaled;
 
@@ -124,7 +124,7 @@ bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
     return cpu->hooks && cpu->hooks->msr_read && cpu->hooks->msr_read(cpu, msr, value);
 }
 
-u64 x86_debugctl_valid(struct x86_cpu *cpu)
+u64 x86_debugctl_valid(const struct x86_cpu *cpu)
 {
     u64 freeze = X86_DEBUGCTL_FREEZE_LBRS | X86_DEBUGCTL_FREEZE_PERFMON;
 

@@ -48,7 +48,7 @@ struct x86_hooks {
                          bool walk_entry, bool probe, struct guest_page *page);
     u64 (*read_tpr)(struct x86_cpu *cpu); /* CR8 */
     void (*write_tpr)(struct x86_cpu *cpu, u64 value);
-    u64 (*tsc)(struct x86_cpu *cpu); /* the guest's TSC now */
+    u64 (*tsc)(const struct x86_cpu *cpu); /* the guest's TSC now */
     /* In non-root operation, once an instruction has read the TSC and before it has changed anything:
      * leaves if something was due by then. */
     void (*time_seen)(struct x86_cpu *cpu);
@@ -142,7 +142,7 @@ u64 x86_pmu_global_valid(void);
 void x86_pmu_retired(struct x86_cpu *cpu, u32 modes, bool branch);
 
 /* Bits of IA32_DEBUGCTL that exist. */
-u64 x86_debugctl_valid(struct x86_cpu *cpu);
+u64 x86_debugctl_valid(const struct x86_cpu *cpu);
 
 /* FPU/SSE images for FXSAVE/XSAVE instructions and for the engine's get/set of fpu and xsave. */
 void x86_fxsave(const struct x86_cpu *cpu, u8 image[512], bool rex_w);

@@ -70,10 +70,10 @@ void x86_mmio_write(struct guest_cpu *cpu, u64 gpa, const void *buf, unsigned by
     (X86_FEATURE_SSE3 | X86_FEATURE_SSSE3 | X86_FEATURE_SSE4_1 | X86_FEATURE_SSE4_2 |              \
      X86_FEATURE_POPCNT | X86_FEATURE_CX16 | X86_FEATURE_LAHF)
 
-static inline bool x86_has(struct x86_cpu *cpu, u64 feature)
+static inline bool x86_has(const struct x86_cpu *cpu, u64 feature)
 {
-    if (unlikely(!cpu->features))
-        x86_update_features(cpu);
+    if (unlikely(!cpu->features)) /* only a memory of what CPUID says: const to who asks */
+        x86_update_features((struct x86_cpu *)cpu);
     return cpu->features & feature;
 }
 
@@ -192,7 +192,7 @@ static inline bool x86_canonical(const struct x86_cpu *cpu, u64 address)
 
 /* Canonical for 57 bits if the CPU has 5-level paging at all: what is checked when a base register
  * is loaded, by WRMSR, LGDT, LLDT, WRFSBASE ..., and by INVPCID, whatever CR4.LA57. */
-static inline bool x86_canonical_any(struct x86_cpu *cpu, u64 address)
+static inline bool x86_canonical_any(const struct x86_cpu *cpu, u64 address)
 {
     return (u64)sign_extend(address, x86_has(cpu, X86_FEATURE_LA57) ? 57 : 48) == address;
 }
@@ -357,7 +357,7 @@ static inline u64 x86_stack_mask(const struct x86_cpu *cpu)
 }
 
 /* cr.c: the reserved bits of CR4, and loading PDPTEs: false if one is malformed (#GP). */
-u64 x86_cr4_valid(struct x86_cpu *cpu);
+u64 x86_cr4_valid(const struct x86_cpu *cpu);
 bool x86_load_pdptes(struct x86_cpu *cpu, u64 cr3);
 
 /* The space key for x86_update_mmu and for flushes, were CR3 @cr3. */
@@ -389,7 +389,7 @@ void x86_mxcsr_loaded(struct x86_cpu *cpu);
 void x86_store_masked(struct x86_cpu *cpu, u64 address, const u8 *from, const u8 *mask, unsigned n);
 
 /* The guest's TSC now. */
-u64 x86_tsc(struct x86_cpu *cpu);
+u64 x86_tsc(const struct x86_cpu *cpu);
 
 /* rflags.c: what POPF and IRET may change at the current privilege with operands of @width bytes
  * (VM, VIF and VIP aside). */
