@@ -124,23 +124,6 @@ static void without_idt(void)
 }
 
 GUEST(code_vm86_int, ".code16; cpuid; .code64");
-static void virtual_8086(void)
-{
-    PUT(guest_cr0, 0x31);
-    PUT(guest_ia32_efer, 0);
-    REMOVE(vm_entry_controls, C_entry_ia32e_mode_guest);
-    PROC2(C_unrestricted_guest);
-    PUT(guest_rflags, 0x20002);
-    for (unsigned i = 0; i < 6; i++) {
-        vmwrite(FIELD_guest_es_selector + 2 * i, 0xffff);
-        vmwrite(FIELD_guest_es_base + 2 * i, 0xffff0);
-        vmwrite(FIELD_guest_es_limit + 2 * i, 0xffff);
-        vmwrite(FIELD_guest_es_access_rights + 2 * i, 0xf3);
-    }
-    PUT(guest_rip, (u64)code_vm86_int - 0xffff0);
-    PUT(guest_rsp, 0xfff0);
-}
-
 static void injected_events(void)
 {
     for (u32 kind = 0x301; kind <= 0x501; kind += 0x200) {
@@ -157,7 +140,7 @@ static void injected_events(void)
 
     inject("27.6.1.1 IOPL does not forbid an injected INT n in virtual-8086 mode", 0x428);
     own_ept(false);
-    virtual_8086();
+    virtual_8086(code_vm86_int);
     PUT(exception_bitmap, 1 << 13);
     PUT(guest_idtr_limit, 0);
     EXPECT(run(), 0);

@@ -492,21 +492,29 @@ static void x2apic(void)
     EXPECT(VAPIC[0x80 / 4], 0x50);
 }
 
-static void posted_interrupts(void)
+/* begin() with posted interrupts by vector F2h; answers the descriptor, in which vector 40 is posted. */
+static u64 *posted(const char *name, void (*code)(void))
 {
     u64 *descriptor = (u64 *)pages[2];
 
-    virtual_apic("30.6 posted interrupts", code_nops);
+    virtual_apic(name, code);
     PIN(C_external_interrupt_exiting | C_process_posted_interrupts);
     ADD(primary_vm_exit_controls, C_exit_acknowledge_interrupt);
     PROC2(C_virtual_interrupt_delivery);
     memset(descriptor, 0, 64);
     descriptor[0] = 1ull << 40;
-    descriptor[4] = 1;
     PUT(posted_interrupt_descriptor_address, (u64)descriptor);
     PUT(posted_interrupt_notification_vector, 0xf2);
-    PUT(guest_rflags, 0x202);
     use_idt();
+    return descriptor;
+}
+
+static void posted_interrupts(void)
+{
+    u64 *descriptor = posted("30.6 posted interrupts", code_nops);
+
+    descriptor[4] = 1;
+    PUT(guest_rflags, 0x202);
     LAPIC[0xf0 / 4] = 0x1ff;
     LAPIC[0x300 / 4] = 0x400f2; /* to itself; interrupts are off here */
     EXPECT(run(), 18);
@@ -523,17 +531,8 @@ GUEST(code_post_to_self, "movl $0xf0, 0xa0(%rbx); movl $0x400f2, (%rdx); sti;"
                          "mov $1000, %ecx; 1: loop 1b; vmcall");
 static void posted_under_pressure(void)
 {
-    u64 *descriptor = (u64 *)pages[2];
+    u64 *descriptor = posted("30.6 posted interrupts look at the PPR as it is", code_post_to_self);
 
-    virtual_apic("30.6 posted interrupts look at the PPR as it is", code_post_to_self);
-    PIN(C_external_interrupt_exiting | C_process_posted_interrupts);
-    ADD(primary_vm_exit_controls, C_exit_acknowledge_interrupt);
-    PROC2(C_virtual_interrupt_delivery);
-    memset(descriptor, 0, 64);
-    descriptor[0] = 1ull << 40;
-    PUT(posted_interrupt_descriptor_address, (u64)descriptor);
-    PUT(posted_interrupt_notification_vector, 0xf2);
-    use_idt();
     guest_rbx = (u64)VAPIC;
     guest_rdx = (u64)LAPIC + 0x300;
     EXPECT(run(), 18);
@@ -579,9 +578,7 @@ GUEST(code_real, ".code16; mov $0x1234, %ax; vmcall; .code64");
 static void real_mode(void)
 {
     begin("27.3.2 real mode", code_real);
-    PROC2(C_enable_ept | C_unrestricted_guest);
-    PUT(vm_entry_controls, GET(vm_entry_controls) & ~(u64)C_entry_ia32e_mode_guest);
-    PUT(guest_ia32_efer, 0);
+    without_paging();
     PUT(guest_cr0, 0x30);
     PUT(guest_cr4, 1 << 13);
     for (unsigned i = 0; i < 6; i++) {
@@ -611,11 +608,8 @@ static void task_switches(void)
     table[7] = 0x67 | (tss_at & 0xffffff) << 16 | 0x09ull << 40;
     memset(idt, 0, 4096);
     idt[0x40] = 0x85ull << 40 | 0x28 << 16;
-    PROC2(C_enable_ept | C_unrestricted_guest);
+    without_paging();
     PUT(exception_bitmap, 1 << 11);
-    PUT(vm_entry_controls, GET(vm_entry_controls) & ~(u64)C_entry_ia32e_mode_guest);
-    PUT(guest_ia32_efer, 0);
-    PUT(guest_cr0, 0x31);
     PUT(guest_cr4, 1 << 13);
     PUT(guest_cs_access_rights, 0xc09b);
     PUT(guest_cs_limit, 0xffffffff);

@@ -67,6 +67,28 @@ __asm__(".globl code_handler, code_nops");
 GUEST(code_handler, "pop %rax; vmcall");
 GUEST(code_nops, "nop; nop; nop; nop; vmcall");
 
+void without_paging(void)
+{
+    PROC2(C_enable_ept | C_unrestricted_guest);
+    REMOVE(vm_entry_controls, C_entry_ia32e_mode_guest);
+    PUT(guest_ia32_efer, 0);
+    PUT(guest_cr0, 0x31);
+}
+
+void virtual_8086(void (*code)(void))
+{
+    without_paging();
+    PUT(guest_rflags, 0x20002);
+    for (unsigned i = 0; i < 6; i++) {
+        vmwrite(FIELD_guest_es_selector + 2 * i, 0xffff);
+        vmwrite(FIELD_guest_es_base + 2 * i, 0xffff0);
+        vmwrite(FIELD_guest_es_limit + 2 * i, 0xffff);
+        vmwrite(FIELD_guest_es_access_rights + 2 * i, 0xf3);
+    }
+    PUT(guest_rip, (u64)code - 0xffff0);
+    PUT(guest_rsp, 0xfff0);
+}
+
 u64 *const ept_2m = (u64 *)pages[8];
 u64 *const ept_4k = (u64 *)pages[9];
 u64 *const ept_pdpt = (u64 *)pages[10];

@@ -40,6 +40,10 @@ void use_idt(void);
 void code_handler(void); /* pop %rax; vmcall */
 void code_nops(void);    /* four NOPs; vmcall */
 
+/* Protected mode without paging; and virtual-8086 mode of it, in which the guest runs @code. */
+void without_paging(void);
+void virtual_8086(void (*code)(void));
+
 /* An EPT of its own, with 4-KiB pages from ROOM; with accessed and dirty flags on request. */
 #define ROOM 0x3000000ull /* nothing else is there */
 extern u64 *const ept_2m, *const ept_4k, *const ept_pdpt, *const ept_root;

@@ -473,10 +473,7 @@ static void performance_counters(void)
 static void protected_mode(const char *name, void (*code)(void))
 {
     begin(name, code);
-    PROC2(C_enable_ept | C_unrestricted_guest);
-    REMOVE(vm_entry_controls, C_entry_ia32e_mode_guest);
-    PUT(guest_ia32_efer, 0);
-    PUT(guest_cr0, 0x31);
+    without_paging();
     PUT(guest_cs_access_rights, 0xc09b);
 }
 
@@ -534,16 +531,8 @@ static void modes(void)
     EXPECT(GET(guest_ia32_efer), 0x500);
     EXPECT(GET(vm_entry_controls) & C_entry_ia32e_mode_guest, C_entry_ia32e_mode_guest);
 
-    protected_mode("27.3.1.2 virtual-8086 mode", code_vm86);
-    PUT(guest_rflags, 0x20002);
-    for (unsigned i = 0; i < 6; i++) {
-        vmwrite(FIELD_guest_es_selector + 2 * i, 0xffff);
-        vmwrite(FIELD_guest_es_base + 2 * i, 0xffff0);
-        vmwrite(FIELD_guest_es_limit + 2 * i, 0xffff);
-        vmwrite(FIELD_guest_es_access_rights + 2 * i, 0xf3);
-    }
-    PUT(guest_rip, (u64)code_vm86 - 0xffff0);
-    PUT(guest_rsp, 0xfff0);
+    begin("27.3.1.2 virtual-8086 mode", code_vm86);
+    virtual_8086(code_vm86);
     EXPECT(run(), 10);
     EXPECT(guest_rax & 0xffff, 0x4321);
     EXPECT(GET(guest_rflags), 0x20002);
