@@ -302,6 +302,23 @@ static void resume_flag(void)
     EXPECT(fault.flags & RF, 0);
 }
 
+/* A load of SS that reads watched memory: #DB comes behind the instruction @next, once. */
+#define WATCHED_SS(selector, next)                                                                 \
+    do {                                                                                           \
+        word ip_;                                                                                  \
+                                                                                                   \
+        begin(0);                                                                                  \
+        write_dr0((word)(selector));                                                               \
+        write_dr7(0x70402);                                                                        \
+        asm volatile("mov %1, %%ss; " next "; 8: mov" W " $8b, %0"                                 \
+                     : "=&r"(ip_)                                                                  \
+                     : "m"(*(selector))                                                            \
+                     : "memory");                                                                  \
+        EXPECT(end(), 1);                                                                          \
+        EXPECT(seen[0].ip, ip_);                                                                   \
+        EXPECT(seen[0].dr6, DR6_CLEAR | 1);                                                        \
+    } while (0)
+
 static void data_breakpoints(void)
 {
     static u8 buffer[16] __attribute__((aligned(8)));
@@ -320,31 +337,11 @@ static void data_breakpoints(void)
     EXPECT(seen[0].flags & RF, RF);
     EXPECT(seen[0].dr6, DR6_CLEAR | 1);
     EXPECT(buffer[5], 0x33);
-    /* A load of SS that reads watched memory: behind the next instruction, even if that is an
-     * interrupt. */
     asm volatile("mov %%ss, %0" : "=r"(ss));
     *(volatile u16 *)(buffer + 8) = ss;
-    begin(0);
-    write_dr0((word)buffer + 8);
-    write_dr7(0x70402);
-    asm volatile("mov %1, %%ss; nop; 8: nop; mov" W " $8b, %0"
-                 : "=&r"(ip)
-                 : "m"(*(u16 *)(buffer + 8))
-                 : "memory");
-    EXPECT(end(), 1);
-    EXPECT(seen[0].ip, ip);
-    EXPECT(seen[0].dr6, DR6_CLEAR | 1);
-    /* INT1 is a debug exception itself: the two are one. */
-    begin(0);
-    write_dr0((word)buffer + 8);
-    write_dr7(0x70402);
-    asm volatile("mov %1, %%ss; .byte 0xf1; 8: mov" W " $8b, %0"
-                 : "=&r"(ip)
-                 : "m"(*(u16 *)(buffer + 8))
-                 : "memory");
-    EXPECT(end(), 1);
-    EXPECT(seen[0].ip, ip);
-    EXPECT(seen[0].dr6, DR6_CLEAR | 1);
+    WATCHED_SS((u16 *)(buffer + 8), "nop");
+    WATCHED_SS((u16 *)(buffer + 8),
+               ".byte 0xf1"); /* INT1, a debug exception itself: the two are one */
     /* With a step at once both bits are set. */
     begin(0);
     last = (word)-1;
