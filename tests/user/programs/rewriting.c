@@ -12,21 +12,14 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "make.h"
+
 #define PAGE 4096
 #define OFTEN 40
 
-typedef int (*function)(void);
 typedef long (*loop_function)(long);
 
 #if defined(__x86_64__)
-static size_t make(uint8_t *to, int value)
-{
-    to[0] = 0xb8; /* mov $value, %eax; ret */
-    memcpy(to + 1, &value, 4);
-    to[5] = 0xc3;
-    return 6;
-}
-
 /* Adds @step as often as its argument says. */
 static size_t make_loop(uint8_t *to, int step)
 {
@@ -61,19 +54,6 @@ static uintptr_t pc_of(const ucontext_t *u)
 #define FAULT_OFFSET 2
 #define VALUE_OFFSET 1
 #elif defined(__riscv)
-static uint32_t li_a0(int value)
-{
-    return (uint32_t)(value & 0x7ff) << 20 | 0x513;
-}
-
-static size_t make(uint8_t *to, int value)
-{
-    uint32_t code[2] = {li_a0(value), 0x8067}; /* ret */
-
-    memcpy(to, code, 8);
-    return 8;
-}
-
 static size_t make_loop(uint8_t *to, int step)
 {
     uint32_t code[] = {

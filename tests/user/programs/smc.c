@@ -6,25 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-typedef int (*function)(void);
-
-#if defined(__x86_64__)
-static size_t make(uint8_t *to, int value)
-{
-    to[0] = 0xb8; /* mov $value, %eax; ret */
-    memcpy(to + 1, &value, 4);
-    to[5] = 0xc3;
-    return 6;
-}
-#elif defined(__riscv)
-static size_t make(uint8_t *to, int value)
-{
-    uint32_t code[2] = {(uint32_t)(value & 0x7ff) << 20 | 0x513, 0x8067}; /* li a0; ret */
-
-    memcpy(to, code, 8);
-    return 8;
-}
-#endif
+#include "make.h"
 
 int main(void)
 {
