@@ -128,4 +128,14 @@ def cpio_entry(name, mode, data):
     return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
 
 
+def initrd_with(program, folder):
+    """The default initramfs and the program in it as /program; answers the path, in `folder`."""
+    initrd = os.path.join(folder, "initrd")
+    with open(initrd, "wb") as out, open(INITRD, "rb") as base, open(program, "rb") as init:
+        out.write(base.read())
+        out.write(cpio_entry(b"program", 0o100755, init.read()))
+        out.write(cpio_entry(b"TRAILER!!!", 0, b""))
+    return initrd
+
+
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -2,6 +2,17 @@
 import struct
 
 
+def lz4_length(data, at, length):
+    """A length of four bits, of which 15 means that bytes follow; answers it and where they end."""
+    if length == 15:
+        while data[at] == 255:
+            length += 255
+            at += 1
+        length += data[at]
+        at += 1
+    return length, at
+
+
 def lz4_block(data):
     """Decompresses one LZ4 block (lz4_Block_format.md)."""
     out = bytearray()
@@ -9,26 +20,14 @@ def lz4_block(data):
     while at < len(data):
         token = data[at]
         at += 1
-        length = token >> 4
-        if length == 15:
-            while data[at] == 255:
-                length += 255
-                at += 1
-            length += data[at]
-            at += 1
+        length, at = lz4_length(data, at, token >> 4)
         out += data[at:at + length]
         at += length
         if at >= len(data):
             break
         back = data[at] | data[at + 1] << 8
         at += 2
-        length = token & 15
-        if length == 15:
-            while data[at] == 255:
-                length += 255
-                at += 1
-            length += data[at]
-            at += 1
+        length, at = lz4_length(data, at, token & 15)
         length += 4
         start = len(out) - back
         if back >= length:

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Single steps and breakpoints in a guest's Linux are those of the host's: stepping.py TRIODE PROGRAM"""
-import os
 import re
 import subprocess
 import sys
 import tempfile
 
-from guest import INITRD, KERNEL, SKIP, cpio_entry, need_guests, run
+from guest import KERNEL, SKIP, initrd_with, need_guests, run
 
 
 def main():
@@ -18,13 +17,9 @@ def main():
         print(f"skipped: the host does not let a program be traced:\n{native.stdout}")
         sys.exit(SKIP)
     with tempfile.TemporaryDirectory() as folder:
-        initrd = os.path.join(folder, "initrd")
-        with open(initrd, "wb") as out, open(INITRD, "rb") as base, open(program, "rb") as init:
-            out.write(base.read())
-            out.write(cpio_entry(b"stepping", 0o100755, init.read()))
-            out.write(cpio_entry(b"TRAILER!!!", 0, b""))
+        initrd = initrd_with(program, folder)
         result = run(triode, ["run", "--engine", "soft", "--kernel", KERNEL, "--initrd", initrd,
-                              "--append", "console=ttyS0 quiet rdinit=/stepping"])
+                              "--append", "console=ttyS0 quiet rdinit=/program"])
     seen = re.findall(r"STEPPING .*(?<!\r)", result.stdout.replace("\r", ""))
     blocks = re.search(r"BLOCKS (\d+) of (\d+)", result.stdout)
     print("\n".join(seen), blocks and blocks.group(), sep="\n")
