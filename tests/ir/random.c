@@ -631,3 +631,32 @@ struct ir_unit *random_unit(struct arena *arena, u64 seed, const struct random_o
         g.unit->insts[g.sets[i].set].imm = g.plan[g.sets[i].block].phi[g.sets[i].phi];
     return g.unit;
 }
+
+u64 random_atomic(u8 *p, enum ir_op op, unsigned bytes, u64 operand, u64 desired)
+{
+    u64 old = 0, new, mask = bytes == 8 ? ~0ull : (1ull << bytes * 8) - 1;
+
+    memcpy(&old, p, bytes);
+    switch (op) {
+    case IR_acas:
+        new = old == (operand & mask) ? desired : old;
+        break;
+    case IR_axchg:
+        new = operand;
+        break;
+    case IR_aadd:
+        new = old + operand;
+        break;
+    case IR_aand:
+        new = old &operand;
+        break;
+    case IR_aor:
+        new = old | operand;
+        break;
+    default:
+        new = old ^ operand;
+        break;
+    }
+    memcpy(p, &new, bytes);
+    return old;
+}

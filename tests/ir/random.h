@@ -40,4 +40,7 @@ struct ir_unit *random_unit(struct arena *arena, u64 seed, const struct random_o
 /* The generator's own source of numbers, for tests that need more: splitmix64. */
 u64 random_next(u64 *state);
 
+/* What an atomic operation does to the @bytes at @p; answers what was there. */
+u64 random_atomic(u8 *p, enum ir_op op, unsigned bytes, u64 operand, u64 desired);
+
 #endif

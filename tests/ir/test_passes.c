@@ -49,32 +49,7 @@ static void store(void *state, u64 addr, const void *buf, unsigned bytes)
 
 static u64 atomic(void *state, u64 addr, enum ir_op op, unsigned bytes, u64 operand, u64 desired)
 {
-    u8 *p = host(state, addr, bytes);
-    u64 old = 0, new;
-
-    memcpy(&old, p, bytes);
-    switch (op) {
-    case IR_acas:
-        new = old == operand ? desired : old;
-        break;
-    case IR_axchg:
-        new = operand;
-        break;
-    case IR_aadd:
-        new = old + operand;
-        break;
-    case IR_aand:
-        new = old &operand;
-        break;
-    case IR_aor:
-        new = old | operand;
-        break;
-    default:
-        new = old ^ operand;
-        break;
-    }
-    memcpy(p, &new, bytes);
-    return old;
+    return random_atomic(host(state, addr, bytes), op, bytes, operand, desired);
 }
 
 static void trap(void *state)

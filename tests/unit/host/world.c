@@ -41,38 +41,9 @@ static void store(void *state, u64 addr, const void *buf, unsigned bytes)
     memcpy(interpreter_address(state, addr, bytes), buf, bytes);
 }
 
-static u64 read_modify_write(u8 *p, enum ir_op op, unsigned bytes, u64 operand, u64 desired)
-{
-    u64 old = 0, new, mask = bytes == 8 ? ~0ull : (1ull << bytes * 8) - 1;
-
-    memcpy(&old, p, bytes);
-    switch (op) {
-    case IR_acas:
-        new = old == (operand & mask) ? desired : old;
-        break;
-    case IR_axchg:
-        new = operand;
-        break;
-    case IR_aadd:
-        new = old + operand;
-        break;
-    case IR_aand:
-        new = old &operand;
-        break;
-    case IR_aor:
-        new = old | operand;
-        break;
-    default:
-        new = old ^ operand;
-        break;
-    }
-    memcpy(p, &new, bytes);
-    return old;
-}
-
 static u64 atomic(void *state, u64 addr, enum ir_op op, unsigned bytes, u64 operand, u64 desired)
 {
-    return read_modify_write(interpreter_address(state, addr, bytes), op, bytes, operand, desired);
+    return random_atomic(interpreter_address(state, addr, bytes), op, bytes, operand, desired);
 }
 
 static void trap_helper(void *state)
@@ -131,7 +102,7 @@ static u64 site(void *state, struct host_frame *frame, const struct host_site *s
     }
     if (site->op == IR_acas)
         host_read_operand(frame, site->operand2_kind, site->operand2, b);
-    value[0] = read_modify_write(p, site->op, bytes, a[0], b[0]);
+    value[0] = random_atomic(p, site->op, bytes, a[0], b[0]);
     host_write_result(frame, site, value);
     return 0;
 }

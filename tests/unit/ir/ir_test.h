@@ -23,6 +23,19 @@ struct bench {
     u8 memory[256]; /* guest addresses 0..255 */
 };
 
+static inline int bench_setup(void **state)
+{
+    *state = calloc(1, sizeof(struct bench));
+    return *state ? 0 : -1;
+}
+
+static inline int bench_teardown(void **state)
+{
+    arena_free(&((struct bench *)*state)->arena);
+    free(*state);
+    return 0;
+}
+
 static inline void bench_memory(void *state, u64 addr, void *buf, const void *from, unsigned bytes)
 {
     struct bench *b = container_of(state, struct bench, state);

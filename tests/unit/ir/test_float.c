@@ -400,19 +400,6 @@ static void test_packed(void **state)
     PACKED(b, IR_vfcmp, "cmpord", 7);
 }
 
-static int setup(void **state)
-{
-    *state = calloc(1, sizeof(struct bench));
-    return *state ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    arena_free(&((struct bench *)*state)->arena);
-    free(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,7 +408,7 @@ int main(void)
         cmocka_unit_test(test_packed),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, bench_setup, bench_teardown);
 }
 #else
 int main(void)

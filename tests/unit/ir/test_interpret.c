@@ -491,19 +491,6 @@ static void test_vectors(void **state)
     assert_int_equal(bench_slot(b, 56), 0x00020406080a0c0e);
 }
 
-static int setup(void **state)
-{
-    *state = calloc(1, sizeof(struct bench));
-    return *state ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    arena_free(&((struct bench *)*state)->arena);
-    free(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -515,5 +502,5 @@ int main(void)
         cmocka_unit_test(test_vectors),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, bench_setup, bench_teardown);
 }
