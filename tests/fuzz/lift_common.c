@@ -2,12 +2,12 @@
 #include <errno.h>
 
 #include "base/arena.h"
-#include "fuzz.h"
 #include "host/host.h"
 #include "lift.h"
 #include "opt/opt.h"
 
 #define CODE_BYTES (256 * KiB)
+#define LIFT_BYTES 64 /* most of a block's page; as many again stand for the next page */
 
 static u8 host_code[CODE_BYTES];
 
@@ -87,27 +87,39 @@ static void compile(const struct guest_ops *guest, struct ir_unit *unit, u8 choi
                  code.nlinks <= HOST_MAX_LINKS));
 }
 
-void fuzz_lift(const struct guest_ops *guest, struct guest_lift *lift, unsigned longest, u8 choices)
+void fuzz_lift(const struct guest_ops *guest, struct fuzz_input *in, u32 mode, unsigned alignment,
+               unsigned longest)
 {
+    u32 offset = fuzz_take(in, 2) & (4096 - alignment);
+    u8 choices = (u8)fuzz_take(in, 1);
+    u8 bytes[2 * LIFT_BYTES];
     struct arena arena = {0};
     struct ir_unit unit;
+    struct guest_lift lift = {
+        .unit = &unit,
+        .mode = mode,
+        .pc = 0x401000 + offset,
+        .code = bytes,
+        .avail = 4096 - offset < LIFT_BYTES ? 4096 - offset : LIFT_BYTES,
+        .max_insns = choices & 16 ? 1 : 32,
+    };
+    u32 avail = lift.avail;
     char text[128];
-    u32 avail = lift->avail;
     int ret;
 
-    lift->unit = &unit;
+    fuzz_bytes(in, bytes, sizeof bytes);
     ir_init(&unit, &arena, guest->helpers, guest->nhelpers, guest->pc_slot);
-    ret = guest->lift(lift);
+    ret = guest->lift(&lift);
     if (ret == -ERANGE) {
         MUST(avail < longest);
         ir_init(&unit, &arena, guest->helpers, guest->nhelpers, guest->pc_slot);
-        lift->two_pages = true;
-        lift->avail = avail + longest;
-        ret = guest->lift(lift);
+        lift.two_pages = true;
+        lift.avail = avail + longest;
+        ret = guest->lift(&lift);
     }
-    MUST(!ret && lift->length && lift->length <= lift->avail);
+    MUST(!ret && lift.length && lift.length <= lift.avail);
     compile(guest, &unit, choices);
-    ret = guest->disassemble(lift->mode, lift->pc, lift->code, avail, text, sizeof text);
+    ret = guest->disassemble(mode, lift.pc, bytes, avail, text, sizeof text);
     MUST(ret >= 1);
     arena_free(&arena);
 }

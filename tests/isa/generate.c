@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "guest/x86/state.h"
+#include "modrm.h"
 
 u8 isa_pattern[ISA_DATA_SIZE];
 static u64 random_state = 1;
@@ -261,21 +262,7 @@ static u64 condition_flags(unsigned cc)
 
 u8 isa_random_modrm(const struct x86_row *row)
 {
-    u8 byte = (u8)isa_random(256);
-
-    if (row->modrm >= X86_MODRM_B)
-        return (u8)row->modrm;
-    if (row->modrm >= X86_MODRM_G) {
-        byte = (u8)((byte & 0xc7) | (row->modrm & 7) << 3);
-        if (row->modrm >= X86_MODRM_N)
-            return byte >= 0xc0 ? byte & 0x7f : byte;
-        return row->modrm >= X86_MODRM_R ? byte | 0xc0 : byte;
-    }
-    if (row->modrm == X86_MODRM_RR)
-        return byte | 0xc0;
-    if (row->modrm == X86_MODRM_RN && byte >= 0xc0)
-        return byte & 0x7f;
-    return byte;
+    return modrm_of_row(row, (u8)isa_random(256));
 }
 
 /* A flag-setting instruction on r10, r11 (32-bit code: without a result). */

@@ -12,6 +12,8 @@
 
 #include <Zydis/Zydis.h>
 
+#include "../../isa/modrm.h"
+
 #include "guest/x86/driver.h"
 #include "guest/x86/rows.h"
 #include "guest/x86/state.h"
@@ -122,25 +124,6 @@ static bool mnemonic_fits(const char *row, const char *zydis)
     return !strcmp(row, zydis);
 }
 
-static u8 random_modrm(const struct x86_row *row)
-{
-    u8 byte = (u8)any(256);
-
-    if (row->modrm >= X86_MODRM_B)
-        return (u8)row->modrm;
-    if (row->modrm >= X86_MODRM_G) {
-        byte = (u8)((byte & 0xc7) | (row->modrm & 7) << 3);
-        if (row->modrm >= X86_MODRM_N)
-            return byte >= 0xc0 ? byte & 0x7f : byte;
-        return row->modrm >= X86_MODRM_R ? byte | 0xc0 : byte;
-    }
-    if (row->modrm == X86_MODRM_RR)
-        return byte | 0xc0;
-    if (row->modrm == X86_MODRM_RN && byte >= 0xc0)
-        return byte & 0x7f;
-    return byte;
-}
-
 /* A random instance of @row, 32 bytes. */
 static void make(const struct x86_row *row, unsigned code_size, u8 *code)
 {
@@ -162,7 +145,7 @@ static void make(const struct x86_row *row, unsigned code_size, u8 *code)
             code[n++] = escapes[row->map][i];
     code[n++] = (u8)(row->opcode + any(x86_row_span(row)));
     if (row->modrm != X86_MODRM_NONE)
-        code[n] = random_modrm(row);
+        code[n] = modrm_of_row(row, (u8)any(256));
 }
 
 struct zydis {

@@ -35,6 +35,16 @@ ram_u64 *ram64(struct fixture *f, u64 gpa);
 ram_u32 *ram32(struct fixture *f, u64 gpa);
 ram_u16 *ram16(struct fixture *f, u64 gpa);
 
+/* A hardware exception. */
+static inline struct x86_event hardware(u8 vector, bool has_error, u32 error)
+{
+    return (struct x86_event){.valid = true,
+                              .vector = vector,
+                              .type = X86_EVENT_HARDWARE,
+                              .has_error = has_error,
+                              .error = error};
+}
+
 /* Runs @statement; 0, or the exit code that it left with. */
 #define TRY(f, statement)                                                                          \
     __extension__({                                                                                \

@@ -5,15 +5,6 @@
 #define HANDLER 0x00123456u
 #define STACK 0x8000u
 
-static struct x86_event hardware(u8 vector, bool has_error, u32 error)
-{
-    return (struct x86_event){.valid = true,
-                              .vector = vector,
-                              .type = X86_EVENT_HARDWARE,
-                              .has_error = has_error,
-                              .error = error};
-}
-
 static struct x86_event software(u8 vector, u8 type, u32 len)
 {
     return (struct x86_event){.valid = true, .vector = vector, .type = type, .insn_len = len};

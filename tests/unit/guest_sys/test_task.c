@@ -52,15 +52,6 @@ static void set_task_gate(struct fixture *f, u8 vector)
     *ram64(f, IDT_BASE + vector * 8u) = (u64)SEL_NEW << 16 | 0x85ull << 40;
 }
 
-static struct x86_event hardware(u8 vector, bool has_error, u32 error)
-{
-    return (struct x86_event){.valid = true,
-                              .vector = vector,
-                              .type = X86_EVENT_HARDWARE,
-                              .has_error = has_error,
-                              .error = error};
-}
-
 static int deliver(struct fixture *f, struct x86_event event)
 {
     volatile int result = -1;
