@@ -58,14 +58,18 @@ static u64 highest_index(void)
     return (u64)highest << 1;
 }
 
+u32 vmx_may(const struct x86_cpu *cpu, enum vmx_control_word word)
+{
+    const struct vmx_cpu *vmx = vmx_of(cpu);
+
+    return vmx->allowed1[word] & ~(x86_has(cpu, X86_FEATURE_PMU) ? 0 : vmx->pmu_controls[word]);
+}
+
 static u64 allowed(const struct x86_cpu *cpu, enum vmx_control_word word, bool true_controls)
 {
     u32 must = true_controls ? vmx_allowed0(word) : vmx_default1(word);
-    u32 may = vmx_allowed1(word);
 
-    if (!x86_has(cpu, X86_FEATURE_PMU))
-        may &= ~vmx_pmu_controls(word);
-    return must | (u64)may << 32;
+    return must | (u64)vmx_may(cpu, word) << 32;
 }
 
 static bool has_vmx(const struct x86_cpu *cpu)

@@ -31,12 +31,9 @@ bool vmx_page_address(const struct x86_cpu *cpu, u64 address)
 
 static bool allowed(const struct x86_cpu *cpu, const struct vmcs *v, enum vmx_control_word word)
 {
-    const struct vmx_cpu *vmx = vmx_of(cpu);
     u32 value = (u32)vmx_control_get(v, word);
 
-    if (value & vmx->pmu_controls[word] && !x86_has(cpu, X86_FEATURE_PMU))
-        return false;
-    return !(~value & vmx->allowed0[word]) && !(value & ~vmx->allowed1[word]);
+    return !(~value & vmx_of(cpu)->allowed0[word]) && !(value & ~vmx_may(cpu, word));
 }
 
 /* An area of @count 16-byte entries. */
@@ -147,7 +144,7 @@ static bool check_injection(const struct x86_cpu *cpu, const struct vmcs *v)
     if (!(info & VMX_INTR_VALID))
         return true;
     CHECK(type != 1 && (type != 7 || vmx_proc(v, VMX_C_monitor_trap_flag) ||
-                        vmx_of(cpu)->allowed1[VMX_PROC] & VMX_C_monitor_trap_flag));
+                        vmx_may(cpu, VMX_PROC) & VMX_C_monitor_trap_flag));
     CHECK(type != 2 || vector == 2);
     CHECK(type != 3 || vector <= 31);
     CHECK(type != 7 || vector == 0);

@@ -134,7 +134,7 @@ static void vmclear(struct operation *o)
 static void vmptrld(struct operation *o)
 {
     u64 pointer = load_operand(o);
-    bool shadowing = vmx_allowed1(VMX_PROC2) & VMX_C_vmcs_shadowing;
+    bool shadowing = vmx_may(o->cpu, VMX_PROC2) & VMX_C_vmcs_shadowing;
     u32 revision = 0;
 
     if (!vmx_page_address(o->cpu, pointer)) {

@@ -104,6 +104,8 @@ bool vmx_canonical(const struct x86_cpu *cpu, u64 address);
 bool vmx_bits_above_width(const struct x86_cpu *cpu, u64 address);
 bool vmx_page_address(const struct x86_cpu *cpu, u64 address);
 bool vmx_valid_pat(u64 pat);
+/* Bits of @word that may be 1 on this CPU, with what CPUID offers. */
+u32 vmx_may(const struct x86_cpu *cpu, enum vmx_control_word word);
 u64 vmx_cr0_fixed0(const struct vmcs *v); /* bits that must be 1; @v NULL: no VMCS relaxes them */
 u64 vmx_cr4_fixed1(const struct x86_cpu *cpu);
 #define VMX_CR4_FIXED0 X86_CR4_VMXE

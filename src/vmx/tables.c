@@ -56,44 +56,35 @@ void vmx_field_set(struct vmcs *vmcs, const struct vmx_field *field, u64 value)
     memcpy((u8 *)vmcs + field->offset, &value, field_bytes(field));
 }
 
-u32 vmx_allowed0(enum vmx_control_word word)
-{
-    u32 must = 0;
-
-    for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
-        if (vmx_controls[i].word == word && vmx_controls[i].allowed == VMX_ONE)
-            must |= 1u << vmx_controls[i].bit;
-    return must;
-}
-
-u32 vmx_default1(enum vmx_control_word word)
-{
-    u32 must = vmx_allowed0(word);
-
-    for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
-        if (vmx_controls[i].word == word && vmx_controls[i].allowed == VMX_DEFAULT1)
-            must |= 1u << vmx_controls[i].bit;
-    return must;
-}
-
-u32 vmx_allowed1(enum vmx_control_word word)
-{
-    u32 may = 0;
-
-    for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
-        if (vmx_controls[i].word == word && vmx_controls[i].allowed != VMX_NO)
-            may |= 1u << vmx_controls[i].bit;
-    return may;
-}
-
-u32 vmx_pmu_controls(enum vmx_control_word word)
+/* The bits of @word whose column "allowed" is one of @kinds, a set of BIT(VMX_*). */
+static u32 of_kinds(enum vmx_control_word word, u64 kinds)
 {
     u32 controls = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(vmx_controls); i++)
-        if (vmx_controls[i].word == word && vmx_controls[i].allowed == VMX_PMU)
+        if (vmx_controls[i].word == word && kinds & BIT(vmx_controls[i].allowed))
             controls |= 1u << vmx_controls[i].bit;
     return controls;
+}
+
+u32 vmx_allowed0(enum vmx_control_word word)
+{
+    return of_kinds(word, BIT(VMX_ONE));
+}
+
+u32 vmx_default1(enum vmx_control_word word)
+{
+    return of_kinds(word, BIT(VMX_ONE) | BIT(VMX_DEFAULT1));
+}
+
+u32 vmx_allowed1(enum vmx_control_word word)
+{
+    return of_kinds(word, ~BIT(VMX_NO));
+}
+
+u32 vmx_pmu_controls(enum vmx_control_word word)
+{
+    return of_kinds(word, BIT(VMX_PMU));
 }
 
 u64 vmx_control_get(const struct vmcs *vmcs, enum vmx_control_word word)
