@@ -88,63 +88,54 @@ void soft_signal(struct soft_vcpu *vcpu, u32 signals)
     soft_request(vcpu, GUEST_REQ_EVENT);
 }
 
-static void change_signals(struct soft_vcpu *vcpu, u32 (*change)(u32 old, u8 vector), u8 vector)
+/* False, with what is there by now in *@old, if that is something else. */
+static bool replace_signals(struct soft_vcpu *vcpu, u32 *old, u32 signals)
 {
-    u32 old = __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST);
-
-    while (!__atomic_compare_exchange_n(&vcpu->run.signals, &old, change(old, vector), false,
-                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-    }
+    return __atomic_compare_exchange_n(&vcpu->run.signals, old, signals, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST);
 }
 
 /* A CPU takes an NMI at once and holds the next one back until IRET. One that had no time to look yet
  * must see both. */
-static u32 with_nmi(u32 old, u8 vector)
-{
-    (void)vector;
-    return old | SOFT_SIGNAL_NMI | (old & SOFT_SIGNAL_NMI ? SOFT_SIGNAL_NMI_AGAIN : 0);
-}
-
 void soft_signal_nmi(struct soft_vcpu *vcpu)
 {
-    change_signals(vcpu, with_nmi, 0);
-    soft_request(vcpu, GUEST_REQ_EVENT);
-}
+    u32 old = __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST), again;
 
-static u32 without_nmi(u32 old, u8 vector)
-{
-    (void)vector;
-    return old & ~(u32)(old & SOFT_SIGNAL_NMI_AGAIN ? SOFT_SIGNAL_NMI_AGAIN : SOFT_SIGNAL_NMI);
+    do
+        again = old & SOFT_SIGNAL_NMI ? SOFT_SIGNAL_NMI_AGAIN : 0;
+    while (!replace_signals(vcpu, &old, old | SOFT_SIGNAL_NMI | again));
+    soft_request(vcpu, GUEST_REQ_EVENT);
 }
 
 void soft_take_nmi(struct soft_vcpu *vcpu)
 {
-    change_signals(vcpu, without_nmi, 0);
-}
+    u32 old = __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST), taken;
 
-static u32 with_init(u32 old, u8 vector)
-{
-    (void)vector;
-    return old | SOFT_SIGNAL_INIT | (old & SOFT_SIGNAL_SIPI ? SOFT_SIGNAL_SIPI_FIRST : 0);
+    do
+        taken = old & SOFT_SIGNAL_NMI_AGAIN ? SOFT_SIGNAL_NMI_AGAIN : SOFT_SIGNAL_NMI;
+    while (!replace_signals(vcpu, &old, old & ~taken));
 }
 
 void soft_signal_init(struct soft_vcpu *vcpu)
 {
-    change_signals(vcpu, with_init, 0);
+    u32 old = __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST), first;
+
+    do
+        first = old & SOFT_SIGNAL_SIPI ? SOFT_SIGNAL_SIPI_FIRST : 0;
+    while (!replace_signals(vcpu, &old, old | SOFT_SIGNAL_INIT | first));
     soft_request(vcpu, GUEST_REQ_EVENT);
 }
 
 /* Of two SIPIs in a row the first starts the CPU; of one before an INIT and one after it, the second. */
-static u32 with_sipi(u32 old, u8 vector)
-{
-    if (old & SOFT_SIGNAL_SIPI && !(old & SOFT_SIGNAL_SIPI_FIRST))
-        return old;
-    return (old & ~(0xffu | SOFT_SIGNAL_SIPI_FIRST)) | SOFT_SIGNAL_SIPI | vector;
-}
-
 void soft_signal_sipi(struct soft_vcpu *vcpu, u8 vector)
 {
-    change_signals(vcpu, with_sipi, vector);
+    u32 old = __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST), others;
+
+    do {
+        if (old & SOFT_SIGNAL_SIPI && !(old & SOFT_SIGNAL_SIPI_FIRST))
+            return;
+        others = old & ~(0xffu | SOFT_SIGNAL_SIPI_FIRST);
+    } while (!replace_signals(vcpu, &old, others | SOFT_SIGNAL_SIPI | vector));
     soft_request(vcpu, GUEST_REQ_EVENT);
 }
 
