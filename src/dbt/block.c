@@ -142,11 +142,14 @@ static u32 jump_name(const struct dbt_cpu *dc, unsigned table, u32 index)
     return (dc->cpu->index << 1 | table) << DBT_JUMP_BITS | index;
 }
 
-static struct jump_entry *jump_named(struct dbt *dbt, u32 name)
+/* The entry of that name, if it leads to @block, forgets it. */
+static void forget_jump(struct dbt *dbt, u32 name, struct block *block)
 {
     struct dbt_cpu *dc = dbt->cpus[name >> (DBT_JUMP_BITS + 1)];
+    unsigned table = name >> DBT_JUMP_BITS & 1, index = name & ((1u << DBT_JUMP_BITS) - 1);
 
-    return dc ? &dc->jumps[name >> DBT_JUMP_BITS & 1][name & ((1u << DBT_JUMP_BITS) - 1)] : NULL;
+    if (dc && __atomic_load_n(&dc->jump_blocks[table][index], __ATOMIC_SEQ_CST) == block)
+        __atomic_store_n(&dc->jumps[table][index].space, 0, __ATOMIC_SEQ_CST); /* no space's tag */
 }
 
 bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr)
@@ -203,13 +206,8 @@ static void forget_jumps(struct dbt *dbt, struct block *block)
 {
     u32 n = atomic_load(&block->njumps);
 
-    for (u32 i = 0; i < n && i < DBT_BLOCK_JUMPS; i++) {
-        struct jump_entry *entry =
-            jump_named(dbt, __atomic_load_n(&block->jumps[i], __ATOMIC_SEQ_CST));
-
-        if (entry && __atomic_load_n(&entry->block, __ATOMIC_SEQ_CST) == block)
-            __atomic_store_n(&entry->space, 0, __ATOMIC_SEQ_CST); /* no space has this tag */
-    }
+    for (u32 i = 0; i < n && i < DBT_BLOCK_JUMPS; i++)
+        forget_jump(dbt, __atomic_load_n(&block->jumps[i], __ATOMIC_SEQ_CST), block);
     if (n <= DBT_BLOCK_JUMPS)
         return;
     for (unsigned i = 0; i < DBT_MAX_CPUS; i++)

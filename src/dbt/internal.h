@@ -107,13 +107,6 @@ struct chunk {
     struct block **blocks;
 };
 
-struct jump_entry {
-    u64 gva;
-    u32 space, mode;
-    void *code;
-    struct block *block;
-};
-
 struct fetch_entry {
     u64 gva; /* page */
     u64 gpa; /* page */
@@ -139,10 +132,11 @@ struct dbt_cpu {
     u64 use_clock;
     /* Supervisor code is the same in all spaces (of space_tag 0) as long as it runs from global
      * pages: then it has one tag, whatever space is current, and the second jump cache alone. */
-    struct jump_entry jumps[2][1u << DBT_JUMP_BITS];
+    struct host_jump jumps[2][1u << DBT_JUMP_BITS];
+    struct block *jump_blocks[2][1u << DBT_JUMP_BITS]; /* what jumps[] leads to */
     u32 shared_id;
     bool private_code; /* it ran from another page since the last flush of all */
-    struct jump_entry no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
+    struct host_jump no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
     atomic_bool drop_jumps; /* some entry of jumps[] may lead to a dead block: nobody knows which */
     struct fetch_entry fetch[DBT_FETCH_ENTRIES];
     /* Pages that jumps[] or fetch[] may speak of: two bits for each, by hash. Large enough that the

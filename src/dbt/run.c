@@ -252,7 +252,6 @@ static void fill_abi(struct dbt *dbt)
         .tlb_ways = TLB_WAYS,
         .tlb_patience = offsetof(struct guest_cpu, tlb_patience),
         .jump_cache_bits = DBT_JUMP_BITS,
-        .jump_entry_bytes = sizeof(struct jump_entry),
         .count_insns = dbt->config.count_insns,
     };
 }

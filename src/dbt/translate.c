@@ -489,15 +489,15 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
     u64 pc = cpu->ops->pc(cpu);
     u32 index = host_jump_index(pc, DBT_JUMP_BITS);
     unsigned table = tlb_jumps(dc);
-    struct jump_entry *jump = &dc->jumps[table][index];
+    struct host_jump *jump = &dc->jumps[table][index];
+    struct block *block = dc->jump_blocks[table][index];
     struct source src;
-    struct block *block;
     int ret;
 
     if (jump->gva == pc && __atomic_load_n(&jump->space, __ATOMIC_RELAXED) == cpu->space &&
-        jump->mode == cpu->mode && jump->block &&
-        !atomic_load_explicit(&jump->block->dead, memory_order_relaxed))
-        return jump->block;
+        jump->mode == cpu->mode && block &&
+        !atomic_load_explicit(&block->dead, memory_order_relaxed))
+        return block;
     dc->lookups++;
     ret = find_source(cpu, &src);
     if (ret) {
@@ -524,9 +524,10 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
     jump->gva = pc;
     jump->mode = cpu->mode;
     jump->code = block->code;
+    jump->base = align_down(pc, MEM_PAGE_SIZE);
     __atomic_store_n(&jump->space, cpu->space, __ATOMIC_RELAXED);
     /* Before the look at dead, or this CPU and who drops the block could each miss the other. */
-    __atomic_store_n(&jump->block, block, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&dc->jump_blocks[table][index], block, __ATOMIC_SEQ_CST);
     if (unlikely(atomic_load(&block->dead))) /* gone meanwhile: who dropped it saw an older entry */
         __atomic_store_n(&jump->space, 0, __ATOMIC_SEQ_CST);
     tlb_note_code(dc, pc);

@@ -66,12 +66,21 @@ struct host_link {
 };
 #define HOST_MAX_LINKS 40
 #define HOST_MAX_COUNTERS 2
-#define HOST_JUMP_HASH_SHIFT 11
 
-/* Where the jump cache of 1 << @bits entries keeps @gva. */
+/* An entry of the jump cache. */
+struct host_jump {
+    u64 gva;
+    u32 space, mode;
+    void *code;
+    u64 base; /* the page of gva */
+};
+
+/* Where the jump cache of 1 << @bits entries keeps @gva: one multiplication by 33 gives gva + gva / 32
+ * in units of the entry's size. */
 static inline u32 host_jump_index(u64 gva, unsigned bits)
 {
-    return (u32)(gva ^ gva >> HOST_JUMP_HASH_SHIFT) & ((1u << bits) - 1);
+    return (u32)gva * (sizeof(struct host_jump) + 1) / sizeof(struct host_jump) &
+           ((1u << bits) - 1);
 }
 
 /* Guest memory as emitted code reaches it. */
@@ -85,10 +94,9 @@ struct host_abi {
     /* TLB geometry (struct tlb in guest.h), and the offset of an s32 that counts down with each access
      * that misses the first way, which goes to the slow path when it gets below 0. */
     u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend, tlb_ways, tlb_patience;
-    /* Jump cache geometry: index = host_jump_index; entry: u64 gva, u32 space, u32 mode, void *code. */
-    u32 jump_cache_bits, jump_entry_bytes;
-    u64 direct_base;   /* HOST_MEMORY_DIRECT: host address of guest address 0 */
-    bool direct_pages; /* true: a goto to any offset may be chained; false: only in the page */
+    u32 jump_cache_bits; /* of the jump cache: struct host_jump[1 << bits] */
+    u64 direct_base;     /* HOST_MEMORY_DIRECT: host address of guest address 0 */
+    bool direct_pages;   /* true: a goto to any offset may be chained; false: only in the page */
     bool count_insns;
     s32 *
         counters; /* HOST_MAX_COUNTERS for jumps backwards of the next unit; NULL: they do not count */

@@ -47,7 +47,6 @@ static void make_abi(struct host_abi *abi, const struct guest_ops *guest, bool d
         .tlb_ways = TLB_WAYS,
         .tlb_patience = offsetof(struct guest_cpu, tlb_patience),
         .jump_cache_bits = 12,
-        .jump_entry_bytes = 32,
         .direct_base = direct ? 0x100000000 : 0,
         .direct_pages = direct,
         .count_insns = !direct,

@@ -72,10 +72,12 @@ enum stub_kind {
     STUB_SITE,     /* call thunk_site for site */
     STUB_UNLINKED, /* a direct jump that is not chained */
     STUB_LEAVE,    /* a goto_if out of the page, or with dputs in effect */
+    STUB_MISSED,   /* the jump cache has no entry for the address in reg */
 };
 struct stub {
     u8 kind;
     u8 nconstants; /* SITE: loaded into rdx, rax before the call */
+    u8 reg;        /* MISSED */
     u8 *place;     /* displacement that leads here */
     u32 site;      /* SITE: offset in the site buffer */
     u64 ways;      /* SITE: 0, or a thunk to call first: if it answers equal, */

@@ -259,46 +259,43 @@ void align_displacement(struct lowering *l, unsigned opcode_bytes)
     x64_nop(&l->code, (4 - (unsigned)((x64_here(&l->code) + opcode_bytes) & 3)) & 3);
 }
 
-/* The entry at rcx is of the state's space or mode (both at once if they lie side by side); the jump
- * that is taken if not. */
-static u8 *jump_entry_differs(struct x64 *c, u32 state, s32 entry, unsigned bytes)
+/* The jump cache's entry has another address in @reg, or is of another space or mode than the state's. */
+static void jump_misses(struct lowering *l, unsigned reg)
+{
+    struct stub *stub = stub_new(l, STUB_MISSED, x64_jcc_later(&l->code, CC_NE));
+
+    stub->reg = (u8)reg;
+}
+
+/* Both at once if they lie side by side. */
+static void compare_with_entry(struct x64 *c, u32 state, s32 entry, unsigned bytes)
 {
     x64_load(c, bytes, RDX, x64_at(STATE_REG, (s32)state));
     x64_alu_rm(c, ALU_CMP, bytes, RDX, x64_at(RCX, entry));
-    return x64_jcc_later(c, CC_NE);
 }
 
-/* Guest execution goes on at the address in rax: through the jump cache. */
-static void leave_indirect(struct lowering *l)
+/* Guest execution goes on at the address in @reg, not rcx nor rdx: through the jump cache. */
+static void leave_indirect(struct lowering *l, unsigned reg)
 {
     const struct host_abi *abi = l->abi;
     struct x64 *c = &l->code;
-    u8 *missed[3];
-    unsigned misses = 0;
+    bool together = abi->mode == abi->space + 4;
 
-    x64_mov_rr(c, 4, RCX, RAX);
-    x64_shift_ri(c, SHIFT_SHR, 4, RCX, HOST_JUMP_HASH_SHIFT);
-    x64_alu_rr(c, ALU_XOR, 4, RCX, RAX);
-    x64_alu_ri(c, ALU_AND, 4, RCX, (s32)((1u << abi->jump_cache_bits) - 1));
-    if (abi->jump_entry_bytes & (abi->jump_entry_bytes - 1)) {
-        x64_rr(c, 0x69, RCX, RCX);
-        x64_u32(c, abi->jump_entry_bytes);
-    } else {
-        x64_shift_ri(c, SHIFT_SHL, 4, RCX, (unsigned)__builtin_ctz(abi->jump_entry_bytes));
-    }
+    x64_rr(c, 0x6b, RCX, reg); /* host_jump_index, in bytes */
+    x64_byte(c, sizeof(struct host_jump) + 1);
+    x64_alu_ri(c, ALU_AND, 4, RCX,
+               (s32)(((1u << abi->jump_cache_bits) - 1) * sizeof(struct host_jump)));
     x64_alu_rm(c, ALU_ADD, 8, RCX, x64_at(STATE_REG, (s32)abi->jump_cache));
-    x64_alu_rm(c, ALU_CMP, 8, RAX, x64_at(RCX, 0));
-    missed[misses++] = x64_jcc_later(c, CC_NE);
-    missed[misses++] = jump_entry_differs(c, abi->space, 8, abi->mode == abi->space + 4 ? 8 : 4);
-    if (abi->mode != abi->space + 4)
-        missed[misses++] = jump_entry_differs(c, abi->mode, 12, 4);
-    x64_mov_rr(c, 8, BASE_REG, RAX);
-    x64_alu_ri(c, ALU_AND, 8, BASE_REG, -4096);
-    x64_rm(c, 0xff, 4, x64_at(RCX, 16));
-    while (misses)
-        x64_land(c, missed[--misses]);
-    x64_mov_ri(c, RCX, (u64)l->insn_offset);
-    x64_jmp(c, abi->thunk_miss);
+    x64_alu_rm(c, ALU_CMP, 8, reg, x64_at(RCX, offsetof(struct host_jump, gva)));
+    jump_misses(l, reg);
+    compare_with_entry(c, abi->space, offsetof(struct host_jump, space), together ? 8 : 4);
+    jump_misses(l, reg);
+    if (!together) {
+        compare_with_entry(c, abi->mode, offsetof(struct host_jump, mode), 4);
+        jump_misses(l, reg);
+    }
+    x64_load(c, 8, BASE_REG, x64_at(RCX, offsetof(struct host_jump, base)));
+    x64_rm(c, 0xff, 4, x64_at(RCX, offsetof(struct host_jump, code)));
 }
 
 /* The next unit's base is the page of its own address. */
@@ -329,7 +326,7 @@ void leave_to(struct lowering *l, s64 offset)
         return;
     }
     leave_address(l, offset);
-    leave_indirect(l);
+    leave_indirect(l, RAX);
 }
 
 LOWER(goto)
@@ -417,8 +414,7 @@ LOWER(goto_ind)
 {
     (void)ref;
     count_insns(l);
-    operand_move(l, inst->a, RAX, 8);
-    leave_indirect(l);
+    leave_indirect(l, operand_gpr(l, inst->a, RAX, false));
 }
 
 void host_patch_link(u8 *code_rw, u64 code_exec, const struct host_link *link, u64 to)

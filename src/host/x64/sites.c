@@ -207,6 +207,14 @@ static void emit_leave_stub(struct lowering *l, const struct stub *stub)
     leave_to(l, stub->offset);
 }
 
+static void emit_missed_stub(struct lowering *l, const struct stub *stub)
+{
+    if (stub->reg != RAX)
+        x64_mov_rr(&l->code, 8, RAX, stub->reg);
+    x64_mov_ri(&l->code, RCX, (u64)stub->insn_offset);
+    x64_jmp(&l->code, l->abi->thunk_miss);
+}
+
 void emit_stubs(struct lowering *l)
 {
     /* A LEAVE stub may make UNLINKED stubs, so the list can grow on the way. */
@@ -227,6 +235,9 @@ void emit_stubs(struct lowering *l)
             break;
         case STUB_LEAVE:
             emit_leave_stub(l, &copy);
+            break;
+        case STUB_MISSED:
+            emit_missed_stub(l, stub);
             break;
         }
     }

@@ -216,7 +216,7 @@ static void test_more_gotos_than_links(void **state)
 static void put_jump(u64 gva, void *code)
 {
     b.w->jump_entries[host_jump_index(gva, WORLD_JUMP_BITS)] =
-        (struct world_jump){gva, b.w->space, b.w->mode, code, 0};
+        (struct host_jump){gva, b.w->space, b.w->mode, code, gva & ~4095ull};
 }
 
 static void check_jump_cache(u32 *mode)

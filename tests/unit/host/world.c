@@ -147,7 +147,6 @@ void jit_init(struct jit *jit, enum host_memory memory, struct world *w)
         .tlb_ways = WORLD_TLB_WAYS,
         .tlb_patience = offsetof(struct world, tlb_patience),
         .jump_cache_bits = WORLD_JUMP_BITS,
-        .jump_entry_bytes = sizeof(struct world_jump),
         .direct_base = (u64)w->memory - WORLD_FIRST_PAGE,
         .count_insns = true,
     };
@@ -221,7 +220,7 @@ void world_reset(struct world *w, u64 seed)
         for (size_t i = 0; i < 1 << WORLD_TLB_BITS; i++)
             w->entries[way][i] = (struct world_tlb_entry){~0ull, ~0ull, 0, 0};
     for (size_t i = 0; i < 1 << WORLD_JUMP_BITS; i++)
-        w->jump_entries[i] = (struct world_jump){.gva = ~0ull};
+        w->jump_entries[i] = (struct host_jump){.gva = ~0ull};
 }
 
 struct world_result world_interpret(struct world *w, const struct ir_unit *unit)

@@ -26,17 +26,10 @@ struct world_tlb_entry {
     u64 read_tag, write_tag, addend, unused;
 };
 
-struct world_jump {
-    u64 gva;
-    u32 space, mode;
-    void *code;
-    u64 unused;
-};
-
 struct world {
     u32 request, exit_code, space, mode;
     struct world_tlb_entry *tlb;
-    struct world_jump *jumps;
+    struct host_jump *jumps;
     u64 insns;
     u32 far_mode; /* a mode that is not beside the space */
     s32 tlb_patience;
@@ -53,7 +46,7 @@ struct world {
     u64 last_addr; /* of the last slow access */
     u8 *memory;    /* WORLD_PAGES pages */
     struct world_tlb_entry entries[WORLD_TLB_WAYS][1 << WORLD_TLB_BITS];
-    struct world_jump jump_entries[1 << WORLD_JUMP_BITS];
+    struct host_jump jump_entries[1 << WORLD_JUMP_BITS];
 };
 
 struct jit {
