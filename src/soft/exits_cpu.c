@@ -111,15 +111,9 @@ int soft_exit_mwait(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     return SOFT_RESUME;
 }
 
-/* MONITOR faults as a load of a byte does. */
 int soft_exit_monitor(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
 {
-    struct guest_cpu *cpu = &vcpu->cpu.common;
-    u8 byte;
-
-    cpu->memory->load(cpu, exit->linear, &byte, 1);
-    vcpu->cpu.monitor_addr = exit->linear;
-    vcpu->cpu.monitor_armed = true;
+    x86_monitor(&vcpu->cpu, exit->linear);
     soft_skip(vcpu, exit->insn_len);
     return SOFT_RESUME;
 }

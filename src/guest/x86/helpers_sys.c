@@ -138,18 +138,22 @@ u64 x86_helper_outs(struct x86_cpu *cpu, u64 what, u64 length)
 
 /* --- MONITOR and MWAIT --- */
 
-u64 x86_helper_monitor(struct x86_cpu *cpu, u64 linear, u64 length)
+void x86_monitor(struct x86_cpu *cpu, u64 linear)
 {
     u8 byte;
 
+    cpu->common.memory->load(&cpu->common, linear, &byte, 1);
+    cpu->monitor_armed = true;
+}
+
+u64 x86_helper_monitor(struct x86_cpu *cpu, u64 linear, u64 length)
+{
     if (cpu->cpl || !x86_has(cpu, X86_FEATURE_MONITOR))
         x86_raise(cpu, X86_UD);
     if (cpu->gpr[X86_RCX] && !x86_exits_inside(cpu, X86_REASON_MONITOR, 0))
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_MONITOR, 0, (u32)length, linear, 0);
-    cpu->common.memory->load(&cpu->common, linear, &byte, 1);
-    cpu->monitor_addr = linear;
-    cpu->monitor_armed = true;
+    x86_monitor(cpu, linear);
     return 0;
 }
 
@@ -169,14 +173,10 @@ u64 x86_helper_mwait(struct x86_cpu *cpu, u64 length)
 
 u64 x86_helper_umonitor(struct x86_cpu *cpu, u64 linear)
 {
-    u8 byte;
-
     if (!x86_has(cpu, X86_FEATURE_WAITPKG))
         x86_raise(cpu, X86_UD);
     x86_need_enabled(cpu, X86_REASON_UMONITOR);
-    cpu->common.memory->load(&cpu->common, linear, &byte, 1);
-    cpu->monitor_addr = linear;
-    cpu->monitor_armed = true;
+    x86_monitor(cpu, linear);
     return 0;
 }
 

@@ -185,8 +185,7 @@ struct x86_cpu {
     u64 cr_operand;            /* what MOV to CR or LMSW is about to write, for intercept */
     struct x86_vmexit vmexit;  /* valid with exit code X86_EXIT_VMEXIT */
     u64 tsc_offset, tsc_scale; /* guest TSC = host TSC * scale / 2^48 + offset */
-    u64 monitor_addr;
-    bool monitor_armed;
+    bool monitor_armed;        /* what a wait is for does not matter: it may end at any time */
     u64 pdpte[4];   /* PAE paging: the PDPTE registers, loaded with CR3 (SDM vol. 3 4.4.1) */
     u64 space_key;  /* what memory->switch_space was last told, */
     u32 space_priv; /* valid while common.tlb is not NULL */

@@ -113,6 +113,9 @@ void x86_debug_io(struct x86_cpu *cpu, u16 port, unsigned bytes);
 u32 x86_interruptibility(const struct x86_cpu *cpu);
 void x86_clear_shadow(struct x86_cpu *cpu);
 
+/* What MONITOR and UMONITOR do once they may: fault as a load of a byte at @linear does, and arm. */
+void x86_monitor(struct x86_cpu *cpu, u64 linear);
+
 /* Reads the feature bits that the CPU itself acts on from hooks->cpuid. Whoever changes what CPUID
  * answers calls it again; x86_reset does. */
 void x86_update_features(struct x86_cpu *cpu);
