@@ -185,10 +185,10 @@ void lift_sfence(struct x86_lift *l)
     ir_fence(l->u);
 }
 
-/* Faults as a load does; caches are coherent. */
+/* That it faults as a load does is all there is to see: caches are coherent. */
 void lift_clflush(struct x86_lift *l)
 {
-    ir_ld(l->u, IR_I8, lift_address(l, 0, false), 0);
+    ir_ld(l->u, IR_I8, lift_linear(l, 1, false), 0);
 }
 
 void lift_ud0(struct x86_lift *l)

@@ -322,13 +322,13 @@ void lift_rdpid(struct x86_lift *l)
 void lift_clflushopt(struct x86_lift *l)
 {
     lift_need_feature(l, X86_FEATURE_CLFLUSHOPT);
-    ir_ld(l->u, IR_I8, lift_linear(l, 1, false), 0); /* its access is all there is to see */
+    lift_clflush(l);
 }
 
 void lift_clwb(struct x86_lift *l)
 {
     lift_need_feature(l, X86_FEATURE_CLWB);
-    ir_ld(l->u, IR_I8, lift_linear(l, 1, false), 0);
+    lift_clflush(l);
 }
 
 void lift_rdseed(struct x86_lift *l)
