@@ -185,12 +185,6 @@ void lift_sfence(struct x86_lift *l)
     ir_fence(l->u);
 }
 
-/* That it faults as a load does is all there is to see: caches are coherent. */
-void lift_clflush(struct x86_lift *l)
-{
-    ir_ld(l->u, IR_I8, lift_linear(l, 1, false), 0);
-}
-
 void lift_ud0(struct x86_lift *l)
 {
     lift_raise(l, X86_UD);
