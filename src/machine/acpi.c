@@ -139,17 +139,16 @@ static void name_eisa_id(struct aml *aml, const char *name, const char *id)
     aml_eisa_id(aml, id);
 }
 
-/* Interrupt pins of slots 1 to 31 on lines 16 to 23, turned by the slot so that they spread, or on
- * those of the 8259 pair that these are routed to. */
+/* The lines of interrupt pins of slots 1 to 31, or those of the 8259 pair that these are routed to. */
 static void put_routes(struct aml *aml, const char *name, bool legacy)
 {
-    enum { SLOTS = 31, PINS = 4, FIRST_LINE = 16, LINES = 8 };
+    enum { SLOTS = 31, PINS = 4 };
 
     aml_name(aml, name);
     aml_begin_package(aml, SLOTS * PINS);
     for (unsigned slot = 1; slot <= SLOTS; slot++) {
         for (unsigned pin = 0; pin < PINS; pin++) {
-            unsigned line = FIRST_LINE + (slot + pin) % LINES;
+            unsigned line = pci_pin_line(slot, pin);
 
             aml_begin_package(aml, 4);
             aml_integer(aml, slot << 16 | 0xffff);

@@ -15,9 +15,7 @@ enum {
     ACPI_CNTL_ENABLE = 0x80,
     PIRQ_A = 0x60, /* to 0x63; E to H at 0x68 */
     PIRQ_E = 0x68,
-    PIRQS = 8,
-    FIRST_LINE = 16, /* PIRQA's */
-    DECODE = 0x80,   /* LPC_I/O_DEC and LPC_EN */
+    DECODE = 0x80, /* LPC_I/O_DEC and LPC_EN */
 };
 
 struct lpc_state {
@@ -43,8 +41,8 @@ static u8 *route(struct lpc *lpc, unsigned pirq)
 
 static void set_routes(struct lpc *lpc)
 {
-    for (unsigned i = 0; i < PIRQS; i++)
-        pci_host_route(lpc->dev.parent, FIRST_LINE + i, *route(lpc, i));
+    for (unsigned i = 0; i < PCI_LINES; i++)
+        pci_host_route(lpc->dev.parent, PCI_FIRST_LINE + i, *route(lpc, i));
 }
 
 static void written(struct device *dev, unsigned offset, unsigned size)
@@ -66,8 +64,8 @@ static void reset(struct device *dev)
     pci_unit_reset(&lpc->unit, &identity);
     pci_put32(config, PMBASE, lpc->pm_base | 1u);
     config->bytes[ACPI_CNTL] = ACPI_CNTL_ENABLE;
-    for (unsigned i = 0; i < PIRQS; i++)
-        *route(lpc, i) = pci_host_reset_route(dev->parent, FIRST_LINE + i);
+    for (unsigned i = 0; i < PCI_LINES; i++)
+        *route(lpc, i) = pci_host_reset_route(dev->parent, PCI_FIRST_LINE + i);
     memset(config->writable + PIRQ_A, 0x8f, 4);
     memset(config->writable + PIRQ_E, 0x8f, 4);
     set_routes(lpc);

@@ -10,6 +10,10 @@
 #define PCI_CONFIG_SIZE 256
 #define PCI_DEVFN(slot, function) ((slot) << 3 | (function))
 
+/* Interrupt lines of the board that are PCI's: of PIRQA to PIRQH. */
+#define PCI_FIRST_LINE 16
+#define PCI_LINES 8
+
 enum {
     PCI_VENDOR_ID = 0x00,
     PCI_DEVICE_ID = 0x02,
@@ -85,7 +89,7 @@ void pci_host_detach(struct device *host, unsigned devfn);
  * says only what changes. Any thread. */
 void pci_host_intx(struct device *host, unsigned devfn, bool level);
 
-/* The same for a device that is no PCI function but shares @line, 16 to 23. */
+/* The same for a device that is no PCI function but shares @line of PCI_LINES from PCI_FIRST_LINE. */
 void pci_host_line(struct device *host, unsigned line, bool level);
 
 /* Where @line goes in the 8259 pair besides: an interrupt of 3 to 7, 9 to 12, 14 or 15 that lines may
@@ -104,10 +108,17 @@ struct device *pci_host_iommu(const struct device *host);
 /* A message of @source that is no function of the bus but whose messages are remapped. */
 void pci_host_msi(struct device *host, u16 source, u64 address, u32 data);
 
-/* Line of pin INTA of @devfn, as the board's _PRT has it. */
+/* Line of interrupt pin @pin, 0 for INTA, of the functions in @slot: turned by the slot so that they
+ * spread. The board's _PRT says so too. */
+static inline unsigned pci_pin_line(unsigned slot, unsigned pin)
+{
+    return PCI_FIRST_LINE + (slot + pin) % PCI_LINES;
+}
+
+/* Line of pin INTA of @devfn. */
 static inline unsigned pci_intx_line(unsigned devfn)
 {
-    return 16 + (devfn >> 3) % 8;
+    return pci_pin_line(devfn >> 3, 0);
 }
 
 /* Where firmware for this chipset routes a line, and this board where there is none. */

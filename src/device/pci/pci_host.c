@@ -17,8 +17,6 @@
 #define FUNCTIONS 256
 #define SHADOW_FIRST (768 * KiB)
 #define SHADOW_PIECE (16 * KiB)
-#define FIRST_LINE 16
-#define LINES 8
 
 enum {
     ADDRESS_ENABLE = 0x80000000,
@@ -44,8 +42,8 @@ struct pci_host {
     struct device *iommu; /* NULL for none */
     struct pci_function functions[FUNCTIONS];
     pthread_mutex_t lines_lock; /* taken below any other */
-    unsigned high[LINES];       /* pins that hold each line up; follows from the functions */
-    u8 routes[LINES];           /* as the LPC bridge's registers have them */
+    unsigned high[PCI_LINES];   /* pins that hold each line up; follows from the functions */
+    u8 routes[PCI_LINES];       /* as the LPC bridge's registers have them */
 };
 
 static struct pci_host *to_host(struct device *dev)
@@ -86,7 +84,7 @@ static void set_legacy_line(struct pci_host *host, u8 route)
 
     if (route == PCI_ROUTE_OFF || !(PCI_ROUTES >> route & 1))
         return;
-    for (unsigned i = 0; i < LINES; i++)
+    for (unsigned i = 0; i < PCI_LINES; i++)
         high |= host->routes[i] == route && host->high[i];
     env->irq_set(env->opaque, route, high);
 }
@@ -94,7 +92,7 @@ static void set_legacy_line(struct pci_host *host, u8 route)
 void pci_host_route(struct device *dev, unsigned line, u8 route)
 {
     struct pci_host *host = to_host(dev);
-    u8 *now = &host->routes[line - FIRST_LINE], old;
+    u8 *now = &host->routes[line - PCI_FIRST_LINE], old;
 
     mutex_lock(&host->lines_lock);
     old = *now;
@@ -114,12 +112,12 @@ u8 pci_host_reset_route(const struct device *dev, unsigned line)
 void pci_host_line(struct device *dev, unsigned line, bool level)
 {
     struct pci_host *host = to_host(dev);
-    unsigned *high = &host->high[line - FIRST_LINE];
+    unsigned *high = &host->high[line - PCI_FIRST_LINE];
 
     mutex_lock(&host->lines_lock);
     *high += level ? 1 : -1u;
     dev->env->irq_set(dev->env->opaque, line, *high != 0);
-    set_legacy_line(host, host->routes[line - FIRST_LINE]);
+    set_legacy_line(host, host->routes[line - PCI_FIRST_LINE]);
     mutex_unlock(&host->lines_lock);
 }
 
@@ -304,7 +302,7 @@ static void reset(struct device *dev)
     for (unsigned i = 0; i < MCH_PAMS; i++)
         config->bytes[MCH_PAM0 + i] = config->writable[MCH_PAM0 + i] & host->shadow * 0x11;
     set_shadow(host);
-    for (unsigned line = FIRST_LINE; line < FIRST_LINE + LINES; line++)
+    for (unsigned line = PCI_FIRST_LINE; line < PCI_FIRST_LINE + PCI_LINES; line++)
         pci_host_route(dev, line, pci_host_reset_route(dev, line));
 }
 
@@ -330,8 +328,8 @@ static int create(struct device *dev, const char *options, struct err *err)
     mutex_init(&host->lines_lock);
     host->shadow = (u8)shadow;
     host->routed = routed;
-    for (unsigned i = 0; i < LINES; i++)
-        host->routes[i] = pci_host_reset_route(dev, FIRST_LINE + i);
+    for (unsigned i = 0; i < PCI_LINES; i++)
+        host->routes[i] = pci_host_reset_route(dev, PCI_FIRST_LINE + i);
     host->functions[0] =
         (struct pci_function){.config = &host->state.config, .dev = dev, .written = bridge_written};
     ret = device_bus_add(
