@@ -112,6 +112,22 @@ static inline ir_ref ir_vhi(struct ir_unit *u, ir_ref v)
     return ir_emit(u, IR_vhi, IR_I64, v, 0, 0, 0, 0);
 }
 
+/* Numbers in vectors: f32 or f64 in the lowest lane. */
+static inline ir_ref ir_vlow(struct ir_unit *u, enum ir_type type, ir_ref v)
+{
+    return ir_emit(u, IR_vlow, type, v, 0, 0, 0, 0);
+}
+
+static inline ir_ref ir_vzext(struct ir_unit *u, ir_ref number)
+{
+    return ir_emit(u, IR_vzext, IR_V128, number, 0, 0, 0, 0);
+}
+
+static inline ir_ref ir_vmerge(struct ir_unit *u, ir_ref v, ir_ref number)
+{
+    return ir_emit(u, IR_vmerge, IR_V128, v, number, 0, 0, 0);
+}
+
 /* Guest memory at addr + disp. */
 static inline ir_ref ir_ld(struct ir_unit *u, enum ir_type type, ir_ref addr, s64 disp)
 {

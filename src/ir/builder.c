@@ -220,6 +220,8 @@ static ir_ref part_of_value(struct ir_unit *unit, ir_ref value, unsigned offset,
         return value;
     if (type == IR_V128 || type == IR_V256 || have == IR_V256)
         return IR_NONE;
+    if (have == IR_V128 && !offset && (type == IR_F32 || type == IR_F64))
+        return ir_vlow(unit, type, value);
     if (have == IR_V128) {
         if (offset / 8 != (offset + bits / 8 - 1) / 8)
             return IR_NONE;

@@ -142,6 +142,27 @@ EXEC(vhi)
     return in + 1;
 }
 
+EXEC(vlow)
+{
+    result(m, in)->q[0] = m->value[in->a].q[0] & ir_mask_of[in->type];
+    return in + 1;
+}
+
+EXEC(vzext)
+{
+    *result(m, in) = (union ir_value){.q = {scalar(m, in->a), 0}};
+    return in + 1;
+}
+
+EXEC(vmerge)
+{
+    union ir_value *r = result(m, in);
+
+    *r = m->value[in->a];
+    copy_sized(r, &m->value[in->b], bytes_of(type_of(m, in->b)));
+    return in + 1;
+}
+
 EXEC(ld)
 {
     union ir_value *r = result(m, in);

@@ -419,9 +419,54 @@ static ir_ref rule_half(struct ir_unit *unit, struct ir_inst *inst)
 {
     const struct ir_inst *in = at(unit, inst->a);
 
+    if (in->op == IR_vzext && inst->op == IR_vhi)
+        return become_const(inst, 0);
+    if (in->op == IR_vzext && ir_typeof(unit, in->a) == IR_F64)
+        return become(inst, IR_bitcast, in->a, 0, 0);
+    if (in->op == IR_vmerge && inst->op == IR_vhi)
+        return become(inst, IR_vhi, in->a, 0, 0);
     if (in->op != IR_vec)
         return IR_NONE;
     return inst->op == IR_vlo ? in->a : in->b;
+}
+
+static ir_ref both_halves(struct ir_unit *unit, struct ir_inst *inst, u64 half)
+{
+    ir_ref value = ir_const(unit, IR_I64, half);
+
+    return become(inst, IR_vec, value, value, 0);
+}
+
+/* A lane less itself, and a lane compared with itself. */
+static ir_ref rule_vector_nothing(struct ir_unit *unit, struct ir_inst *inst)
+{
+    return inst->a == inst->b ? both_halves(unit, inst, 0) : IR_NONE;
+}
+
+static ir_ref rule_vector_ones(struct ir_unit *unit, struct ir_inst *inst)
+{
+    return inst->a == inst->b ? both_halves(unit, inst, ~0ull) : IR_NONE;
+}
+
+static ir_ref rule_low(struct ir_unit *unit, struct ir_inst *inst)
+{
+    const struct ir_inst *in = at(unit, inst->a);
+    ir_ref low = in->op == IR_vzext ? in->a : in->op == IR_vmerge ? in->b : IR_NONE;
+
+    return low && ir_typeof(unit, low) == inst->type ? low : IR_NONE;
+}
+
+static ir_ref rule_merge(struct ir_unit *unit, struct ir_inst *inst)
+{
+    const struct ir_inst *a = at(unit, inst->a), *b = at(unit, inst->b);
+
+    if (b->op == IR_vlow && b->a == inst->a)
+        return inst->a;
+    if (a->op == IR_vmerge && ir_typeof(unit, a->b) <= b->type) {
+        inst->a = a->a;
+        return CHANGED;
+    }
+    return IR_NONE;
 }
 
 /* A constant part of the address moves into the displacement, as long as hosts can encode it. */
@@ -482,6 +527,22 @@ static rule *const rules[IR_OPS] = {
     [IR_vec] = rule_vec,
     [IR_vlo] = rule_half,
     [IR_vhi] = rule_half,
+    [IR_vlow] = rule_low,
+    [IR_vmerge] = rule_merge,
+    [IR_vxor] = rule_vector_nothing,
+    [IR_vandn] = rule_vector_nothing,
+    [IR_vsub8] = rule_vector_nothing,
+    [IR_vsub16] = rule_vector_nothing,
+    [IR_vsub32] = rule_vector_nothing,
+    [IR_vsub64] = rule_vector_nothing,
+    [IR_vcmpgt8] = rule_vector_nothing,
+    [IR_vcmpgt16] = rule_vector_nothing,
+    [IR_vcmpgt32] = rule_vector_nothing,
+    [IR_vcmpgt64] = rule_vector_nothing,
+    [IR_vcmpeq8] = rule_vector_ones,
+    [IR_vcmpeq16] = rule_vector_ones,
+    [IR_vcmpeq32] = rule_vector_ones,
+    [IR_vcmpeq64] = rule_vector_ones,
     [IR_ld] = rule_address,
     [IR_st] = rule_address,
     [IR_acas] = rule_address,

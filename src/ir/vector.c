@@ -170,16 +170,30 @@ GET(get64, q, 2)
         EACH(i, n)                                                                                 \
             r.f##bits[i] = ir_fround_f##bits(a->f##bits[i], imm);                                  \
     END                                                                                            \
-    V(fcmp##bits)                                                                                  \
-        EACH(i, n) {                                                                               \
-            f##bits x = a->f##bits[i], y = b->f##bits[i];                                          \
-            bool hold = (imm & 3) == 0   ? x == y                                                  \
-                        : (imm & 3) == 1 ? value_fless(x, y)                                                 \
-                        : (imm & 3) == 2 ? value_fless_equal(x, y)                                                 \
-                                         : isunordered(x, y);                                      \
+    static s##bits compare##bits(f##bits x, f##bits y, u64 imm)                                    \
+    {                                                                                              \
+        bool hold = (imm & 3) == 0   ? x == y                                                      \
+                    : (imm & 3) == 1 ? value_fless(x, y)                                           \
+                    : (imm & 3) == 2 ? value_fless_equal(x, y)                                     \
+                                     : isunordered(x, y);                                          \
                                                                                                    \
-            r.s##bits[i] = hold != (imm >> 2 & 1) ? -1 : 0;                                        \
-        }                                                                                          \
+        return hold != (imm >> 2 & 1) ? -1 : 0;                                                    \
+    }                                                                                              \
+    V(fcmp##bits)                                                                                  \
+        EACH(i, n)                                                                                 \
+            r.s##bits[i] = compare##bits(a->f##bits[i], b->f##bits[i], imm);                       \
+    END                                                                                            \
+    V(fsqrtlo##bits)                                                                               \
+        r = *a;                                                                                    \
+        r.f##bits[0] = ir_fnan(value_fsqrt(b->f##bits[0]), b->f##bits[0], b->f##bits[0]);          \
+    END                                                                                            \
+    V(froundlo##bits)                                                                              \
+        r = *a;                                                                                    \
+        r.f##bits[0] = ir_fround_f##bits(b->f##bits[0], imm);                                      \
+    END                                                                                            \
+    V(fcmplo##bits)                                                                                \
+        r = *a;                                                                                    \
+        r.s##bits[0] = compare##bits(a->f##bits[0], b->f##bits[0], imm);                           \
     END
 FLOATS(32, 4)
 FLOATS(64, 2)

@@ -30,12 +30,12 @@ static inline u16 ir_sat_u16(s32 v)
 #define IR_VECTOR_FUNCTIONS(F)                                                                     \
     F(align) F(bshl) F(bshr) F(cvtf32f64) F(cvtf32s32) F(cvtf64f32) F(cvtf64s32) F(cvts32f32)      \
     F(cvts32f64) F(cvtzf32s32) F(cvtzf64s32) F(faddsub32) F(faddsub64) F(fcmp32) F(fcmp64)         \
-    F(fhadd32) F(fhadd64) F(fhsub32) F(fhsub64) F(fround32) F(fround64) F(fsqrt32) F(fsqrt64)      \
-    F(get16) F(get32) F(get64) F(get8) F(hadd16) F(hadd32) F(hadds16) F(hsub16) F(hsub32)          \
-    F(hsubs16) F(insertps) F(madd16) F(maddub16) F(minpos) F(movmask32) F(movmask64) F(movmask8)   \
-    F(mpsad) F(packss16) F(packss32) F(packus16) F(packus32) F(sad8) F(testc) F(testz)             \
-    F(unpkhi16) F(unpkhi32) F(unpkhi64) F(unpkhi8) F(unpklo16) F(unpklo32) F(unpklo64)             \
-    F(unpklo8)
+    F(fcmplo32) F(fcmplo64) F(fhadd32) F(fhadd64) F(fhsub32) F(fhsub64) F(fround32) F(fround64)    \
+    F(froundlo32) F(froundlo64) F(fsqrt32) F(fsqrt64) F(fsqrtlo32) F(fsqrtlo64) F(get16) F(get32)  \
+    F(get64) F(get8) F(hadd16) F(hadd32) F(hadds16) F(hsub16) F(hsub32) F(hsubs16) F(insertps)     \
+    F(madd16) F(maddub16) F(minpos) F(movmask32) F(movmask64) F(movmask8) F(mpsad) F(packss16)     \
+    F(packss32) F(packus16) F(packus32) F(sad8) F(testc) F(testz) F(unpkhi16) F(unpkhi32)          \
+    F(unpkhi64) F(unpkhi8) F(unpklo16) F(unpklo32) F(unpklo64) F(unpklo8)
 /* clang-format on */
 #define F(name)                                                                                    \
     union ir_value ir_v_##name(const union ir_value *a, const union ir_value *b, u64 imm);
@@ -55,6 +55,11 @@ IR_VECTOR_FUNCTIONS(F)
 #define VEC3(lane, e)                                                                              \
     VLANES(lane, const lane x = a->lane[i]; const lane y = b->lane[i]; const lane z = c->lane[i];  \
            (void)x; (void)y; (void)z; r.lane[i] = (lane)(e);)
+#define LOW(lane, e)                                                                               \
+    const lane x = a->lane[0], y = b->lane[0];                                                     \
+    (void)x, (void)y;                                                                              \
+    r = *a;                                                                                        \
+    r.lane[0] = (lane)(e);
 #define VFUNC(name) r = ir_v_##name(a, b, imm);
 #define VFUNC3(name) r = ir_v_##name(a, b, c, imm);
 

@@ -454,6 +454,10 @@ static int check_meaning(const struct verifier *v, ir_ref ref)
     case IR_fcvts:
     case IR_fcvtzs:
         return check_widths(v, ref);
+    case IR_vzext:
+        return is_one_of(type_of(v, inst->a), TYPES_FP) ? 0 : broken(v, ref, "not of a number");
+    case IR_vmerge:
+        return is_one_of(type_of(v, inst->b), TYPES_FP) ? 0 : broken(v, ref, "not of a number");
     case IR_fround:
         return inst->imm > 15 || (inst->imm & 7) > 4 ? broken(v, ref, "no such rounding") : 0;
     case IR_st:

@@ -321,7 +321,7 @@ static void pure_op(struct generator *g, enum ir_op op)
 
 static bool is_vector(enum ir_op op)
 {
-    if (op == IR_vec || op == IR_vlo || op == IR_vhi)
+    if (op >= IR_vec && op <= IR_vmerge)
         return true;
     switch (op) {
 #define IR_OP(name, sig, types, flags, expr, doc) case IR_##name:
@@ -355,6 +355,8 @@ static void any_pure(struct generator *g)
         if (ir_op_info[op].flags & IR_SIDE && !(ir_op_info[op].flags & IR_ENV))
             continue;
         if (op == IR_get || (is_vector(op) && (!g->options->vectors || !below(g, 3))))
+            continue;
+        if (op >= IR_vlow && op <= IR_vmerge && !g->options->floats)
             continue;
         if ((is_float(op) && !g->options->floats) ||
             (ir_op_info[op].flags & IR_ENV && !g->options->floats))

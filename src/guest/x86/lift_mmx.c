@@ -283,7 +283,7 @@ static void from_ints(struct x86_lift *l, enum ir_op op)
     v = sse_op1(l, op, v, 0);
     sse_fp_check(l);
     if (op == IR_vcvts32f32)
-        ir_put(l->u, xmm_slot(l->in->op[0].reg, 0), ir_vlo(l->u, v));
+        sse_write(l, 0, sse_op2(l, IR_vblend64, sse_register(l, 0), v, 1));
     else
         sse_write(l, 0, v);
 }

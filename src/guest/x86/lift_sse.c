@@ -29,30 +29,33 @@ ir_ref sse_read(struct x86_lift *l, unsigned n)
     ir_ref low;
 
     if (op->kind != X86_OP_MEM)
-        return ir_get(l->u, IR_V128, xmm_slot(op->reg, 0));
+        return sse_register(l, n);
     if (op->size == 16)
         return load(l, ALIGNED);
+    if (op->size >= 4) {
+        enum ir_type type = op->size == 4 ? IR_F32 : IR_F64;
+
+        return ir_vzext(l->u, ir_ld(l->u, type, sse_address(l, op->size, false, UNALIGNED), 0));
+    }
     low = ir_ld(l->u, lift_int_type(op->size), sse_address(l, op->size, false, UNALIGNED), 0);
-    if (op->size < 8)
-        low = ir_zext(l->u, IR_I64, low);
-    return ir_vec(l->u, low, ir_const(l->u, IR_I64, 0));
+    return ir_vec(l->u, ir_zext(l->u, IR_I64, low), ir_const(l->u, IR_I64, 0));
+}
+
+ir_ref sse_register(struct x86_lift *l, unsigned n)
+{
+    return ir_get(l->u, IR_V128, xmm_slot(l->in->op[n].reg));
 }
 
 void sse_write(struct x86_lift *l, unsigned n, ir_ref v)
 {
-    ir_put(l->u, xmm_slot(l->in->op[n].reg, 0), v);
+    ir_put(l->u, xmm_slot(l->in->op[n].reg), v);
 }
 
 ir_ref sse_read_scalar(struct x86_lift *l, unsigned n, enum ir_type type)
 {
     if (is_memory(l, n))
         return ir_ld(l->u, type, sse_address(l, ir_type_bytes(type), false, UNALIGNED), 0);
-    return ir_get(l->u, type, xmm_slot(l->in->op[n].reg, 0));
-}
-
-void sse_write_scalar(struct x86_lift *l, unsigned n, ir_ref v)
-{
-    ir_put(l->u, xmm_slot(l->in->op[n].reg, 0), v);
+    return ir_vlow(l->u, type, sse_register(l, n));
 }
 
 void sse_fp_begin(struct x86_lift *l)
@@ -74,11 +77,6 @@ void sse_fp_check_result(struct x86_lift *l, ir_ref result, enum ir_type lanes)
     if (!(l->mode & X86_MODE_FP_UNMASKED))
         return;
     ir_put(l->u, slot, result);
-    if (ir_typeof(l->u, result) != IR_V128) {
-        if (lanes == IR_F32)
-            ir_put(l->u, slot + 4, ir_const(l->u, IR_I32, 0));
-        ir_put(l->u, slot + 8, ir_const(l->u, IR_I64, 0));
-    }
     LIFT_CALL(l, IR_VOID, fp_check, ir_const(l->u, IR_I64, ir_type_bytes(lanes)), IR_NONE, IR_NONE,
               IR_NONE);
 }
@@ -91,7 +89,7 @@ static void move(struct x86_lift *l, enum sse_alignment alignment)
     if (is_memory(l, 1))
         v = load(l, alignment);
     else
-        v = ir_get(l->u, IR_V128, xmm_slot(l->in->op[1].reg, 0));
+        v = sse_register(l, 1);
     if (is_memory(l, 0))
         ir_st(l->u, sse_address(l, 16, true, alignment), 0, v);
     else
@@ -120,17 +118,12 @@ static void move_scalar(struct x86_lift *l, enum ir_type type)
 {
     ir_ref v = sse_read_scalar(l, 1, type);
 
-    if (is_memory(l, 0)) {
+    if (is_memory(l, 0))
         ir_st(l->u, sse_address(l, ir_type_bytes(type), true, UNALIGNED), 0, v);
-    } else if (is_memory(l, 1)) {
-        /* Lane by lane: what follows is most likely scalar arithmetic on the low one. */
-        sse_write_scalar(l, 0, v);
-        if (type == IR_F32)
-            ir_put(l->u, xmm_slot(l->in->op[0].reg, 4), ir_const(l->u, IR_I32, 0));
-        ir_put(l->u, xmm_slot(l->in->op[0].reg, 8), ir_const(l->u, IR_I64, 0));
-    } else {
-        sse_write_scalar(l, 0, v);
-    }
+    else if (is_memory(l, 1))
+        sse_write(l, 0, ir_vzext(l->u, v));
+    else
+        sse_write(l, 0, ir_vmerge(l->u, sse_register(l, 0), v));
 }
 
 void lift_movss(struct x86_lift *l)
@@ -144,46 +137,52 @@ void lift_movsd(struct x86_lift *l)
 }
 
 /* MOVLPS, MOVHPS and their like: 64 bits between memory and one half. */
-static void move_half(struct x86_lift *l, unsigned at)
+static void move_low(struct x86_lift *l)
+{
+    ir_ref v = sse_read_scalar(l, 1, IR_F64);
+
+    if (is_memory(l, 0))
+        ir_st(l->u, sse_address(l, 8, true, UNALIGNED), 0, v);
+    else
+        sse_write(l, 0, ir_vmerge(l->u, sse_register(l, 0), v));
+}
+
+static void move_high(struct x86_lift *l)
 {
     if (is_memory(l, 0))
-        ir_st(l->u, sse_address(l, 8, true, UNALIGNED), 0,
-              ir_get(l->u, IR_I64, xmm_slot(l->in->op[1].reg, at)));
+        ir_st(l->u, sse_address(l, 8, true, UNALIGNED), 0, ir_vhi(l->u, sse_register(l, 1)));
     else
-        ir_put(l->u, xmm_slot(l->in->op[0].reg, at),
-               ir_ld(l->u, IR_I64, sse_address(l, 8, false, UNALIGNED), 0));
+        sse_write(l, 0, sse_op2(l, IR_vunpklo64, sse_register(l, 0), sse_read(l, 1), 0));
 }
 
 void lift_movlps(struct x86_lift *l)
 {
-    move_half(l, 0);
+    move_low(l);
 }
 
 void lift_movlpd(struct x86_lift *l)
 {
-    move_half(l, 0);
+    move_low(l);
 }
 
 void lift_movhps(struct x86_lift *l)
 {
-    move_half(l, 8);
+    move_high(l);
 }
 
 void lift_movhpd(struct x86_lift *l)
 {
-    move_half(l, 8);
+    move_high(l);
 }
 
 void lift_movhlps(struct x86_lift *l)
 {
-    ir_put(l->u, xmm_slot(l->in->op[0].reg, 0),
-           ir_get(l->u, IR_I64, xmm_slot(l->in->op[1].reg, 8)));
+    sse_write(l, 0, sse_op2(l, IR_vunpkhi64, sse_register(l, 1), sse_register(l, 0), 0));
 }
 
 void lift_movlhps(struct x86_lift *l)
 {
-    ir_put(l->u, xmm_slot(l->in->op[0].reg, 8),
-           ir_get(l->u, IR_I64, xmm_slot(l->in->op[1].reg, 0)));
+    sse_write(l, 0, sse_op2(l, IR_vunpklo64, sse_register(l, 0), sse_register(l, 1), 0));
 }
 
 void lift_movddup(struct x86_lift *l)
@@ -205,27 +204,32 @@ void lift_movshdup(struct x86_lift *l)
 
 void lift_movd(struct x86_lift *l)
 {
-    const struct x86_operand *to = &l->in->op[0];
+    const struct x86_operand *to = &l->in->op[0], *from = &l->in->op[1];
     ir_ref v;
 
-    if (to->kind == X86_OP_XMM) {
-        v = lift_read(l, 1);
-        if (l->in->op[1].size == 4)
-            v = ir_zext(l->u, IR_I64, v);
-        sse_write(l, 0, ir_vec(l->u, v, ir_const(l->u, IR_I64, 0)));
-    } else {
-        lift_write(l, 0, ir_get(l->u, lift_int_type(to->size), xmm_slot(l->in->op[1].reg, 0)));
+    if (to->kind != X86_OP_XMM) {
+        v = ir_vlo(l->u, sse_register(l, 1));
+        lift_write(l, 0, to->size == 4 ? ir_trunc(l->u, IR_I32, v) : v);
+        return;
     }
+    if (from->kind == X86_OP_MEM) {
+        sse_write(l, 0, sse_read(l, 1));
+        return;
+    }
+    v = lift_read(l, 1);
+    if (from->size == 4)
+        v = ir_zext(l->u, IR_I64, v);
+    sse_write(l, 0, ir_vec(l->u, v, ir_const(l->u, IR_I64, 0)));
 }
 
 void lift_movq(struct x86_lift *l)
 {
-    ir_ref v = sse_read_scalar(l, 1, IR_I64);
+    ir_ref v = sse_read_scalar(l, 1, IR_F64);
 
     if (is_memory(l, 0))
         ir_st(l->u, sse_address(l, 8, true, UNALIGNED), 0, v);
     else
-        sse_write(l, 0, ir_vec(l->u, v, ir_const(l->u, IR_I64, 0)));
+        sse_write(l, 0, ir_vzext(l->u, v));
 }
 
 void lift_movnti(struct x86_lift *l)

@@ -30,18 +30,12 @@ static enum ir_type underflows(enum ir_op op)
     }
 }
 
-static bool scalar_underflows(enum ir_op op)
-{
-    return op == IR_fadd || op == IR_fsub || op == IR_fmul || op == IR_fdiv;
-}
-
 static void packed(struct x86_lift *l, enum ir_op op, bool unary, u64 imm)
 {
     ir_ref b = sse_read(l, 1), r;
 
     sse_fp_begin(l);
-    r = unary ? sse_op1(l, op, b, imm)
-              : sse_op2(l, op, ir_get(l->u, IR_V128, xmm_slot(l->in->op[0].reg, 0)), b, imm);
+    r = unary ? sse_op1(l, op, b, imm) : sse_op2(l, op, sse_register(l, 0), b, imm);
     if (underflows(op))
         sse_fp_check_result(l, r, underflows(op));
     else
@@ -116,87 +110,77 @@ void lift_roundpd(struct x86_lift *l)
     packed(l, IR_vfround64, true, rounding(l));
 }
 
-/* --- scalar: only the low lane's slot, so that chains of them stay in registers ---------------- */
+/* --- scalar: in the low lane of the whole register, so that it stays in one of the host's ----------- */
 
-static void scalar(struct x86_lift *l, enum ir_op op, enum ir_type type, bool unary, u64 imm)
+/* @b is the second operand or what is converted. @lanes: type of a result that may underflow, or void. */
+static void scalar(struct x86_lift *l, enum ir_op op, ir_ref b, u64 imm, enum ir_type lanes)
 {
-    ir_ref b = sse_read_scalar(l, 1, type), r;
+    ir_ref r;
 
     sse_fp_begin(l);
-    if (unary)
-        r = ir_emit(l->u, op, type, b, 0, 0, 0, imm);
-    else
-        r = ir_emit(l->u, op, type, ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0)), b, 0, 0,
-                    imm);
-    if (scalar_underflows(op))
-        sse_fp_check_result(l, r, type);
+    r = sse_op2(l, op, sse_register(l, 0), b, imm);
+    if (lanes)
+        sse_fp_check_result(l, ir_vzext(l->u, ir_vlow(l->u, lanes, r)), lanes);
     else
         sse_fp_check(l);
-    sse_write_scalar(l, 0, r);
+    sse_write(l, 0, r);
 }
 
-#define SCALAR(name, op, type)                                                                     \
+#define SCALAR(name, op, type, lanes)                                                              \
     void lift_##name(struct x86_lift *l)                                                           \
     {                                                                                              \
-        scalar(l, IR_##op, IR_##type, false, 0);                                                   \
+        scalar(l, IR_##op, sse_read_scalar(l, 1, IR_##type), 0, IR_##lanes);                       \
     }
-SCALAR(addss, fadd, F32)
-SCALAR(addsd, fadd, F64)
-SCALAR(subss, fsub, F32)
-SCALAR(subsd, fsub, F64)
-SCALAR(mulss, fmul, F32)
-SCALAR(mulsd, fmul, F64)
-SCALAR(divss, fdiv, F32)
-SCALAR(divsd, fdiv, F64)
-SCALAR(minss, fmin, F32)
-SCALAR(minsd, fmin, F64)
-SCALAR(maxss, fmax, F32)
-SCALAR(maxsd, fmax, F64)
-
-void lift_sqrtss(struct x86_lift *l)
-{
-    scalar(l, IR_fsqrt, IR_F32, true, 0);
-}
-
-void lift_sqrtsd(struct x86_lift *l)
-{
-    scalar(l, IR_fsqrt, IR_F64, true, 0);
-}
+SCALAR(addss, vfaddlo32, F32, F32)
+SCALAR(addsd, vfaddlo64, F64, F64)
+SCALAR(subss, vfsublo32, F32, F32)
+SCALAR(subsd, vfsublo64, F64, F64)
+SCALAR(mulss, vfmullo32, F32, F32)
+SCALAR(mulsd, vfmullo64, F64, F64)
+SCALAR(divss, vfdivlo32, F32, F32)
+SCALAR(divsd, vfdivlo64, F64, F64)
+SCALAR(minss, vfminlo32, F32, VOID)
+SCALAR(minsd, vfminlo64, F64, VOID)
+SCALAR(maxss, vfmaxlo32, F32, VOID)
+SCALAR(maxsd, vfmaxlo64, F64, VOID)
+SCALAR(sqrtss, vfsqrtlo32, F32, VOID)
+SCALAR(sqrtsd, vfsqrtlo64, F64, VOID)
+SCALAR(cvtss2sd, vcvtlof32f64, F32, VOID)
+SCALAR(cvtsd2ss, vcvtlof64f32, F64, F32)
 
 void lift_roundss(struct x86_lift *l)
 {
-    scalar(l, IR_fround, IR_F32, true, rounding(l));
+    scalar(l, IR_vfroundlo32, sse_read_scalar(l, 1, IR_F32), rounding(l), IR_VOID);
 }
 
 void lift_roundsd(struct x86_lift *l)
 {
-    scalar(l, IR_fround, IR_F64, true, rounding(l));
+    scalar(l, IR_vfroundlo64, sse_read_scalar(l, 1, IR_F64), rounding(l), IR_VOID);
 }
 
 /* CMPSS, CMPSD: predicates as in SDM vol. 2 table 3-7, the low lane becomes ones or zeros. */
-static void compare(struct x86_lift *l, enum ir_type type)
-{
-    static const u8 ops[] = {IR_feq, IR_flt, IR_fle, IR_funord};
-    u64 predicate = sse_imm(l) & 7;
-    ir_ref b = sse_read_scalar(l, 1, type), holds;
-
-    sse_fp_begin(l);
-    holds = ir_emit(l->u, ops[predicate & 3], IR_I1,
-                    ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0)), b, 0, 0, 0);
-    sse_fp_check(l);
-    if (predicate & 4)
-        holds = ir_not(l->u, holds);
-    sse_write_scalar(l, 0, ir_sext(l->u, type == IR_F32 ? IR_I32 : IR_I64, holds));
-}
-
 void lift_cmpss(struct x86_lift *l)
 {
-    compare(l, IR_F32);
+    scalar(l, IR_vfcmplo32, sse_read_scalar(l, 1, IR_F32), sse_imm(l) & 7, IR_VOID);
 }
 
 void lift_cmpsd(struct x86_lift *l)
 {
-    compare(l, IR_F64);
+    scalar(l, IR_vfcmplo64, sse_read_scalar(l, 1, IR_F64), sse_imm(l) & 7, IR_VOID);
+}
+
+void lift_cvtsi2ss(struct x86_lift *l)
+{
+    bool wide = l->in->op[1].size == 8;
+
+    scalar(l, wide ? IR_vcvtlos64f32 : IR_vcvtlos32f32, lift_read(l, 1), 0, IR_VOID);
+}
+
+void lift_cvtsi2sd(struct x86_lift *l)
+{
+    bool wide = l->in->op[1].size == 8;
+
+    scalar(l, wide ? IR_vcvtlos64f64 : IR_vcvtlos32f64, lift_read(l, 1), 0, IR_VOID);
 }
 
 /* UCOMISD: ZF PF CF = 111 unordered, 000 greater, 001 less, 100 equal; COMISD signals for quiet NaNs
@@ -204,7 +188,7 @@ void lift_cmpsd(struct x86_lift *l)
 static void compare_flags(struct x86_lift *l, enum ir_type type, bool signalling)
 {
     ir_ref b = sse_read_scalar(l, 1, type);
-    ir_ref a = ir_get(l->u, type, xmm_slot(l->in->op[0].reg, 0)), flags;
+    ir_ref a = ir_vlow(l->u, type, sse_register(l, 0)), flags;
 
     sse_fp_begin(l);
     flags = ir_emit(l->u, signalling ? IR_fflags : IR_fflagsq, IR_I64, a, b, 0, 0, 0);
@@ -232,27 +216,7 @@ void lift_comisd(struct x86_lift *l)
     compare_flags(l, IR_F64, true);
 }
 
-/* --- scalar conversions -------------------------------------------------------------------- */
-
-static void from_int(struct x86_lift *l, enum ir_type type)
-{
-    ir_ref v = lift_read(l, 1);
-
-    sse_fp_begin(l);
-    v = ir_scvtf(l->u, type, v);
-    sse_fp_check(l);
-    sse_write_scalar(l, 0, v);
-}
-
-void lift_cvtsi2ss(struct x86_lift *l)
-{
-    from_int(l, IR_F32);
-}
-
-void lift_cvtsi2sd(struct x86_lift *l)
-{
-    from_int(l, IR_F64);
-}
+/* --- to integers ------------------------------------------------------------------------------ */
 
 static void to_int(struct x86_lift *l, enum ir_op op, enum ir_type from)
 {
@@ -282,29 +246,6 @@ void lift_cvttss2si(struct x86_lift *l)
 void lift_cvttsd2si(struct x86_lift *l)
 {
     to_int(l, IR_fcvtzs, IR_F64);
-}
-
-static void convert(struct x86_lift *l, enum ir_type to, enum ir_type from)
-{
-    ir_ref v = sse_read_scalar(l, 1, from);
-
-    sse_fp_begin(l);
-    v = ir_fcvt(l->u, to, v);
-    if (to == IR_F32)
-        sse_fp_check_result(l, v, to);
-    else
-        sse_fp_check(l);
-    sse_write_scalar(l, 0, v);
-}
-
-void lift_cvtss2sd(struct x86_lift *l)
-{
-    convert(l, IR_F64, IR_F32);
-}
-
-void lift_cvtsd2ss(struct x86_lift *l)
-{
-    convert(l, IR_F32, IR_F64);
 }
 
 /* --- approximations: SDM vol. 2 RCPPS promises a relative error of 1.5 * 2^-12 ------------------- */
@@ -339,14 +280,21 @@ void lift_rsqrtps(struct x86_lift *l)
     approximate_all(l, X86_HELPER_rsqrt);
 }
 
+static void approximate_one(struct x86_lift *l, u32 helper)
+{
+    ir_ref bits = ir_bitcast(l->u, IR_I32, sse_read_scalar(l, 1, IR_F32));
+
+    sse_write(l, 0, sse_op2(l, IR_vset32, sse_register(l, 0), approximate(l, helper, bits), 0));
+}
+
 void lift_rcpss(struct x86_lift *l)
 {
-    sse_write_scalar(l, 0, approximate(l, X86_HELPER_rcp, sse_read_scalar(l, 1, IR_I32)));
+    approximate_one(l, X86_HELPER_rcp);
 }
 
 void lift_rsqrtss(struct x86_lift *l)
 {
-    sse_write_scalar(l, 0, approximate(l, X86_HELPER_rsqrt, sse_read_scalar(l, 1, IR_I32)));
+    approximate_one(l, X86_HELPER_rsqrt);
 }
 
 /* One step of a dot product, each with its own exceptions. */
@@ -378,7 +326,7 @@ static void dot_product(struct x86_lift *l, unsigned bytes)
     u64 imm = sse_imm(l);
     ir_ref which = lane_mask(l, imm >> 4, bytes);
     ir_ref b = sse_op2(l, IR_vand, sse_read(l, 1), which, 0);
-    ir_ref a = sse_op2(l, IR_vand, ir_get(l->u, IR_V128, xmm_slot(l->in->op[0].reg, 0)), which, 0);
+    ir_ref a = sse_op2(l, IR_vand, sse_register(l, 0), which, 0);
     ir_ref r = dot_step(l, bytes == 4 ? IR_vfmul32 : IR_vfmul64, a, b);
 
     if (bytes == 4)

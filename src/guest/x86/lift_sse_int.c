@@ -3,7 +3,7 @@
 
 static ir_ref destination(struct x86_lift *l)
 {
-    return ir_get(l->u, IR_V128, xmm_slot(l->in->op[0].reg, 0));
+    return sse_register(l, 0);
 }
 
 #define BINARY(name, operation)                                                                    \

@@ -4,14 +4,15 @@
 
 #include "guest/x86/lift.h"
 
-/* State slot of byte @at of XMM register @reg. */
-static inline u32 xmm_slot(unsigned reg, unsigned at)
+/* State slot of XMM register @reg. It is read and written as a whole only, as v128: a value of one
+ * type, which stays in a host register whatever instructions use it. */
+static inline u32 xmm_slot(unsigned reg)
 {
-    return X86_SLOT(xmm) + reg * 16 + at;
+    return X86_SLOT(xmm) + reg * 16;
 }
 
 /* XMM0 where an instruction has it as a third operand without saying so. */
-#define XMM0_SLOT xmm_slot(0, 0)
+#define XMM0_SLOT xmm_slot(0)
 
 enum sse_alignment { UNALIGNED, ALIGNED };
 
@@ -23,10 +24,11 @@ ir_ref sse_address(struct x86_lift *l, unsigned bytes, bool write, enum sse_alig
 ir_ref sse_read(struct x86_lift *l, unsigned n);
 void sse_write(struct x86_lift *l, unsigned n, ir_ref v);
 
-/* The low lane of operand n, of an XMM register or memory: IR_F32, IR_F64, IR_I32, IR_I64. */
+/* XMM register operand n. */
+ir_ref sse_register(struct x86_lift *l, unsigned n);
+
+/* The low lane of operand n, of an XMM register or memory: IR_F32 or IR_F64. */
 ir_ref sse_read_scalar(struct x86_lift *l, unsigned n, enum ir_type type);
-/* Into the low lane of XMM register operand n; the rest stays. */
-void sse_write_scalar(struct x86_lift *l, unsigned n, ir_ref v);
 
 /* While an MXCSR exception is unmasked (X86_MODE_FP_UNMASKED): before the first floating-point
  * operation, and after the last one, before results are written. */

@@ -183,6 +183,8 @@ static inline void x64_rm_ib(struct x64 *c, u32 op, unsigned reg, struct x64_mem
 #define X64_MOVD_TO_XMM (X64_66 | X64_0F | 0x6e)   /* xmm, r32; X64_W: movq xmm, r64 */
 #define X64_MOVD_FROM_XMM (X64_66 | X64_0F | 0x7e) /* r32, xmm: reg is the xmm, rm the gpr */
 #define X64_MOVQ (X64_F3 | X64_0F | 0x7e)          /* xmm, xmm or m64; clears the upper half */
+#define X64_PCMPEQD (X64_66 | X64_0F | 0x76)
+#define X64_INSERTPS (X64_66 | X64_0F3A | 0x21)
 #define X64_PINSRQ (X64_66 | X64_0F3A | X64_W | 0x22)
 #define X64_PEXTRQ (X64_66 | X64_0F3A | X64_W | 0x16)
 

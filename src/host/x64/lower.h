@@ -8,7 +8,7 @@
  *   lower.c  forwards: code, with slow paths behind it (sites.c) and the sites behind those
  *
  * Values in registers: i32 is zero-extended, i1 is 0 or 1, i8 and i16 have undefined upper bits
- * (their users look at the low bits only), f32 and f64 have undefined upper lanes.
+ * (their users look at the low bits only), f32 and f64 have undefined upper lanes (zeros behind ld).
  *
  * Private to src/host/x64.
  */
@@ -355,6 +355,8 @@ LOWER(fflags);
 LOWER(vec);
 LOWER(vlo);
 LOWER(vhi);
+LOWER(vzext);
+LOWER(vmerge);
 LOWER(get);
 LOWER(put);
 LOWER(ld);

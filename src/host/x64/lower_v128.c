@@ -12,6 +12,11 @@ LOWER(vec)
         result_xmm_done(l, ref, d);
         return;
     }
+    if (lo.kind == IN_CONST && !~lo.imm && hi.kind == IN_CONST && !~hi.imm) {
+        x64_rr(c, X64_PCMPEQD, d, d);
+        result_xmm_done(l, ref, d);
+        return;
+    }
     if (lo.kind == IN_MEM)
         x64_rm(c, X64_MOVQ, d, lo.mem);
     else
@@ -48,4 +53,26 @@ LOWER(vhi)
         x64_rr_ib(&l->code, X64_PEXTRQ, a.reg, d, 1);
     }
     result_done(l, ref, d);
+}
+
+/* Of what a load brought nothing is to be done: the upper lanes are zeros already (plan_peel). */
+LOWER(vzext)
+{
+    unsigned d = result_xmm(l, ref, XMM15), a = operand_xmm(l, inst->a, XMM14);
+
+    if (ir_typeof(l->unit, inst->a) == IR_F64)
+        x64_rr(&l->code, X64_MOVQ, d, a);
+    else
+        x64_rr_ib(&l->code, X64_INSERTPS, d, a, 0x0e); /* zeros in lanes 1 to 3 */
+    result_xmm_done(l, ref, d);
+}
+
+LOWER(vmerge)
+{
+    unsigned d = result_xmm(l, ref, XMM15);
+
+    operand_xmm_move(l, inst->a, d);
+    x64_rr(&l->code, ir_typeof(l->unit, inst->b) == IR_F64 ? X64_MOVSD : X64_MOVSS, d,
+           operand_xmm(l, inst->b, XMM14));
+    result_xmm_done(l, ref, d);
 }

@@ -16,6 +16,9 @@ enum shape {
     TEST,       /* sets flags: the condition is the result */
     GET,        /* a lane to a general register */
     SET,        /* a general register to a lane */
+    LOW,        /* op d, scalar b after d = a */
+    LOW_IMM,
+    LOW_INT, /* the same of an integer */
 };
 
 struct form {
@@ -189,6 +192,30 @@ static const struct form forms[IR_NOP - FIRST_VECTOR_OP] = {
     [ROW(vcvtzf64s32)] = {X64_66 | X64_0F | 0xe6, UNARY},
     [ROW(vcvtf32f64)] = {X64_0F | 0x5a, UNARY},
     [ROW(vcvtf64f32)] = {X64_66 | X64_0F | 0x5a, UNARY},
+    [ROW(vfaddlo32)] = {X64_F3 | X64_0F | 0x58, LOW},
+    [ROW(vfsublo32)] = {X64_F3 | X64_0F | 0x5c, LOW},
+    [ROW(vfmullo32)] = {X64_F3 | X64_0F | 0x59, LOW},
+    [ROW(vfdivlo32)] = {X64_F3 | X64_0F | 0x5e, LOW},
+    [ROW(vfminlo32)] = {X64_F3 | X64_0F | 0x5d, LOW},
+    [ROW(vfmaxlo32)] = {X64_F3 | X64_0F | 0x5f, LOW},
+    [ROW(vfsqrtlo32)] = {X64_F3 | X64_0F | 0x51, LOW},
+    [ROW(vfroundlo32)] = {X64_66 | X64_0F3A | 0x0a, LOW_IMM},
+    [ROW(vfcmplo32)] = {X64_F3 | X64_0F | 0xc2, LOW_IMM},
+    [ROW(vfaddlo64)] = {X64_F2 | X64_0F | 0x58, LOW},
+    [ROW(vfsublo64)] = {X64_F2 | X64_0F | 0x5c, LOW},
+    [ROW(vfmullo64)] = {X64_F2 | X64_0F | 0x59, LOW},
+    [ROW(vfdivlo64)] = {X64_F2 | X64_0F | 0x5e, LOW},
+    [ROW(vfminlo64)] = {X64_F2 | X64_0F | 0x5d, LOW},
+    [ROW(vfmaxlo64)] = {X64_F2 | X64_0F | 0x5f, LOW},
+    [ROW(vfsqrtlo64)] = {X64_F2 | X64_0F | 0x51, LOW},
+    [ROW(vfroundlo64)] = {X64_66 | X64_0F3A | 0x0b, LOW_IMM},
+    [ROW(vfcmplo64)] = {X64_F2 | X64_0F | 0xc2, LOW_IMM},
+    [ROW(vcvtlof64f32)] = {X64_F2 | X64_0F | 0x5a, LOW},
+    [ROW(vcvtlof32f64)] = {X64_F3 | X64_0F | 0x5a, LOW},
+    [ROW(vcvtlos32f32)] = {X64_F3 | X64_0F | 0x2a, LOW_INT},
+    [ROW(vcvtlos64f32)] = {X64_F3 | X64_0F | X64_W | 0x2a, LOW_INT},
+    [ROW(vcvtlos32f64)] = {X64_F2 | X64_0F | 0x2a, LOW_INT},
+    [ROW(vcvtlos64f64)] = {X64_F2 | X64_0F | X64_W | 0x2a, LOW_INT},
 };
 
 /* Counts are 64 bits wide in the IR and compared unsigned, as the instructions do it. */
@@ -271,6 +298,23 @@ static void unary(struct lowering *l, const struct form *form, ir_ref ref,
     result_xmm_done(l, ref, d);
 }
 
+/* What the second operand is goes by the operation, not by a's type. */
+static void with_scalar(struct lowering *l, const struct form *form, const struct ir_inst *inst,
+                        unsigned d)
+{
+    struct operand b = operand_at(l, inst->b, true);
+    unsigned type = ir_typeof(l->unit, inst->b);
+
+    if (b.kind == IN_MEM)
+        x64_rm(&l->code, form->opcode, d, b.mem);
+    else if (form->shape == LOW_INT)
+        x64_rr(&l->code, form->opcode, d, gpr_of(l, &b, wide_bytes(type), RAX));
+    else
+        x64_rr(&l->code, form->opcode, d, xmm_of(l, &b, type, XMM14));
+    if (form->shape == LOW_IMM)
+        x64_byte(&l->code, (unsigned)inst->imm);
+}
+
 /* d = a, then d is changed in place. */
 static void in_place(struct lowering *l, const struct form *form, ir_ref ref,
                      const struct ir_inst *inst)
@@ -284,6 +328,11 @@ static void in_place(struct lowering *l, const struct form *form, ir_ref ref,
         break;
     case BYTE_SHIFT:
         x64_rr_ib(&l->code, form->opcode, form->digit, d, (unsigned)inst->imm);
+        break;
+    case LOW:
+    case LOW_IMM:
+    case LOW_INT:
+        with_scalar(l, form, inst, d);
         break;
     case SET:
         x64_rr_ib(&l->code, form->opcode, d, operand_gpr(l, inst->b, RAX, true),

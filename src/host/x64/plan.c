@@ -53,7 +53,10 @@ ir_ref plan_peel(const struct ir_unit *unit, ir_ref ref, bool strict)
         } else if (inst->op == IR_sext) {
             if (look > type_bits(from->type) || from->type == IR_I1)
                 return ref;
-        } else {
+        } else if (inst->op == IR_vzext) {
+            if (look > type_bits(from->type) && from->op != IR_ld)
+                return ref;
+        } else if (inst->op != IR_vlow) { /* nobody looks at a number's upper lanes */
             return ref;
         }
         ref = inst->a;
@@ -369,7 +372,8 @@ static void request(struct lowering *l, ir_ref ref, u32 pos, bool strict, unsign
         use_at(&l->lives[ref], pos, l->weight);
     v = &l->values[ref];
     if (inst->op == IR_get && bytes && v->uses == 1 && !(v->flags & VALUE_NEEDED) &&
-        type_bytes(inst->type) >= bytes && inst->type != IR_V128 && slot_may_wait(l, ref, pos))
+        type_bytes(inst->type) >= bytes && (inst->type != IR_V128 || bytes <= 8) &&
+        slot_may_wait(l, ref, pos))
         return;
     v->flags |= VALUE_NEEDED;
 }

@@ -207,6 +207,29 @@ static void test_pairs_of_operations(void **state)
 }
 
 /* What must become of some expressions, so that the identities are known to be at work. */
+/* @v: a vector that nothing is known of. */
+static void check_numbers_in_vectors(struct ir_unit *u, ir_ref v)
+{
+    ir_ref d = ir_get(u, IR_F64, 64), f = ir_get(u, IR_F32, 72), zero = ir_const(u, IR_I64, 0);
+    ir_ref nothing = ir_vec(u, zero, zero), merged = ir_vmerge(u, v, d);
+
+    assert_int_equal(ir_vlow(u, IR_F64, ir_vzext(u, d)), d);
+    assert_int_not_equal(ir_vlow(u, IR_F64, ir_vzext(u, f)), f);
+    assert_int_equal(ir_vlo(u, ir_vzext(u, d)), ir_bitcast(u, IR_I64, d));
+    assert_int_equal(ir_vhi(u, ir_vzext(u, f)), zero);
+    assert_int_equal(ir_vlow(u, IR_F64, merged), d);
+    assert_int_not_equal(ir_vlow(u, IR_F32, merged), d);
+    assert_int_equal(ir_vhi(u, merged), ir_vhi(u, v));
+    assert_int_equal(ir_vmerge(u, v, ir_vlow(u, IR_F64, v)), v);
+    assert_int_equal(ir_vmerge(u, ir_vmerge(u, v, f), d), merged);
+    assert_int_not_equal(ir_vmerge(u, merged, f), ir_vmerge(u, v, f));
+    assert_int_equal(ir_emit(u, IR_vxor, IR_V128, v, v, 0, 0, 0), nothing);
+    assert_int_equal(ir_emit(u, IR_vsub16, IR_V128, v, v, 0, 0, 0), nothing);
+    assert_int_equal(ir_vlo(u, ir_emit(u, IR_vcmpeq32, IR_V128, v, v, 0, 0, 0)),
+                     ir_const(u, IR_I64, ~0ull));
+    assert_int_not_equal(ir_emit(u, IR_vxor, IR_V128, v, merged, 0, 0, 0), nothing);
+}
+
 static void test_identities(void **state)
 {
     struct ir_unit *u = &((struct bench *)*state)->unit;
@@ -254,6 +277,7 @@ static void test_identities(void **state)
     assert_int_equal(ir_vhi(u, in), y);
     in = ir_get(u, IR_V128, 32);
     assert_int_equal(ir_vec(u, ir_vlo(u, in), ir_vhi(u, in)), in);
+    check_numbers_in_vectors(u, in);
     assert_int_equal(ir_inst(u, ir_ld(u, IR_I8, ir_add(u, x, five), 3))->imm, 8);
     assert_int_equal(ir_inst(u, ir_ld(u, IR_I8, ir_add(u, x, ones), 0))->imm, ~0ull);
     assert_int_equal(ir_inst(u, ir_ld(u, IR_I8, ir_add(u, x, five), 0x7fffffff))->imm, 0x7fffffff);

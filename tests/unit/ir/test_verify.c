@@ -67,6 +67,12 @@ static const struct text_case cases[] = {
     {VALUES "%9 = fcvts.i32 %1" EXIT, "not from i64"},
     {VALUES "%9 = fround.f64 %3, 5" EXIT, "no such rounding"},
     {VALUES "%9 = fround.f64 %3, 12" EXIT, NULL},
+    {VALUES "%9 = vzext %1" EXIT, "not of a number"},
+    {VALUES "%9 = vzext %3" EXIT, NULL},
+    {VALUES "%9 = vmerge %5, %2" EXIT, "not of a number"},
+    {VALUES "%9 = vmerge %5, %3" EXIT, NULL},
+    {VALUES "%9 = vlow.i64 %5" EXIT, "cannot be i64"},
+    {VALUES "%9 = vfaddlo32 %5, %3" EXIT, "is f64, not f32"},
     /* State and memory */
     {"%1 = get.i64 s[65529]" EXIT, "out of range"},
     {"%1 = get.i64 s[65528]" EXIT, NULL},
