@@ -205,10 +205,17 @@ static void drop_page(struct dbt *dbt, struct code_page *p)
     free(p);
 }
 
-/* All vCPUs leave translated code for a moment, and those whose jump cache may lead to dead blocks
- * drop it. Seldom: mostly nothing leads to a dead block any more. */
-static void ask_to_leave(struct dbt *dbt)
+/* Ends what may have dropped blocks. If vCPUs may still run one, they all leave translated code for a
+ * moment, and those whose jump cache may lead there drop it. Seldom: mostly nothing leads to a dead
+ * block any more. */
+static void unlock(struct dbt *dbt)
 {
+    bool leave = dbt->must_leave;
+
+    dbt->must_leave = false;
+    pthread_mutex_unlock(&dbt->lock);
+    if (!leave)
+        return;
     pthread_mutex_lock(&dbt->cpus_lock);
     for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
         if (dbt->cpus[i])
@@ -216,19 +223,11 @@ static void ask_to_leave(struct dbt *dbt)
     pthread_mutex_unlock(&dbt->cpus_lock);
 }
 
-static bool take_must_leave(struct dbt *dbt)
-{
-    bool must = dbt->must_leave;
-
-    dbt->must_leave = false;
-    return must;
-}
-
 bool page_written(struct dbt *dbt, u64 gpa, u64 len)
 {
     u64 invalidated;
     struct code_page *p;
-    bool leave, dropped;
+    bool dropped;
 
     pthread_mutex_lock(&dbt->lock);
     invalidated = dbt->stats.invalidated;
@@ -242,17 +241,14 @@ bool page_written(struct dbt *dbt, u64 gpa, u64 len)
     trace_emit(SMC, smc, -1, .gpa = gpa, .bytes = len,
                .dropped = dbt->stats.invalidated - invalidated);
     dropped = dbt->stats.invalidated != invalidated;
-    leave = take_must_leave(dbt);
-    pthread_mutex_unlock(&dbt->lock);
-    if (leave)
-        ask_to_leave(dbt);
+    unlock(dbt);
     return dropped;
 }
 
 bool page_fault(struct dbt *dbt, u64 page)
 {
     struct code_page *p;
-    bool watched, leave;
+    bool watched;
     u8 *code;
 
     pthread_mutex_lock(&dbt->lock);
@@ -270,10 +266,7 @@ bool page_fault(struct dbt *dbt, u64 page)
             state = (state & ~CODE_WATCHED) + CODE_FAULT;
         set_state(code, state);
     }
-    leave = take_must_leave(dbt);
-    pthread_mutex_unlock(&dbt->lock);
-    if (leave)
-        ask_to_leave(dbt);
+    unlock(dbt);
     return watched;
 }
 
@@ -287,8 +280,6 @@ static u8 *code_of(struct dbt *dbt, const struct block *block, unsigned which)
 
 void page_stale(struct dbt *dbt, struct block *block)
 {
-    bool leave;
-
     pthread_mutex_lock(&dbt->lock);
     if (!atomic_load(&block->dead)) {
         for (unsigned i = 0; i < 2; i++) {
@@ -299,10 +290,7 @@ void page_stale(struct dbt *dbt, struct block *block)
         }
         block_invalidate(dbt, block);
     }
-    leave = take_must_leave(dbt);
-    pthread_mutex_unlock(&dbt->lock);
-    if (leave)
-        ask_to_leave(dbt);
+    unlock(dbt);
 }
 
 /* May the page be watched again? */
@@ -313,7 +301,7 @@ static bool is_settled(u8 *code)
 
 bool page_settle(struct dbt *dbt, struct block *block)
 {
-    bool settled = true, leave;
+    bool settled = true;
 
     pthread_mutex_lock(&dbt->lock);
     for (unsigned i = 0; i < 2; i++) {
@@ -333,10 +321,7 @@ bool page_settle(struct dbt *dbt, struct block *block)
         set_state(code, (*code & CODE_RETURNS) + CODE_RETURN);
         drop_blocks(dbt, find_page(dbt, page), ~0ull);
     }
-    leave = take_must_leave(dbt);
-    pthread_mutex_unlock(&dbt->lock);
-    if (leave)
-        ask_to_leave(dbt);
+    unlock(dbt);
     return settled;
 }
 
@@ -351,7 +336,7 @@ static bool drop_whole(struct dbt *dbt, struct code_page *p)
 
 bool page_drop_range(struct dbt *dbt, u64 first, u64 last)
 {
-    bool dropped = false, leave;
+    bool dropped = false;
 
     first = align_down(first, MEM_PAGE_SIZE);
     pthread_mutex_lock(&dbt->lock);
@@ -371,10 +356,7 @@ bool page_drop_range(struct dbt *dbt, u64 first, u64 last)
             }
         }
     }
-    leave = take_must_leave(dbt);
-    pthread_mutex_unlock(&dbt->lock);
-    if (leave)
-        ask_to_leave(dbt);
+    unlock(dbt);
     return dropped;
 }
 
