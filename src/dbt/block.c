@@ -78,6 +78,7 @@ struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code)
         if (code_unchanged(dbt, block, code)) {
             atomic_store_explicit(&block->hash_next, atomic_load(head), memory_order_relaxed);
             atomic_store_explicit(head, block, memory_order_release);
+            cache_published(dbt, block);
             dbt->stats.blocks++;
             dbt->stats.guest_insns += block->guest_insns;
             answer = block;
@@ -102,37 +103,53 @@ static void unlink_jump(struct dbt_link *link)
     link->to = NULL;
 }
 
+/* The jump with its rel32 at @patch_addr. Lock held. */
+static struct dbt_link *find_link(struct dbt *dbt, u64 patch_addr)
+{
+    struct block *from = cache_find(dbt, patch_addr);
+
+    for (u32 i = 0; from && i < from->nlinks; i++)
+        if ((u64)from->code + from->links[i].host.patch == patch_addr)
+            return &from->links[i];
+    return NULL;
+}
+
+/* Only inside a page and a mode is the destination's identity certain, or by guest address. */
+static bool may_chain(const struct dbt *dbt, const struct block *from, const struct block *to)
+{
+    return !from->dead && !to->dead && from->mode == to->mode &&
+           (dbt->config.direct ||
+            (to->page2 == DBT_NO_PAGE &&
+             align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE)));
+}
+
+static void chain(struct dbt *dbt, struct dbt_link *link, struct block *to)
+{
+    struct block *from = link->from;
+
+    if (link->to && !link->host.counter) /* another CPU was faster */
+        return;
+    if (link->to)
+        unlink_jump(link);
+    link->to = to;
+    link->next = to->incoming;
+    to->incoming = link;
+    if (link->host.counter && *link->host.counter >= 0 && !to->region &&
+        !__atomic_load_n(&to->no_region, __ATOMIC_RELAXED))
+        host_count_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
+    else
+        host_patch_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
+    dbt->stats.chained++;
+}
+
 void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
 {
-    struct block *from;
+    struct dbt_link *link;
 
     pthread_mutex_lock(&dbt->lock);
-    from = cache_find(dbt, patch_addr);
-    /* Only inside a page and a mode is the destination's identity certain, or by guest address. */
-    if (from && !from->dead && !to->dead && from->mode == to->mode &&
-        (dbt->config.direct ||
-         (to->page2 == DBT_NO_PAGE &&
-          align_down(from->gpa, MEM_PAGE_SIZE) == align_down(to->gpa, MEM_PAGE_SIZE)))) {
-        for (u32 i = 0; i < from->nlinks; i++) {
-            struct dbt_link *link = &from->links[i];
-
-            if ((u64)from->code + link->host.patch != patch_addr)
-                continue;
-            if (link->to && !link->host.counter) /* another CPU was faster */
-                continue;
-            if (link->to)
-                unlink_jump(link);
-            link->to = to;
-            link->next = to->incoming;
-            to->incoming = link;
-            if (link->host.counter && *link->host.counter >= 0 && !to->region &&
-                !__atomic_load_n(&to->no_region, __ATOMIC_RELAXED))
-                host_count_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
-            else
-                host_patch_link(from->code_rw, (u64)from->code, &link->host, (u64)to->code);
-            dbt->stats.chained++;
-        }
-    }
+    link = find_link(dbt, patch_addr);
+    if (link && may_chain(dbt, link->from, to))
+        chain(dbt, link, to);
     pthread_mutex_unlock(&dbt->lock);
 }
 
@@ -154,36 +171,26 @@ static void forget_jump(struct dbt *dbt, u32 name, struct block *block)
 
 bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr)
 {
-    struct block *from;
-    bool hot = false;
+    const struct dbt_link *link;
+    bool hot;
 
     if (!dbt->counters)
         return false;
     pthread_mutex_lock(&dbt->lock);
-    from = cache_find(dbt, patch_addr);
-    for (u32 i = 0; from && i < from->nlinks; i++) {
-        const struct host_link *link = &from->links[i].host;
-
-        if ((u64)from->code + link->patch == patch_addr)
-            hot = link->counter && *link->counter < 0;
-    }
+    link = find_link(dbt, patch_addr);
+    hot = link && link->host.counter && *link->host.counter < 0;
     pthread_mutex_unlock(&dbt->lock);
     return hot;
 }
 
 void block_jump_again(struct dbt *dbt, u64 patch_addr)
 {
-    u32 hot = dbt->config.hot ? dbt->config.hot : DBT_HOT;
-    struct block *from;
+    const struct dbt_link *link;
 
     pthread_mutex_lock(&dbt->lock);
-    from = cache_find(dbt, patch_addr);
-    for (u32 i = 0; from && i < from->nlinks; i++) {
-        const struct host_link *link = &from->links[i].host;
-
-        if ((u64)from->code + link->patch == patch_addr && link->counter)
-            *link->counter = (s32)hot - 1;
-    }
+    link = find_link(dbt, patch_addr);
+    if (link && link->host.counter)
+        *link->host.counter = cache_first_count(dbt);
     pthread_mutex_unlock(&dbt->lock);
 }
 
@@ -228,6 +235,7 @@ static void retire(struct dbt *dbt, struct block *block)
     if (*at)
         atomic_store(at, atomic_load(&block->hash_next)); /* readers may still stand on block */
     page_remove_block(dbt, block);
+    cache_retired(dbt, block);
     while (block->incoming) {
         struct dbt_link *link = block->incoming;
 
@@ -267,6 +275,7 @@ bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
             retire(dbt, head);
             atomic_store_explicit(&block->hash_next, atomic_load(at), memory_order_relaxed);
             atomic_store_explicit(at, block, memory_order_release);
+            cache_published(dbt, block);
             dbt->stats.blocks++;
             dbt->stats.regions++;
             dbt->stats.guest_insns += block->guest_insns;

@@ -14,6 +14,29 @@
 #define CACHE_DEFAULT (256 * MiB) /* address space; pages are touched as they are used */
 #define POPULATE (32 * KiB)       /* got from the host at a time */
 #define POPULATE_AHEAD (4 * KiB)  /* more than most blocks take */
+#define DEAD_CHUNKS 8             /* are looked for */
+
+/* Address space as well. A loop over all blocks is one over huge pages, where the host has some. */
+static int make_block_memory(struct dbt *dbt, struct err *err)
+{
+    size_t size = (size_t)dbt->nchunks * DBT_CHUNK_BLOCKS;
+
+    dbt->block_memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (dbt->block_memory == MAP_FAILED) {
+        dbt->block_memory = NULL;
+        return err_set(err, -errno, "no memory for the code cache: %s", strerror(errno));
+    }
+    madvise(dbt->block_memory, size, MADV_HUGEPAGE);
+    for (u32 i = 0; i < dbt->nchunks; i++)
+        dbt->chunks[i].memory = dbt->block_memory + (size_t)i * DBT_CHUNK_BLOCKS;
+    if (dbt->config.jit && dbt->config.hot != ~0u) {
+        dbt->counters = calloc((size_t)dbt->nchunks * DBT_CHUNK_COUNTERS, sizeof(*dbt->counters));
+        if (!dbt->counters)
+            return err_set(err, -ENOMEM, "no memory for the code cache");
+    }
+    return 0;
+}
 
 int cache_create(struct dbt *dbt, struct err *err)
 {
@@ -47,14 +70,15 @@ int cache_create(struct dbt *dbt, struct err *err)
     dbt->chunks = calloc(dbt->nchunks, sizeof(*dbt->chunks));
     if (!dbt->chunks)
         return err_set(err, -ENOMEM, "no memory for the code cache");
-    return 0;
+    return make_block_memory(dbt, err);
 }
 
 void cache_destroy(struct dbt *dbt)
 {
-    for (u32 i = 0; dbt->chunks && i < dbt->nchunks; i++)
-        free(dbt->chunks[i].blocks);
     free(dbt->chunks);
+    free(dbt->counters);
+    if (dbt->block_memory)
+        munmap(dbt->block_memory, (size_t)dbt->nchunks * DBT_CHUNK_BLOCKS);
     if (dbt->code_rw)
         munmap(dbt->code_rw, dbt->code_size);
     if (dbt->code_exec)
@@ -63,91 +87,197 @@ void cache_destroy(struct dbt *dbt)
         close(dbt->code_fd);
 }
 
+static struct chunk *chunk_of(struct dbt *dbt, const void *exec_addr)
+{
+    return &dbt->chunks[(size_t)((const u8 *)exec_addr - dbt->code_exec) / DBT_CHUNK];
+}
+
+static u64 offset_of(const struct dbt *dbt, const struct chunk *chunk)
+{
+    return (u64)(chunk - dbt->chunks) * DBT_CHUNK;
+}
+
+static void push_free(struct dbt *dbt, struct chunk *chunk)
+{
+    chunk->state = CHUNK_FREE;
+    chunk->next = dbt->free_chunks;
+    dbt->free_chunks = chunk;
+}
+
+/* To fill the gaps of dead chunks is worth that all vCPUs stand still once there are some. */
+static struct chunk *next_chunk(struct dbt *dbt)
+{
+    struct chunk *chunk = dbt->free_chunks;
+
+    if (chunk)
+        dbt->free_chunks = chunk->next;
+    else if (dbt->next_chunk < dbt->nchunks && dbt->dead_chunks < DEAD_CHUNKS)
+        chunk = &dbt->chunks[dbt->next_chunk++];
+    return chunk;
+}
+
 static int take_chunk(struct dbt_cpu *dc)
 {
     struct dbt *dbt = dc->dbt;
-    int ret = -ENOSPC;
+    struct chunk *chunk;
 
     pthread_mutex_lock(&dbt->lock);
-    if (dbt->next_chunk < dbt->nchunks) {
-        dc->chunk_index = dbt->next_chunk++;
-        dc->chunk = &dbt->chunks[dc->chunk_index];
-        ret = 0;
+    chunk = next_chunk(dbt);
+    if (chunk) {
+        if (dc->chunk) {
+            dc->chunk->state = CHUNK_FULL;
+            dbt->dead_chunks += !dc->chunk->live;
+        }
+        chunk->state = CHUNK_FILLING;
+        dc->chunk = chunk;
     }
     pthread_mutex_unlock(&dbt->lock);
-    return ret;
+    return chunk ? 0 : -ENOSPC;
+}
+
+void cache_leave(struct dbt_cpu *dc)
+{
+    pthread_mutex_lock(&dc->dbt->lock);
+    if (dc->chunk)
+        push_free(dc->dbt, dc->chunk);
+    dc->chunk = NULL;
+    pthread_mutex_unlock(&dc->dbt->lock);
 }
 
 /* Asks the host for the next pages in both mappings at once: two faults for each would cost more.
  * It may refuse (Linux before 5.14): then they come by faults. */
-static void populate(struct dbt_cpu *dc, struct chunk_part *part, u32 begin, u32 end)
+static void populate(struct dbt *dbt, struct chunk_part *part, u64 offset, u32 size)
 {
-    u64 offset = (u64)dc->chunk_index * DBT_CHUNK + begin + part->populated;
-    u32 bytes = end - begin - part->populated;
+    u32 bytes = size - part->populated;
 
     if (part->used + POPULATE_AHEAD <= part->populated || !bytes)
         return;
     if (bytes > POPULATE)
         bytes = POPULATE;
-    madvise(dc->dbt->code_rw + offset, bytes, MADV_POPULATE_WRITE);
-    madvise(dc->dbt->code_exec + offset, bytes, MADV_POPULATE_READ);
+    madvise(dbt->code_rw + offset + part->populated, bytes, MADV_POPULATE_WRITE);
+    madvise(dbt->code_exec + offset + part->populated, bytes, MADV_POPULATE_READ);
     part->populated += bytes;
+}
+
+static size_t block_bytes(u32 nlinks)
+{
+    /* What block_find looks at is then in one cache line. */
+    return align_up(sizeof(struct block) + nlinks * sizeof(struct dbt_link), 32);
+}
+
+static struct block **block_entry(const struct chunk *chunk, u32 i)
+{
+    return (struct block **)(chunk->memory + DBT_CHUNK_BLOCKS) - 1 - i;
 }
 
 static bool has_room(const struct chunk *chunk)
 {
     return chunk->hot.used + DBT_MAX_BLOCK_CODE <= DBT_CHUNK_HOT &&
-           chunk->cold.used + DBT_MAX_BLOCK_CODE <= DBT_CHUNK - DBT_CHUNK_HOT;
+           chunk->cold.used + DBT_MAX_BLOCK_CODE <= DBT_CHUNK - DBT_CHUNK_HOT &&
+           chunk->memory + chunk->used + block_bytes(HOST_MAX_LINKS) <=
+               (u8 *)block_entry(chunk, chunk->nblocks) &&
+           chunk->counters + HOST_MAX_COUNTERS <= DBT_CHUNK_COUNTERS;
 }
 
-int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec)
+s32 cache_first_count(const struct dbt *dbt)
+{
+    u32 hot = dbt->config.hot ? dbt->config.hot : DBT_HOT;
+
+    return (s32)(hot < INT32_MAX ? hot : INT32_MAX) - 1;
+}
+
+static void set_counters(struct dbt *dbt, const struct chunk *chunk, struct host_abi *abi)
+{
+    abi->counters =
+        &dbt->counters[(size_t)(chunk - dbt->chunks) * DBT_CHUNK_COUNTERS + chunk->counters];
+    for (u32 i = 0; i < HOST_MAX_COUNTERS; i++)
+        abi->counters[i] = cache_first_count(dbt);
+}
+
+int cache_reserve(struct dbt_cpu *dc, struct cache_room *room)
 {
     struct dbt *dbt = dc->dbt;
+    struct chunk *chunk;
     u64 offset;
 
-    if (!dc->chunk || !has_room(dc->chunk)) {
+    while (!dc->chunk || !has_room(dc->chunk)) {
         int ret = take_chunk(dc);
 
         if (ret)
             return ret;
     }
-    populate(dc, &dc->chunk->hot, 0, DBT_CHUNK_HOT);
-    populate(dc, &dc->chunk->cold, DBT_CHUNK_HOT, DBT_CHUNK);
-    offset = (u64)dc->chunk_index * DBT_CHUNK + dc->chunk->hot.used;
-    dc->cold = DBT_CHUNK_HOT + dc->chunk->cold.used - dc->chunk->hot.used;
-    *rw = dbt->code_rw + offset;
-    *exec = (u64)dbt->code_exec + offset;
+    chunk = dc->chunk;
+    offset = offset_of(dbt, chunk);
+    populate(dbt, &chunk->hot, offset, DBT_CHUNK_HOT);
+    populate(dbt, &chunk->cold, offset + DBT_CHUNK_HOT, DBT_CHUNK - DBT_CHUNK_HOT);
+    room->rw = dbt->code_rw + offset + chunk->hot.used;
+    room->exec = (u64)dbt->code_exec + offset + chunk->hot.used;
+    room->abi = dbt->abi;
+    room->abi.cold = DBT_CHUNK_HOT + chunk->cold.used - chunk->hot.used;
+    if (dbt->counters)
+        set_counters(dbt, chunk, &room->abi);
     return 0;
 }
 
-void cache_commit(struct dbt_cpu *dc, struct block *block)
+static void fill_block(struct block *block, const struct cache_room *room,
+                       const struct host_code *code)
 {
-    struct dbt *dbt = dc->dbt;
-    struct chunk *chunk = dc->chunk;
-    u32 cold_bytes = block->code_bytes - block->cold;
-
-    pthread_mutex_lock(&dbt->lock);
-    if (chunk->nblocks == chunk->cap) {
-        u32 cap = chunk->cap ? chunk->cap * 2 : 256;
-        struct block **blocks = realloc(chunk->blocks, cap * sizeof(*blocks));
-
-        if (!blocks) {
-            /* cache_find will not know the block: its jumps stay unchained, nothing else. */
-            pthread_mutex_unlock(&dbt->lock);
-            goto used;
-        }
-        chunk->blocks = blocks;
-        chunk->cap = cap;
+    block->code = (u8 *)room->exec;
+    block->code_rw = room->rw;
+    block->hot_bytes = (u32)code->hot_bytes;
+    block->cold = (u32)code->cold;
+    block->insn_bytes = (u32)code->code_bytes;
+    block->code_bytes = (u32)code->total_bytes;
+    block->nlinks = code->nlinks;
+    block->links = (struct dbt_link *)(block + 1);
+    for (u32 i = 0; i < code->nlinks; i++) {
+        block->links[i].host = code->links[i];
+        block->links[i].from = block;
     }
-    chunk->blocks[chunk->nblocks++] = block;
-    dbt->stats.code_bytes += block->hot_bytes + cold_bytes;
-    pthread_mutex_unlock(&dbt->lock);
-used:
-    chunk->hot.used = (u32)align_up(chunk->hot.used + block->hot_bytes, 16);
-    chunk->cold.used = (u32)align_up(chunk->cold.used + cold_bytes, 16);
 }
 
-/* Lock held. */
+struct block *cache_keep(struct dbt_cpu *dc, const struct cache_room *room,
+                         const struct host_code *code)
+{
+    struct chunk *chunk = dc->chunk;
+    u32 n = atomic_load_explicit(&chunk->nblocks, memory_order_relaxed);
+    size_t bytes = block_bytes(code->nlinks);
+    struct block *block = memset(chunk->memory + chunk->used, 0, bytes);
+
+    fill_block(block, room, code);
+    chunk->used += (u32)bytes;
+    chunk->counters += code->ncounters;
+    chunk->hot.used = (u32)align_up(chunk->hot.used + block->hot_bytes, 16);
+    chunk->cold.used = (u32)align_up(chunk->cold.used + block->code_bytes - block->cold, 16);
+    *block_entry(chunk, n) = block;
+    atomic_store_explicit(&chunk->nblocks, n + 1, memory_order_release);
+    return block;
+}
+
+static u32 bytes_of(const struct block *block)
+{
+    return block->hot_bytes + block->code_bytes - block->cold;
+}
+
+void cache_published(struct dbt *dbt, struct block *block)
+{
+    if (!dbt->config.jit)
+        return;
+    chunk_of(dbt, block->code)->live++;
+    dbt->stats.code_bytes += bytes_of(block);
+}
+
+void cache_retired(struct dbt *dbt, struct block *block)
+{
+    struct chunk *chunk;
+
+    if (!dbt->config.jit)
+        return;
+    chunk = chunk_of(dbt, block->code);
+    dbt->dead_chunks += !--chunk->live && chunk->state == CHUNK_FULL;
+    dbt->stats.code_bytes -= bytes_of(block);
+}
+
 struct block *cache_find(struct dbt *dbt, u64 exec_addr)
 {
     u64 offset = exec_addr - (u64)dbt->code_exec;
@@ -159,10 +289,10 @@ struct block *cache_find(struct dbt *dbt, u64 exec_addr)
         return NULL;
     chunk = &dbt->chunks[offset / DBT_CHUNK];
     cold = offset % DBT_CHUNK >= DBT_CHUNK_HOT;
-    hi = chunk->nblocks;
+    hi = atomic_load_explicit(&chunk->nblocks, memory_order_acquire);
     while (lo < hi) {
         u32 mid = (lo + hi) / 2;
-        struct block *block = chunk->blocks[mid];
+        struct block *block = *block_entry(chunk, mid);
 
         u64 first = (u64)block->code + (cold ? block->cold : 0);
         u64 end = (u64)block->code + (cold ? block->code_bytes : block->hot_bytes);
@@ -190,24 +320,104 @@ struct block *cache_running(struct dbt_cpu *dc)
     return block;
 }
 
-void cache_flush(struct dbt *dbt)
+/* Does a vCPU stand in C that was called from the chunk's code, and will go on there? */
+static bool is_awaited(struct dbt *dbt, const struct chunk *chunk)
 {
-    pthread_mutex_lock(&dbt->lock);
+    u64 first = (u64)dbt->code_exec + offset_of(dbt, chunk);
+
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++) {
+        const u64 *frame = dbt->cpus[i] ? (const u64 *)dbt->cpus[i]->cpu->host_frame : NULL;
+
+        if (frame && frame[-1] - first < DBT_CHUNK)
+            return true;
+    }
+    return false;
+}
+
+static void empty(struct dbt *dbt, struct chunk *chunk)
+{
+    chunk->hot.used = chunk->cold.used = 0;
+    chunk->used = chunk->counters = chunk->live = 0;
+    atomic_store(&chunk->nblocks, 0);
+    push_free(dbt, chunk);
+}
+
+/* Both locks held, all CPUs stand still. */
+static void free_dead_chunks(struct dbt *dbt)
+{
+    dbt->dead_chunks = 0;
+    dbt->generation++;
+    dbt->stats.reclaims++;
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i] && atomic_exchange(&dbt->cpus[i]->drop_jumps, false))
+            tlb_drop_jumps(dbt->cpus[i]);
+    for (u32 i = dbt->next_chunk; i-- > dbt->first_chunk;) {
+        struct chunk *chunk = &dbt->chunks[i];
+
+        if (chunk->state == CHUNK_FULL && !chunk->live && !is_awaited(dbt, chunk))
+            empty(dbt, chunk);
+    }
+}
+
+/* The blocks of a chunk that must stay for a moment lead nowhere. */
+static void cut_off(struct chunk *chunk)
+{
+    chunk->state = CHUNK_FULL;
+    chunk->live = 0;
+    for (u32 i = 0; i < chunk->nblocks; i++) {
+        struct block *block = *block_entry(chunk, i);
+
+        atomic_store(&block->dead, true);
+        block->incoming = NULL;
+        for (u32 j = 0; j < block->nlinks; j++) {
+            if (block->links[j].to)
+                host_patch_link(block->code_rw, (u64)block->code, &block->links[j].host, 0);
+            block->links[j].to = NULL;
+        }
+    }
+}
+
+/* Both locks held, all CPUs stand still. */
+static void flush(struct dbt *dbt)
+{
     memset((void *)dbt->hash, 0, sizeof(*dbt->hash) << DBT_HASH_BITS);
     pages_free(dbt);
-    for (u32 i = dbt->first_chunk; i < dbt->nchunks; i++)
-        dbt->chunks[i].hot.used = dbt->chunks[i].cold.used = dbt->chunks[i].nblocks = 0;
-    dbt->next_chunk = dbt->first_chunk;
-    arena_reset(&dbt->blocks);
+    dbt->free_chunks = NULL;
+    dbt->dead_chunks = 0;
+    dbt->generation++;
+    for (u32 i = dbt->next_chunk; i-- > dbt->first_chunk;) {
+        if (is_awaited(dbt, &dbt->chunks[i]))
+            cut_off(&dbt->chunks[i]);
+        else
+            empty(dbt, &dbt->chunks[i]);
+    }
+    arena_reset(&dbt->units);
     atomic_store(&dbt->kept_units, 0);
-    atomic_store(&dbt->counters_used, 0);
     dbt->stats.code_bytes = 0;
     dbt->stats.flushes++;
     for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
         if (dbt->cpus[i]) {
             dbt->cpus[i]->chunk = NULL;
-            dbt->cpus[i]->counters_next = dbt->cpus[i]->counters_end = 0;
             memset(dbt->cpus[i]->jumps, 0, sizeof(dbt->cpus[i]->jumps));
         }
+}
+
+void cache_make_room(struct dbt *dbt)
+{
+    pthread_mutex_lock(&dbt->lock);
+    pthread_mutex_lock(&dbt->cpus_lock);
+    free_dead_chunks(dbt);
+    if (!dbt->config.jit || (!dbt->free_chunks && dbt->next_chunk == dbt->nchunks))
+        flush(dbt);
+    pthread_mutex_unlock(&dbt->cpus_lock);
+    pthread_mutex_unlock(&dbt->lock);
+}
+
+void cache_flush(struct dbt *dbt)
+{
+    pthread_mutex_lock(&dbt->lock);
+    pthread_mutex_lock(&dbt->cpus_lock);
+    flush(dbt);
+    pthread_mutex_unlock(&dbt->cpus_lock);
     pthread_mutex_unlock(&dbt->lock);
 }

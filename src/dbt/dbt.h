@@ -92,9 +92,10 @@ struct dbt_stats {
     u64 blocks;      /* translated since start */
     u64 regions;     /* loops among them that were compiled as one */
     u64 guest_insns; /* lifted into them */
-    u64 code_bytes;  /* host code in use */
+    u64 code_bytes;  /* host code that can be reached */
     u64 cache_bytes; /* size of the cache */
     u64 flushes;     /* of the whole cache */
+    u64 reclaims;    /* looks for parts of it whose code is all dead */
     u64 invalidated; /* blocks dropped because their code changed */
     u64 chained;     /* direct jumps linked */
     u64 lookups;     /* jump cache misses */

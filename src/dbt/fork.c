@@ -85,6 +85,7 @@ static void forget_others(struct dbt *dbt, struct dbt_cpu *self)
         if (!dc || dc == self)
             continue;
         dbt->cpus[i] = NULL;
+        cache_leave(dc);
         tlb_free(dc);
         arena_free(&dc->arena);
         free(dc);

@@ -17,8 +17,8 @@
 #define DBT_MAX_INSNS 64              /* guest instructions a block */
 #define DBT_INSN_BYTES 16             /* longest instruction of any guest, rounded up */
 #define DBT_HOT 4096                  /* jumps back until a loop is compiled as a region */
-#define DBT_COUNTERS (1u << 20)       /* of jumps back */
-#define DBT_COUNTER_CHUNK 256         /* handed to one vCPU at a time */
+#define DBT_CHUNK_BLOCKS (144 * KiB)  /* memory for a chunk's struct block */
+#define DBT_CHUNK_COUNTERS 512        /* of jumps back in a chunk */
 #define DBT_BLOCK_JUMPS 3             /* jump cache entries a block remembers */
 #define DBT_MAX_UNITS 100000          /* kept by the interpreter */
 #define DBT_HASH_BITS 16
@@ -100,11 +100,23 @@ struct chunk_part {
     u32 used, populated; /* bytes; the latter have host memory and page table entries */
 };
 
-/* A piece of the code cache: its blocks in address order, which is the same in both parts. */
+/*
+ * A piece of the code cache, and what belongs to its blocks. One vCPU fills it, without a lock; when
+ * it is full and its last published block has died, it can be used again.
+ */
 struct chunk {
     struct chunk_part hot, cold;
-    u32 nblocks, cap;
-    struct block **blocks;
+    u8 *memory;   /* DBT_CHUNK_BLOCKS: blocks from the start, pointers to them from the end */
+    u32 used;     /* bytes of it, by blocks */
+    u32 counters; /* used */
+    atomic_uint nblocks;              /* in address order, which is the same in both parts */
+    u32 live;                         /* those that are published; under lock */
+    enum chunk_state {                /* under lock */
+                       CHUNK_FREE,    /* it has room, and is on the list or was never used */
+                       CHUNK_FILLING, /* a vCPU has it */
+                       CHUNK_FULL,
+    } state;
+    struct chunk *next; /* free one */
 };
 
 struct fetch_entry {
@@ -143,11 +155,8 @@ struct dbt_cpu {
      * pages flushed one by one, of data mostly, are seldom taken for them. */
     u64 code_filter[DBT_FILTER_BITS / 64];
     struct chunk *chunk;
-    u32 chunk_index;
-    u32 cold;           /* host_abi.cold for what cache_reserve answered */
     struct arena arena; /* for one translation */
-    u32 counters_next, counters_end;
-    u8 *step_rw; /* where single instructions are compiled, never kept */
+    u8 *step_rw;        /* where single instructions are compiled, never kept */
     u64 step_exec;
     struct block *running;      /* interpreter: the block being run */
     struct host_code step_code; /* direct mode: what is at step_exec, */
@@ -167,16 +176,19 @@ struct dbt {
     u8 *code_rw, *code_exec;
     u64 code_size;
     struct chunk *chunks;
-    u32 nchunks, next_chunk, first_chunk; /* below first_chunk: thunks and step areas */
+    u32 nchunks, first_chunk; /* below first_chunk: thunks and step areas */
+    u32 next_chunk;           /* from here on they have never been used */
+    struct chunk *free_chunks;
+    u32 dead_chunks; /* full ones that lost their last live block since they were looked for */
+    u8 *block_memory;
+    u64 generation; /* grows when code goes for good; all CPUs stand still then */
 
     pthread_mutex_t lock; /* blocks, pages, links, chunks */
     struct block *_Atomic *hash;
     struct code_page **pages;
-    struct arena blocks;
-    s32 *counters; /* NULL: no regions */
-    atomic_uint counters_used;
-    atomic_uint
-        kept_units; /* without jit: units since the last flush, so that memory has a bound */
+    s32 *counters;          /* DBT_CHUNK_COUNTERS for each chunk; NULL: no regions */
+    struct arena units;     /* without jit: blocks and what is interpreted, */
+    atomic_uint kept_units; /* so many since the last flush, so that memory has a bound */
 
     pthread_mutex_t cpus_lock;
     pthread_cond_t cpus_cond;
@@ -199,11 +211,29 @@ static inline struct dbt_cpu *dbt_cpu(struct guest_cpu *cpu)
 /* cache.c: the code cache, one memfd mapped twice: writable and executable. */
 int cache_create(struct dbt *dbt, struct err *err);
 void cache_destroy(struct dbt *dbt);
-/* Room of DBT_MAX_BLOCK_CODE in both parts of the CPU's chunk, dc->cold bytes apart; -ENOSPC when the
- * cache is full. Called with lock not held. */
-int cache_reserve(struct dbt_cpu *dc, u8 **rw, u64 *exec);
-void cache_commit(struct dbt_cpu *dc, struct block *block);
+/* Room of DBT_MAX_BLOCK_CODE, and as much abi.cold bytes further. */
+struct cache_room {
+    u8 *rw;
+    u64 exec;
+    struct host_abi abi; /* the host's view for a unit that is compiled into it */
+};
+/* In the CPU's chunk, or a new one; -ENOSPC when cache_make_room is due. Lock not held. */
+int cache_reserve(struct dbt_cpu *dc, struct cache_room *room);
+/* Keeps @code, which was compiled into @room: a block that says where it is and nothing else. */
+struct block *cache_keep(struct dbt_cpu *dc, const struct cache_room *room,
+                         const struct host_code *code);
+/* @block can be found from now on, or no more. Lock held. */
+void cache_published(struct dbt *dbt, struct block *block);
+void cache_retired(struct dbt *dbt, struct block *block);
+/* By the code's address, dead ones too. Lock held. */
 struct block *cache_find(struct dbt *dbt, u64 exec_addr);
+/* What the counter of a jump back begins with. */
+s32 cache_first_count(const struct dbt *dbt);
+/* The CPU goes: another may go on filling its chunk. */
+void cache_leave(struct dbt_cpu *dc);
+/* Frees the chunks whose blocks are all dead; if that is not enough, forgets all translations. All CPUs
+ * stand still. */
+void cache_make_room(struct dbt *dbt);
 /* The block whose code the vCPU is in: as noted without jit; else that which called for a slow path or
  * helper. NULL outside guest code, and for single instructions. */
 struct block *cache_running(struct dbt_cpu *dc);
@@ -297,11 +327,6 @@ struct block *translate_lookup(struct guest_cpu *cpu, u32 *exit_code);
 /* One instruction (or insn_limit), not kept: its code is at dc->step_exec, or *unit without jit. */
 u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit);
 void *translate_missed(void *state, u64 link, u64 from);
-/* Memory for a block and its links; zeroed. */
-struct block *translate_block_new(struct dbt *dbt, const struct host_code *code);
-/* The host's view for the next unit, with counters of its own. */
-struct host_abi translate_abi(struct dbt_cpu *dc);
-void translate_fill_block(struct block *block, u8 *rw, u64 exec, const struct host_code *code);
 /* Prints a stage, if that was asked for. */
 void translate_dump_unit(const struct dbt *dbt, u64 pc, u32 stage, const char *title,
                          const struct ir_unit *unit);
@@ -309,8 +334,8 @@ void translate_dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
                          const struct host_code *code);
 
 /* region.c: a region around the loop that begins at @head, where the CPU is about to go on; NULL if
- * there is none to be had. */
-struct block *region_translate(struct guest_cpu *cpu, struct block *head);
+ * there is none to be had; *later if just not now, for want of room. */
+struct block *region_translate(struct guest_cpu *cpu, struct block *head, bool *later);
 
 /* direct.c: guest memory that is the host's. */
 extern const struct guest_memory direct_memory;

@@ -148,15 +148,13 @@ static void describe(const struct former *f, struct block *block)
     }
 }
 
-static struct block *compile(struct former *f, u64 pc)
+static struct block *compile(struct former *f, u64 pc, bool *later)
 {
     struct dbt_cpu *dc = dbt_cpu(f->cpu);
-    struct host_abi abi = translate_abi(dc);
+    struct cache_room room;
     struct host_code code;
     struct ir_unit unit;
     struct block *block;
-    u64 exec;
-    u8 *rw;
 
     if (opt_region(&unit, &dc->arena, f->parts, f->nparts))
         return NULL;
@@ -164,23 +162,19 @@ static struct block *compile(struct former *f, u64 pc)
     if (opt_run(&unit, OPT_FULL))
         return NULL;
     translate_dump_unit(f->dbt, pc, DBT_DUMP_OPT, "region, optimised", &unit);
-    if (cache_reserve(dc, &rw, &exec))
+    if (cache_reserve(dc, &room)) {
+        *later = true;
         return NULL;
-    abi.cold = dc->cold;
-    if (host_compile(&unit, &abi, rw, exec, DBT_MAX_BLOCK_CODE, &code))
+    }
+    if (host_compile(&unit, &room.abi, room.rw, room.exec, DBT_MAX_BLOCK_CODE, &code))
         return NULL;
-    translate_dump_host(f->dbt, pc, rw, exec, &code);
-    block = translate_block_new(f->dbt, &code);
-    if (!block)
-        return NULL;
+    translate_dump_host(f->dbt, pc, room.rw, room.exec, &code);
+    block = cache_keep(dc, &room, &code);
     describe(f, block);
-    translate_fill_block(block, rw, exec, &code);
-    dc->counters_next += code.ncounters;
-    cache_commit(dc, block);
     return block;
 }
 
-struct block *region_translate(struct guest_cpu *cpu, struct block *head)
+struct block *region_translate(struct guest_cpu *cpu, struct block *head, bool *later)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     struct former *f;
@@ -197,7 +191,7 @@ struct block *region_translate(struct guest_cpu *cpu, struct block *head)
     f->dbt = dc->dbt;
     f->base = align_down(head->gpa, MEM_PAGE_SIZE);
     find_parts(f, (s64)(head->gpa - f->base));
-    block = f->nparts ? compile(f, pc) : NULL;
+    block = f->nparts ? compile(f, pc, later) : NULL;
     if (!block || !block_replace(dc->dbt, head, block, unchanged, f))
         return NULL;
     trace_emit(BLOCK, block, (int)cpu->index, .gva = pc, .gpa = block->gpa, .mode = block->mode,

@@ -275,8 +275,6 @@ int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *er
     fill_abi(dbt);
     dbt->hash = calloc(1u << DBT_HASH_BITS, sizeof(*dbt->hash));
     dbt->pages = calloc(1u << 12, sizeof(*dbt->pages));
-    if (config->jit && config->hot != ~0u)
-        dbt->counters = calloc(DBT_COUNTERS, sizeof(*dbt->counters)); /* touched as they are used */
     ret = cache_create(dbt, err);
     if (!ret && config->direct)
         ret = direct_create(dbt);
@@ -311,10 +309,9 @@ void dbt_destroy(struct dbt *dbt)
         pages_free(dbt);
     direct_free(dbt);
     cache_destroy(dbt);
-    arena_free(&dbt->blocks);
+    arena_free(&dbt->units);
     free((void *)dbt->hash);
     free(dbt->pages);
-    free(dbt->counters);
     pthread_cond_destroy(&dbt->cpus_cond);
     pthread_mutex_destroy(&dbt->cpus_lock);
     pthread_mutex_destroy(&dbt->lock);
@@ -358,6 +355,7 @@ void dbt_detach(struct guest_cpu *cpu)
 
     if (!dc)
         return;
+    cache_leave(dc);
     pthread_mutex_lock(&dc->dbt->cpus_lock);
     dc->dbt->cpus[cpu->index] = NULL;
     dc->dbt->stats.lookups += dc->lookups;

@@ -286,36 +286,12 @@ void translate_dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
     host_disassemble(rw + code->cold, code->code_bytes - code->cold, exec + code->cold, stderr);
 }
 
-static void *block_memory(struct dbt *dbt, size_t bytes)
+/* Which guest code @block was made from. */
+static void describe(struct block *block, const struct guest_cpu *cpu, const struct source *src,
+                     u32 length)
 {
-    void *p;
-
-    pthread_mutex_lock(&dbt->lock);
-    p = arena_alloc(&dbt->blocks, bytes);
-    pthread_mutex_unlock(&dbt->lock);
-    return p;
-}
-
-struct block *translate_block_new(struct dbt *dbt, const struct host_code *code)
-{
-    struct block *block =
-        block_memory(dbt, sizeof(*block) + code->nlinks * sizeof(struct dbt_link));
-
-    if (!block)
-        return NULL;
-    block->nlinks = code->nlinks;
-    block->links = (struct dbt_link *)(block + 1);
-    return block;
-}
-
-static struct block *make_block(struct guest_cpu *cpu, const struct source *src, u32 length,
-                                const struct host_code *code)
-{
-    struct block *block = translate_block_new(dbt_cpu(cpu)->dbt, code);
     u32 first = (u32)(MEM_PAGE_SIZE - (src->gpa & (MEM_PAGE_SIZE - 1)));
 
-    if (!block)
-        return NULL;
     block->gpa = src->gpa;
     block->page2 = src->page2;
     block->mode = cpu->mode;
@@ -326,88 +302,49 @@ static struct block *make_block(struct guest_cpu *cpu, const struct source *src,
     else
         block->granules[1] = page_granules(src->page2, length - first);
     block->granules[0] = page_granules(src->gpa, first);
-    return block;
-}
-
-void translate_fill_block(struct block *block, u8 *rw, u64 exec, const struct host_code *code)
-{
-    block->code = (u8 *)exec;
-    block->code_rw = rw;
-    block->hot_bytes = (u32)code->hot_bytes;
-    block->cold = (u32)code->cold;
-    block->insn_bytes = (u32)code->code_bytes;
-    block->code_bytes = (u32)code->total_bytes;
-    for (u32 i = 0; i < code->nlinks; i++) {
-        block->links[i].host = code->links[i];
-        block->links[i].from = block;
-    }
-}
-
-struct host_abi translate_abi(struct dbt_cpu *dc)
-{
-    struct dbt *dbt = dc->dbt;
-    struct host_abi abi = dbt->abi;
-    u32 hot = dbt->config.hot ? dbt->config.hot : DBT_HOT;
-
-    if (!dbt->counters)
-        return abi;
-    if (dc->counters_end - dc->counters_next < HOST_MAX_COUNTERS) {
-        u32 first = atomic_fetch_add(&dbt->counters_used, DBT_COUNTER_CHUNK);
-
-        if (first > DBT_COUNTERS - DBT_COUNTER_CHUNK) { /* what is translated now stays cold */
-            atomic_store(&dbt->counters_used, DBT_COUNTERS);
-            return abi;
-        }
-        dc->counters_next = first;
-        dc->counters_end = first + DBT_COUNTER_CHUNK;
-    }
-    abi.counters = &dbt->counters[dc->counters_next];
-    for (u32 i = 0; i < HOST_MAX_COUNTERS; i++)
-        abi.counters[i] = (s32)(hot < INT32_MAX ? hot : INT32_MAX) - 1;
-    return abi;
 }
 
 /* Compiles into the CPU's chunk; lifts less when the unit is more than the host back end takes. */
 static struct block *compile_block(struct guest_cpu *cpu, struct source *src, u32 *length, int *ret)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
-    struct dbt *dbt = dc->dbt;
-    struct host_abi abi = translate_abi(dc);
     u32 max_insns = DBT_MAX_INSNS;
+    struct cache_room room;
     struct host_code code;
     struct ir_unit unit;
     struct block *block;
-    u64 exec;
-    u8 *rw;
 
-    *ret = cache_reserve(dc, &rw, &exec);
+    *ret = cache_reserve(dc, &room);
     if (*ret)
         return NULL;
-    abi.cold = dc->cold;
     for (;;) {
         arena_reset(&dc->arena);
         *ret = lift_block(cpu, &unit, &dc->arena, src, max_insns, length);
         if (*ret)
             return NULL;
         memset(&code, 0, sizeof(code));
-        *ret = host_compile(&unit, &abi, rw, exec, DBT_MAX_BLOCK_CODE, &code);
+        *ret = host_compile(&unit, &room.abi, room.rw, room.exec, DBT_MAX_BLOCK_CODE, &code);
         if ((*ret != -ENOSPC && *ret != -E2BIG) || max_insns == 1)
             break;
         max_insns = max_insns > 8 ? max_insns / 4 : 1;
     }
     if (*ret)
         return NULL;
-    translate_dump_host(dbt, src->pc, rw, exec, &code);
-    block = make_block(cpu, src, *length, &code);
-    if (!block) {
-        *ret = -ENOMEM;
-        return NULL;
-    }
+    translate_dump_host(dc->dbt, src->pc, room.rw, room.exec, &code);
+    block = cache_keep(dc, &room, &code);
+    describe(block, cpu, src, *length);
     block->guest_insns = unit.guest_insns;
-    translate_fill_block(block, rw, exec, &code);
-    dc->counters_next += code.ncounters;
-    cache_commit(dc, block);
     return block;
+}
+
+static void *unit_memory(struct dbt *dbt, size_t bytes)
+{
+    void *p;
+
+    pthread_mutex_lock(&dbt->lock);
+    p = arena_alloc(&dbt->units, bytes);
+    pthread_mutex_unlock(&dbt->lock);
+    return p;
 }
 
 /* Without jit: the unit itself is kept. */
@@ -428,12 +365,13 @@ static struct block *keep_unit(struct guest_cpu *cpu, struct source *src, u32 *l
         return NULL;
     insts = unit.ninsts * sizeof(*unit.insts);
     blocks = unit.nblocks * sizeof(*unit.blocks);
-    block = make_block(cpu, src, *length, &(struct host_code){.nlinks = 0});
-    memory = block_memory(dc->dbt, sizeof(*kept) + insts + blocks);
+    block = unit_memory(dc->dbt, sizeof(*block));
+    memory = unit_memory(dc->dbt, sizeof(*kept) + insts + blocks);
     if (!block || !memory) {
         *ret = -ENOMEM;
         return NULL;
     }
+    describe(block, cpu, src, *length);
     kept = (struct ir_unit *)memory;
     *kept = unit;
     kept->insts = memcpy(memory + sizeof(*kept), unit.insts, insts);
@@ -467,7 +405,7 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
                                 : keep_unit(cpu, src, &length, ret);
         if (*ret == -ENOSPC) {
             exclusive_begin(dbt, dc);
-            cache_flush(dbt);
+            cache_make_room(dbt);
             exclusive_end(dbt, dc);
             continue;
         }
@@ -599,7 +537,9 @@ void *translate_missed(void *state, u64 link, u64 from)
 {
     struct guest_cpu *cpu = state;
     struct dbt *dbt = dbt_cpu(cpu)->dbt;
-    struct block *block, *region = NULL;
+    struct block *block, *region;
+    u64 generation = dbt->generation;
+    bool later = false;
     u32 exit_code;
 
     if (!link && cpu->ops->jumped)
@@ -610,8 +550,10 @@ void *translate_missed(void *state, u64 link, u64 from)
     block = translate_lookup(cpu, &exit_code);
     if (!block)
         return NULL; /* the run loop asks again and gets the same answer */
-    /* A block of two pages cannot be chained to where the second may be mapped anew: each time here. */
-    if (!link || (block->page2 != DBT_NO_PAGE && !dbt->config.direct))
+    /* A block of two pages cannot be chained to where the second may be mapped anew: each time here.
+     * And when old code went, the jump may have been in it. */
+    if (!link || (block->page2 != DBT_NO_PAGE && !dbt->config.direct) ||
+        dbt->generation != generation)
         return block->code;
     if (block->checked) {
         if (block_jump_is_hot(dbt, link)) {
@@ -622,10 +564,12 @@ void *translate_missed(void *state, u64 link, u64 from)
     } else if (!block->region && !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED) &&
                block_jump_is_hot(dbt, link)) {
         atomic_store_explicit(&dbt_cpu(cpu)->translating, true, memory_order_relaxed);
-        region = region_translate(cpu, block);
+        region = region_translate(cpu, block, &later);
         atomic_store_explicit(&dbt_cpu(cpu)->translating, false, memory_order_relaxed);
         if (region)
             block = region;
+        else if (later)
+            block_jump_again(dbt, link);
         else
             __atomic_store_n(&block->no_region, true, __ATOMIC_RELAXED);
     }

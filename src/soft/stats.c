@@ -77,6 +77,7 @@ int soft_vm_stats(struct vm *vm, struct engine_stat *stats, int max)
     put(&sink, "code_bytes", dbt.code_bytes);
     put(&sink, "code_cache_bytes", dbt.cache_bytes);
     put(&sink, "code_cache_flushes", dbt.flushes);
+    put(&sink, "code_cache_reclaims", dbt.reclaims);
     put(&sink, "blocks_invalidated", dbt.invalidated);
     put(&sink, "jumps_chained", dbt.chained);
     put(&sink, "jump_cache_misses", dbt.lookups);

@@ -81,6 +81,16 @@ PROGRAM(patch_alias, "mov $5, %ebx\n xor %esi, %esi\n"
                      "incl 0xa00000\n incl 0xe00000\n mov $0x600000, %eax\n call *%eax\n"
                      "add %eax, %esi\n dec %ebx\n jnz 1b\n mov %esi, %eax\n hlt")
 
+/* Changes a function each time before it calls it. */
+PROGRAM(patch_often, "mov $30000, %ecx\n movb $0xb8, 0x600000\n movb $0xc3, 0x600005\n"
+                     "xor %edx, %edx\n mov $0x600000, %ebx\n"
+                     "1: mov %ecx, 0x600001\n call *%ebx\n add %eax, %edx\n dec %ecx\n jnz 1b\n"
+                     "mov %edx, %eax\n hlt")
+
+/* Stands still with all others in each round. */
+PROGRAM(split_loop, "mov $20000, %ecx\n"
+                    "1: lock incl 0x20ffe\n jmp 2f\n 2: dec %ecx\n jnz 1b\n hlt")
+
 /* Ends when somebody writes over it. */
 PROGRAM(spin, "1: inc %eax\n mov %eax, (%esp)\n jmp 1b")
 
@@ -99,7 +109,7 @@ static void intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 in
 {
     (void)qualification, (void)insn_len, (void)linear, (void)insn_info;
     if (reason == REASON_HLT) {
-        ((struct machine *)cpu->engine)->ended = true;
+        __atomic_store_n(&((struct machine *)cpu->engine)->ended, true, __ATOMIC_RELAXED);
         guest_leave(&cpu->common, X86_EXIT_VMEXIT);
     }
 }
@@ -139,6 +149,21 @@ static void flat_mode(struct x86_cpu *cpu)
     x86_update_mmu(cpu);
 }
 
+static void add_cpu(struct machine *m, u32 index)
+{
+    m->cpu = aligned_alloc(64, (sizeof(*m->cpu) + 63) & ~63ul);
+    assert_non_null(m->cpu);
+    memset(m->cpu, 0, sizeof(*m->cpu));
+    m->cpu->common.ops = &x86_guest_ops;
+    m->cpu->common.mem = m->mem;
+    m->cpu->common.index = index;
+    m->cpu->phys_mask = (1ull << 39) - 1;
+    m->cpu->hooks = &hooks;
+    m->cpu->engine = m;
+    assert_int_equal(dbt_attach(m->dbt, &m->cpu->common), 0);
+    flat_mode(m->cpu);
+}
+
 static void start_hot(struct machine *m, bool jit, u64 cache, u32 hot)
 {
     struct dbt_config config = {
@@ -152,16 +177,7 @@ static void start_hot(struct machine *m, bool jit, u64 cache, u32 hot)
     assert_int_equal(mem_set_slot(m->mem, 0, 0, 0, RAM_BYTES, m->ram.hva), 0);
     config.mem = m->mem;
     assert_int_equal(dbt_create(&m->dbt, &config, &err), 0);
-    m->cpu = aligned_alloc(64, (sizeof(*m->cpu) + 63) & ~63ul);
-    assert_non_null(m->cpu);
-    memset(m->cpu, 0, sizeof(*m->cpu));
-    m->cpu->common.ops = &x86_guest_ops;
-    m->cpu->common.mem = m->mem;
-    m->cpu->phys_mask = (1ull << 39) - 1;
-    m->cpu->hooks = &hooks;
-    m->cpu->engine = m;
-    assert_int_equal(dbt_attach(m->dbt, &m->cpu->common), 0);
-    flat_mode(m->cpu);
+    add_cpu(m, 0);
 }
 
 static void start(struct machine *m, bool jit, u64 cache)
@@ -347,6 +363,65 @@ static void test_full_cache(void **state)
     stop(&m);
 }
 
+/* Room that dead code leaves is used again: what lives need not be forgotten. */
+static void test_dead_code(void **state)
+{
+    const u32 rounds = 30000;
+    struct machine m;
+    struct dbt_stats stats;
+
+    (void)state;
+    start(&m, true, MiB);
+    load(&m, START, patch_often, patch_often_end);
+    run(&m);
+    assert_int_equal(EAX(&m), rounds * (rounds + 1) / 2);
+    dbt_get_stats(m.dbt, &stats);
+    assert_true(stats.reclaims > 1);
+    assert_int_equal(stats.flushes, 0);
+    assert_true(stats.code_bytes < 64 * KiB);
+    stop(&m);
+}
+
+static void *run_thread(void *opaque)
+{
+    run(opaque);
+    return NULL;
+}
+
+/* Two vCPUs that call C again and again and wait there for each other, while all code goes: they come
+ * back to code that must still be there, and must lead to none that is not. */
+static void test_flush_under_calls(void **state)
+{
+    pthread_t threads[2];
+    struct machine m[2];
+    struct mem_ram ram;
+    struct err err;
+    u32 sum = 0;
+
+    (void)state;
+    start(&m[0], true, MiB);
+    load(&m[0], START, split_loop, split_loop_end);
+    m[1] = m[0];
+    add_cpu(&m[1], 1);
+    assert_int_equal(mem_ram_alloc(&ram, MEM_PAGE_SIZE, &err), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, run_thread, &m[i]), 0);
+    for (bool there = true; !__atomic_load_n(&m[0].ended, __ATOMIC_RELAXED) ||
+                            !__atomic_load_n(&m[1].ended, __ATOMIC_RELAXED);
+         there = !there) {
+        assert_int_equal(mem_set_slot(m[0].mem, 1, 0, MMIO, there ? MEM_PAGE_SIZE : 0, ram.hva), 0);
+        usleep(20);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    memcpy(&sum, m[0].ram.hva + 0x20ffe, 4);
+    assert_int_equal(sum, 2 * 20000);
+    dbt_detach(&m[1].cpu->common);
+    free(m[1].cpu);
+    stop(&m[0]);
+    mem_ram_free(&ram);
+}
+
 static void test_cache_size(void **state)
 {
     struct dbt_config config = {.guest = &x86_guest_ops, .jit = true, .code_cache_bytes = 4096};
@@ -434,6 +509,8 @@ int main(void)
         cmocka_unit_test(test_mmio),
         cmocka_unit_test(test_split_lock),
         cmocka_unit_test(test_full_cache),
+        cmocka_unit_test(test_dead_code),
+        cmocka_unit_test(test_flush_under_calls),
         cmocka_unit_test(test_cache_size),
         cmocka_unit_test(test_regions),
         cmocka_unit_test(test_region_written_over),
