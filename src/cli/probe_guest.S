@@ -1,8 +1,8 @@
 /*
  * The guest of `triode probe`: 64-bit code that runs wherever it is copied to, with an identity map
  * of the first 4 GiB. It asks the engine for one thing after the other and reports each on
- * PROBE_PORT; the host (probe.c) looks at what comes. The counting loop is also called natively, for
- * comparison.
+ * PROBE_PORT; the host (probe.c) looks at what comes. The counting loop is also called natively,
+ * for comparison.
  */
 #include "cli/probe_guest.h"
 
@@ -16,9 +16,9 @@
     out     dx, eax
     .endm
 
-    /* rdi = count, at least 1; PROBE_LOOP_INSNS instructions a round. What the mix is decides little;
-     * that the CPU runs the same code here and there does. No branch depends on data, so that the
-     * comparison is not one of branch predictors. */
+    /* rdi = count, at least 1; PROBE_LOOP_INSNS instructions a round. What the mix is decides
+     * little; that the CPU runs the same code here and there does. No branch depends on data, so
+     * that the comparison is not one of branch predictors. */
     .macro  count_loop
     xor     eax, eax
     xor     ecx, ecx

@@ -39,7 +39,7 @@ static const char *option(const struct run *run, enum cli_option which)
     return run->options.value[which];
 }
 
-/* ---- Options to configuration ------------------------------------------------------------------ */
+/* ---- Options to configuration ---------------------------------------------------------------- */
 
 /* The folder of the default guest: $TRIODE_GUESTS, or guests beside the executable. */
 static int guests_folder(char *folder, size_t size, struct err *err)
@@ -296,7 +296,7 @@ static int configure(struct run *run, struct err *err)
     return ret ? ret : open_trace(run, err);
 }
 
-/* ---- The engine ---------------------------------------------------------------------------------- */
+/* ---- The engine ------------------------------------------------------------------------------ */
 
 /* Options that only the soft engine understands decide for it. */
 static const char *needs_soft(const struct run *run)
@@ -350,7 +350,7 @@ static int choose_engine(struct run *run, struct err *err)
     return open_engine(run, &soft_engine_ops, why, err);
 }
 
-/* ---- Signals --------------------------------------------------------------------------------------- */
+/* ---- Signals --------------------------------------------------------------------------------- */
 
 static const int deadly[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
@@ -443,7 +443,7 @@ static void on_signal(struct run *run)
     }
 }
 
-/* ---- Running --------------------------------------------------------------------------------------- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 /* Waits until the machine is done, or too long after it was told to stop. */
 static bool wait_for_end(struct run *run)

@@ -64,8 +64,8 @@ struct device_env {
      * where no device has one. */
     void (*msi)(void *opaque, u64 address, u32 data);
 
-    /* Connects the PIT's channel 0 to line 0, or cuts it off for the HPET to drive that line. May be
-     * NULL. */
+    /* Connects the PIT's channel 0 to line 0, or cuts it off for the HPET to drive that line. May
+     * be NULL. */
     void (*pit_connect)(void *opaque, bool connected);
 
     /* The pieces of DEVICE_SHADOW_* have these modes from now on. May be NULL. */
@@ -229,8 +229,8 @@ void device_rtc_set_pm(struct device *rtc, struct device *acpi_pm);
 /* The alarm came: RTC_STS rises (ACPI 6.4, 4.8.3.1.1). Takes the device's lock. */
 void device_acpi_pm_alarm(struct device *acpi_pm);
 
-/* SLP_TYP value the board's \_S5 names (ACPI 6.4, 16.1.6), fixed in the acpi-pm device. UEFI firmware for
- * this chipset takes this one for granted. */
+/* SLP_TYP value the board's \_S5 names (ACPI 6.4, 16.1.6), fixed in the acpi-pm device. UEFI
+ * firmware for this chipset takes this one for granted. */
 #define DEVICE_ACPI_SLP_TYP_S5 0
 #define DEVICE_ACPI_SLP_TYP_S3 1 /* likewise \_S3 */
 

@@ -25,8 +25,8 @@ void image_close(struct disk_image *image);
  * shorter, else what the host says. Blocks. */
 int image_transfer(const struct disk_image *image, bool write, struct iovec *iov, unsigned count,
                    u64 offset);
-/* What was written is on the disk when this answers 0. Once it has failed it fails for ever: the host
- * kernel forgets what it could not write, and would say that all is well the next time. */
+/* What was written is on the disk when this answers 0. Once it has failed it fails for ever: the
+ * host kernel forgets what it could not write, and would say that all is well the next time. */
 int image_flush(struct disk_image *image);
 /* Makes a range read as zeros; with @discard the host may also give up its storage. */
 int image_zero(const struct disk_image *image, u64 offset, u64 len, bool discard);

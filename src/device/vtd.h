@@ -15,8 +15,8 @@
 #define DEVICE_VTD_SOURCE(slot) ((u16)(DEVICE_VTD_BUS << 8 | (slot) << 3))
 
 /* Makes of a message that @source sends what arrives at the CPUs: @address has bits 31:8 of the
- * destination in its upper half, as device_env's msi takes them. False when it is blocked. Takes the
- * device's lock. */
+ * destination in its upper half, as device_env's msi takes them. False when it is blocked. Takes
+ * the device's lock. */
 bool device_vtd_remap(struct device *vtd, u16 source, u64 *address, u32 *data);
 
 #endif

@@ -79,9 +79,9 @@ struct engine_ops {
     int (*irq_line)(struct vm *vm, u32 gsi, int level); /* 0..15 to PIC and IOAPIC, 16..23 IOAPIC */
     int (*signal_msi)(struct vm *vm, const struct kvm_msi *msi);
     /* From now on what the I/O APIC sends goes through @remap: it gets the message that the entry
-     * stands for (VT-d 5.1.5.1: an entry's bits 63:48 are the address's bits 19:4, bit 11 its bit 2)
-     * and makes of it one as signal_msi takes it; false: it is blocked. Any thread calls it. NULL where
-     * the engine cannot. */
+     * stands for (VT-d 5.1.5.1: an entry's bits 63:48 are the address's bits 19:4, bit 11 its bit
+     * 2) and makes of it one as signal_msi takes it; false: it is blocked. Any thread calls it.
+     * NULL where the engine cannot. */
     int (*set_irq_remap)(struct vm *vm, bool (*remap)(void *opaque, struct kvm_msi *msi),
                          void *opaque);
     int (*get_irqchip)(struct vm *vm, struct kvm_irqchip *chip);

@@ -18,9 +18,9 @@
  * set or is ~0. One struct tlb for each address space and privilege class: switching is changing
  * cpu->tlb, nothing is flushed.
  *
- * Translated code looks in the first way, and where it misses, out of line in the others: pages that
- * share an index by chance would else make a program many times slower. Now and then (tlb_patience)
- * a hit there goes to the slow path, which puts the entry into the first way.
+ * Translated code looks in the first way, and where it misses, out of line in the others: pages
+ * that share an index by chance would else make a program many times slower. Now and then
+ * (tlb_patience) a hit there goes to the slow path, which puts the entry into the first way.
  */
 #define TLB_BITS 10
 #define TLB_ENTRIES (1u << TLB_BITS)
@@ -37,7 +37,8 @@ struct tlb_entry {
 struct tlb {
     struct tlb_entry entry[TLB_WAYS][TLB_ENTRIES];
     u32 next_way; /* which of the other ways takes the next entry that leaves the first */
-    /* Bit n: there may be entries among the nth 64th of the indices, in the first way, in the others. */
+    /* Bit n: there may be entries among the nth 64th of the indices, in the first way, in the
+     * others. */
     u64 first, others;
     u64 large_first, large_last; /* addresses whose entries came from mappings larger than 4 KiB */
 };
@@ -122,18 +123,18 @@ struct guest_ops {
     size_t state_size;
     bool fenced_fetch; /* changed code need not be seen before an instruction that ends a block */
 
-    /* Lifts a block from lift->code. Ends at a control transfer, a change of mode, the page's end or
-     * max_insns; always ends with a terminator. When the very first instruction needs more than
-     * avail bytes it answers -ERANGE: dbt then fetches the next page and calls again with two_pages.
-     * A later instruction that does not fit ends the block before it. Undefined instructions are
-     * lifted to code that raises the guest's exception. -ENOMEM. */
+    /* Lifts a block from lift->code. Ends at a control transfer, a change of mode, the page's end
+     * or max_insns; always ends with a terminator. When the very first instruction needs more than
+     * avail bytes it answers -ERANGE: dbt then fetches the next page and calls again with
+     * two_pages. A later instruction that does not fit ends the block before it. Undefined
+     * instructions are lifted to code that raises the guest's exception. -ENOMEM. */
     int (*lift)(struct guest_lift *lift);
 
     /* Linear/virtual address of the next instruction, from state. */
     u64 (*pc)(const struct guest_cpu *cpu);
 
-    /* The instruction at @from went on at pc, of which no translation is at hand: the guest may take
-     * it back and raise what jumps to impossible addresses do. May be NULL. */
+    /* The instruction at @from went on at pc, of which no translation is at hand: the guest may
+     * take it back and raise what jumps to impossible addresses do. May be NULL. */
     void (*jumped)(struct guest_cpu *cpu, u64 from);
 
     /* Page walk for one address in the current context (@access by the current privilege, or as
@@ -144,8 +145,8 @@ struct guest_ops {
                 struct guest_page *page);
 
     /* Loads and stores that are not RAM (or ROM writes): @gpa is outside all memslots. The engine
-     * behind it may leave by guest_leave to complete the access later; then, when the instruction is
-     * run again, the same access in the same order gets its data. Little-endian, 1..16 bytes. */
+     * behind it may leave by guest_leave to complete the access later; then, when the instruction
+     * is run again, the same access in the same order gets its data. Little-endian, 1..16 bytes. */
     void (*mmio_read)(struct guest_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
     void (*mmio_write)(struct guest_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
 
@@ -183,8 +184,9 @@ struct guest_memory {
     void (*flush_space)(struct guest_cpu *cpu, u64 space_key, bool keep_global);
     /* All spaces whose tag is not 0 and is @value in the bits of @mask. */
     void (*flush_tags)(struct guest_cpu *cpu, u64 mask, u64 value);
-    /* Makes the address space known by @space_key and cpu->space_tag (x86: CR3 | PCID bits, paging mode) and privilege
-     * class @priv (0..3) current: sets cpu->tlb and cpu->space. A key not seen lately starts empty. */
+    /* Makes the address space known by @space_key and cpu->space_tag (x86: CR3 | PCID bits, paging
+     * mode) and privilege class @priv (0..3) current: sets cpu->tlb and cpu->space. A key not seen
+     * lately starts empty. */
     void (*switch_space)(struct guest_cpu *cpu, u64 space_key, unsigned priv);
 };
 #endif

@@ -139,7 +139,8 @@ static void name_eisa_id(struct aml *aml, const char *name, const char *id)
     aml_eisa_id(aml, id);
 }
 
-/* The lines of interrupt pins of slots 1 to 31, or those of the 8259 pair that these are routed to. */
+/* The lines of interrupt pins of slots 1 to 31, or those of the 8259 pair that these are routed
+ * to. */
 static void put_routes(struct aml *aml, const char *name, bool legacy)
 {
     enum { SLOTS = 31, PINS = 4 };

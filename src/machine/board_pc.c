@@ -198,8 +198,8 @@ static int create_devices(struct machine *machine, struct err *err)
         if (ret)
             return ret;
     }
-    /* Kernels without firmware find memory as firmware leaves it, writable RAM to 1 MiB, and interrupts
-     * routed to the 8259 pair. */
+    /* Kernels without firmware find memory as firmware leaves it, writable RAM to 1 MiB, and
+     * interrupts routed to the 8259 pair. */
     snprintf(options, sizeof(options), "ecam=%#" PRIx64 ",shadow=%d,routed=%d", ecam(machine),
              machine->config.firmware ? 0 : DEVICE_SHADOW_READ | DEVICE_SHADOW_WRITE,
              !machine->config.firmware);
@@ -335,8 +335,8 @@ static int put_smbios(struct machine *machine)
 
 /*
  * What firmware does to every CPU before it boots a system: memory is write-back by default (SDM
- * 12.11.2.1; without it Linux leaves the page attribute table off), fast string operations are on, and
- * the x87 is as FNINIT leaves it: empty, with exceptions masked, which it is not at power-on.
+ * 12.11.2.1; without it Linux leaves the page attribute table off), fast string operations are on,
+ * and the x87 is as FNINIT leaves it: empty, with exceptions masked, which it is not at power-on.
  * An engine that lacks one of these MSRs loses nothing a guest would miss.
  */
 static void set_boot_state(struct machine *machine, struct vcpu *vcpu)
@@ -361,7 +361,8 @@ static void set_boot_state(struct machine *machine, struct vcpu *vcpu)
         machine->ops->set_fpu(vcpu, &fpu);
 }
 
-/* Multiboot 0.6.96, 3.2: the interrupt controllers are left "programmed with the normal BIOS/DOS values". */
+/* Multiboot 0.6.96, 3.2: the interrupt controllers are left "programmed with the normal BIOS/DOS
+ * values". */
 static void set_boot_vectors(struct machine *machine)
 {
     static const struct {

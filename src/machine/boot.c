@@ -74,7 +74,8 @@ void boot_free_file(struct boot_file *file)
     munmap(file->data, file->size);
 }
 
-/* Kernels packed whole by gzip, as boot loaders take them: the size comes last (RFC 1952, 2.3.1). */
+/* Kernels packed whole by gzip, as boot loaders take them: the size comes last (RFC 1952,
+ * 2.3.1). */
 static int unpack_file(struct boot_file *file, struct err *err)
 {
     struct boot_file plain = {.path = file->path};
@@ -277,8 +278,8 @@ void boot_enter_real_mode(struct boot_context *ctx, u32 gpa, u16 code_segment, u
     s->idt.limit = 0x3ff;
 }
 
-/* The first 4 GiB mapped one to one by 2-MiB pages: four page directories, a PDPT, a PML4 and, with 5
- * @levels, a PML5. Answers the outermost table's gpa in @root. */
+/* The first 4 GiB mapped one to one by 2-MiB pages: four page directories, a PDPT, a PML4 and, with
+ * 5 @levels, a PML5. Answers the outermost table's gpa in @root. */
 static int put_page_tables(struct boot_context *ctx, unsigned levels, u64 *root)
 {
     enum { PRESENT_WRITE = 3, LARGE = 0x80, ENTRIES = 512, DIRECTORIES = 4 };

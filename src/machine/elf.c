@@ -1,4 +1,5 @@
-/* ELF executables for x86-64 and i386 (System V ABI and its supplements): header, segments, notes. */
+/* ELF executables for x86-64 and i386 (System V ABI and its supplements): header, segments,
+ * notes. */
 #include <elf.h>
 #include <errno.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /*
- * What firmware is told by fw_cfg: the memory map, and tables that it puts into memory itself (QEMU,
- * docs/specs/fw_cfg.rst). The ACPI tables come as one file whose pointers are offsets, with a script
- * ("etc/table-loader") that says where the pointers and the checksums over them are.
+ * What firmware is told by fw_cfg: the memory map, and tables that it puts into memory itself
+ * (QEMU, docs/specs/fw_cfg.rst). The ACPI tables come as one file whose pointers are offsets, with
+ * a script ("etc/table-loader") that says where the pointers and the checksums over them are.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /*
- * The GDB server's connection: who listens where, what comes in and goes out, and when the guest stands
- * still. One debugger at a time; whatever it sends and whenever it goes, the guest lives on.
+ * The GDB server's connection: who listens where, what comes in and goes out, and when the guest
+ * stands still. One debugger at a time; whatever it sends and whenever it goes, the guest lives on.
  */
 #include "machine/gdb.h"
 
@@ -24,7 +24,7 @@
 
 static void process(struct gdb *gdb);
 
-/* ---- Output ------------------------------------------------------------------------------------ */
+/* ---- Output ---------------------------------------------------------------------------------- */
 
 static void disconnect(struct gdb *gdb)
 {
@@ -84,7 +84,7 @@ static void again(struct gdb *gdb)
         strbuf_append(&gdb->output, gdb->last.text, gdb->last.len);
 }
 
-/* ---- States -------------------------------------------------------------------------------------- */
+/* ---- States ---------------------------------------------------------------------------------- */
 
 static void stopped(struct gdb *gdb)
 {
@@ -149,7 +149,7 @@ void gdb_reset(struct machine *machine)
     }
 }
 
-/* ---- Input ----------------------------------------------------------------------------------------- */
+/* ---- Input ----------------------------------------------------------------------------------- */
 
 static void acknowledge(struct gdb *gdb, char sign)
 {
@@ -298,7 +298,7 @@ void gdb_ended(struct machine *machine)
     disconnect(gdb);
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------ */
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 static int bad_address(const char *text, struct err *err)
 {

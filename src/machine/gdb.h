@@ -1,9 +1,9 @@
 /*
  * The GDB server: what its files share. Inside src/machine only.
  *
- * gdb.c has sockets and states, gdb_commands.c answers packets, gdb_target.c stops, resumes and looks
- * at the guest, gdb_regs.c knows registers, gdb_packet.c framing. All of it runs in the I/O thread, but
- * for gdb_park, gdb_debug_exit and gdb_shutdown, which are the vCPU threads'.
+ * gdb.c has sockets and states, gdb_commands.c answers packets, gdb_target.c stops, resumes and
+ * looks at the guest, gdb_regs.c knows registers, gdb_packet.c framing. All of it runs in the I/O
+ * thread, but for gdb_park, gdb_debug_exit and gdb_shutdown, which are the vCPU threads'.
  *
  * While a debugger looks, every vCPU is parked: its thread waits outside the engine with the CPU
  * between two instructions. Breakpoints and the guest's state are touched then only, so that vCPU
@@ -84,7 +84,8 @@ struct gdb {
  * @err set. */
 int gdb_open(struct machine *machine, const char *text, bool wait, struct err *err);
 void gdb_close(struct machine *machine);
-/* In the I/O thread: after loop_wake; when the run has ended; between a reset and the vCPUs' start. */
+/* In the I/O thread: after loop_wake; when the run has ended; between a reset and the vCPUs'
+ * start. */
 void gdb_woken(struct machine *machine);
 void gdb_ended(struct machine *machine);
 void gdb_reset(struct machine *machine);

@@ -1,4 +1,5 @@
-/* What the debugger asks, packet by packet (GDB manual, appendix E). Errors are "E" and an errno. */
+/* What the debugger asks, packet by packet (GDB manual, appendix E). Errors are "E" and an
+ * errno. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,7 +42,7 @@ static bool skip(const char **at, char expected)
     return true;
 }
 
-/* ---- Threads: vCPU n is thread n + 1 -------------------------------------------------------------- */
+/* ---- Threads: vCPU n is thread n + 1 --------------------------------------------------------- */
 
 enum { THREAD_ALL = -1 };
 
@@ -103,7 +104,7 @@ static const char *activity(struct machine_vcpu *vcpu)
     }
 }
 
-/* ---- Registers ---------------------------------------------------------------------------------------- */
+/* ---- Registers ------------------------------------------------------------------------------- */
 
 static void cmd_read_registers(struct gdb *gdb, const char *at)
 {
@@ -182,7 +183,7 @@ static void cmd_write_register(struct gdb *gdb, const char *at)
         answer(gdb, write_registers(gdb, (unsigned)number, 1, at));
 }
 
-/* ---- Memory --------------------------------------------------------------------------------------------- */
+/* ---- Memory ---------------------------------------------------------------------------------- */
 
 static bool parse_range(const char **at, u64 *address, u64 *len)
 {
@@ -230,7 +231,7 @@ static void cmd_write_binary(struct gdb *gdb, const char *at)
         answer(gdb, gdb_write(gdb, address, at, len) == len ? 0 : EFAULT);
 }
 
-/* ---- Breakpoints ------------------------------------------------------------------------------------------ */
+/* ---- Breakpoints ----------------------------------------------------------------------------- */
 
 static void breakpoint(struct gdb *gdb, const char *at, bool insert)
 {
@@ -256,7 +257,7 @@ static void cmd_remove(struct gdb *gdb, const char *at)
     breakpoint(gdb, at, false);
 }
 
-/* ---- Stop and go ------------------------------------------------------------------------------------------- */
+/* ---- Stop and go ----------------------------------------------------------------------------- */
 
 void gdb_send_stop(struct gdb *gdb)
 {
@@ -361,8 +362,8 @@ static void cmd_step_signal(struct gdb *gdb, const char *at)
     go(gdb, at, true, true);
 }
 
-/* One action of vCont, "c", "s", "C05" or "S05" with ":THREAD" or without, for the vCPUs that have none
- * yet. False: not understood. */
+/* One action of vCont, "c", "s", "C05" or "S05" with ":THREAD" or without, for the vCPUs that have
+ * none yet. False: not understood. */
 static bool take_action(struct gdb *gdb, const char **at, bool *given)
 {
     char what = *(*at)++;
@@ -427,7 +428,7 @@ static void cmd_kill_process(struct gdb *gdb, const char *at)
     cmd_kill(gdb, at);
 }
 
-/* ---- Queries -------------------------------------------------------------------------------------------------- */
+/* ---- Queries --------------------------------------------------------------------------------- */
 
 static void cmd_supported(struct gdb *gdb, const char *at)
 {
@@ -529,7 +530,7 @@ static void cmd_empty(struct gdb *gdb, const char *at)
     (void)at;
 }
 
-/* ---- Monitor commands -------------------------------------------------------------------------------------------- */
+/* ---- Monitor commands ------------------------------------------------------------------------ */
 
 static void monitor_help(struct gdb *gdb, const char *arguments, struct strbuf *out);
 
@@ -608,9 +609,10 @@ static void cmd_monitor(struct gdb *gdb, const char *at)
     strbuf_free(&out);
 }
 
-/* ---- Dispatch -------------------------------------------------------------------------------------------------------- */
+/* ---- Dispatch -------------------------------------------------------------------------------- */
 
-/* The first row whose name begins the packet has it. @whole: the packet is the name and nothing else.
+/* The first row whose name begins the packet has it. @whole: the packet is the name and nothing
+ * else.
  * @silent: the command answers by itself, or later. */
 static const struct {
     const char *name;

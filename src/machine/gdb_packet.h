@@ -25,8 +25,8 @@ struct gdb_parser {
     char data[GDB_PACKET_MAX + 1]; /* escapes resolved, NUL-terminated */
 };
 
-/* Takes the next byte. Whatever comes between packets and means nothing is passed over; '$' inside a
- * packet starts a new one, because it must be escaped there. */
+/* Takes the next byte. Whatever comes between packets and means nothing is passed over; '$' inside
+ * a packet starts a new one, because it must be escaped there. */
 enum gdb_event gdb_parse(struct gdb_parser *parser, u8 byte);
 
 /* Appends @data as a packet, with escapes and checksum. */

@@ -135,7 +135,7 @@ void gdb_shutdown(struct machine_vcpu *vcpu)
     gdb_park(vcpu);
 }
 
-/* ---- Stop and go ------------------------------------------------------------------------------ */
+/* ---- Stop and go ----------------------------------------------------------------------------- */
 
 void gdb_hold_all(struct gdb *gdb)
 {
@@ -166,8 +166,8 @@ bool gdb_all_parked(struct gdb *gdb)
     return parked;
 }
 
-/* A stop that came while another was reported. A breakpoint is met again and a step just taken again,
- * but a watched access is over. */
+/* A stop that came while another was reported. A breakpoint is met again and a step just taken
+ * again, but a watched access is over. */
 static bool must_report(const struct machine_vcpu *vcpu)
 {
     switch (vcpu->debug.stop.kind) {
@@ -243,7 +243,7 @@ int gdb_apply(struct gdb *gdb, struct machine_vcpu *vcpu)
     return ret;
 }
 
-/* ---- Memory ------------------------------------------------------------------------------------- */
+/* ---- Memory ---------------------------------------------------------------------------------- */
 
 /* Where [address, address+len) begins physically and how much of it lies in the same page. */
 static bool locate(struct gdb *gdb, u64 address, size_t len, u64 *gpa, size_t *piece)
@@ -316,7 +316,7 @@ size_t gdb_write(struct gdb *gdb, u64 address, const void *buf, size_t len)
     return done;
 }
 
-/* ---- Breakpoints ---------------------------------------------------------------------------------- */
+/* ---- Breakpoints ----------------------------------------------------------------------------- */
 
 static int plant(struct gdb *gdb, struct gdb_breakpoint *b)
 {
@@ -357,8 +357,8 @@ static void dig_out(struct gdb *gdb, const struct gdb_breakpoint *b)
         mem_write(mem, b->gpa, &b->saved, 1);
 }
 
-/* Debug registers watch 1, 2, 4 or 8 aligned bytes (SDM volume 3, 17.2.5): takes as many as the range
- * needs. */
+/* Debug registers watch 1, 2, 4 or 8 aligned bytes (SDM volume 3, 17.2.5): takes as many as the
+ * range needs. */
 static int assign(struct gdb *gdb, unsigned owner)
 {
     static const u8 type[GDB_KINDS] = {

@@ -208,8 +208,8 @@ static int check_unpacked(const struct boot_context *ctx, const struct boot_file
 
 /*
  * Unpacks straight into guest memory, so far below the kernel's place that its first segment comes
- * to lie where it belongs (64-bit kernels are linked with segments at file offsets of 2 MiB and up).
- * When that does not work out, the memory is as before.
+ * to lie where it belongs (64-bit kernels are linked with segments at file offsets of 2 MiB and
+ * up). When that does not work out, the memory is as before.
  */
 static int unpack_in_place(struct boot_context *ctx, const struct boot_file *file,
                            const struct image *image, const struct payload *payload,
@@ -279,8 +279,8 @@ static bool has_word(const char *text, const char *word)
     return false;
 }
 
-/* As the decompressor decides, in whose place we enter the kernel: by the CPU, by what the kernel was
- * built for, and by its command line. */
+/* As the decompressor decides, in whose place we enter the kernel: by the CPU, by what the kernel
+ * was built for, and by its command line. */
 static unsigned paging_levels(const struct boot_context *ctx, const struct setup_header *hdr)
 {
     const unsigned able = XLF_5LEVEL | XLF_5LEVEL_ENABLED;

@@ -272,7 +272,8 @@ static int power_on(struct machine *machine, u32 vector, struct err *err)
 }
 
 /* A new VM, with fresh memory unless it was @asleep: every engine's power-on state is right by
- * construction. Devices keep what survives a reset on a PC; the paravirtual clock goes on in sleep. */
+ * construction. Devices keep what survives a reset on a PC; the paravirtual clock goes on in
+ * sleep. */
 static int power_cycle(struct machine *machine, bool asleep, struct err *err)
 {
     const struct engine_ops *ops = machine->ops;
@@ -386,7 +387,8 @@ static void *io_main(void *opaque)
     struct err err = {0};
 
     mem_reader_online(machine->mem, MACHINE_IO_READER);
-    /* This thread alone starts, kicks and joins vCPU threads, so that nothing of it needs a lock. */
+    /* This thread alone starts, kicks and joins vCPU threads, so that nothing of it needs a
+     * lock. */
     if (machine_vcpus_start(machine, &err))
         machine_finish(machine, MACHINE_FAILED, err.text);
     loop_wake(&machine->loop); /* plain-file input is there from the start */
@@ -396,7 +398,7 @@ static void *io_main(void *opaque)
     return NULL;
 }
 
-/* ---- Creation and destruction ------------------------------------------------------------------ */
+/* ---- Creation and destruction ---------------------------------------------------------------- */
 
 static int copy_string(const char **to, const char *from)
 {
@@ -622,7 +624,7 @@ void machine_destroy(struct machine *machine)
     free(machine);
 }
 
-/* ---- Running ------------------------------------------------------------------------------------ */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 int machine_start(struct machine *machine, struct err *err)
 {

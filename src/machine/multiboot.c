@@ -222,7 +222,7 @@ static int load_elf(struct boot_context *ctx, const struct boot_file *file, stru
     return ret;
 }
 
-/* ---- What the kernel is told ------------------------------------------------------------------ */
+/* ---- What the kernel is told ----------------------------------------------------------------- */
 
 /* The record and all it points to, gathered here and copied to @gpa at once. */
 struct builder {
@@ -333,8 +333,8 @@ static void put_command_line(const struct boot_context *ctx, const struct boot_f
     b->len = (size_t)(at - b->bytes) + path + len + 1;
 }
 
-/* The BIOS data area's word that says how many KiB there are below 640 KiB: Xen places its real-mode
- * code by it, whatever the Multiboot information says. */
+/* The BIOS data area's word that says how many KiB there are below 640 KiB: Xen places its
+ * real-mode code by it, whatever the Multiboot information says. */
 static int put_base_memory(struct boot_context *ctx)
 {
     u16 kilobytes = (u16)(ctx->map->ranges[0].size / KiB);

@@ -52,8 +52,8 @@ struct machine_board {
     int (*create)(struct machine *machine, struct err *err);
     /* Puts tables and the guest's program into memory and sets the first vCPU's registers. */
     int (*boot)(struct machine *machine, struct err *err);
-    /* Suspend to RAM: where the guest wants to go on, 0 if it did not say; and sets the first vCPU's
-     * registers for that in a machine that has its memory still. */
+    /* Suspend to RAM: where the guest wants to go on, 0 if it did not say; and sets the first
+     * vCPU's registers for that in a machine that has its memory still. */
     u32 (*waking_vector)(struct machine *machine);
     int (*wake)(struct machine *machine, u32 vector, struct err *err);
 };
@@ -133,8 +133,9 @@ int machine_vcpus_start(struct machine *machine, struct err *err);
 void machine_vcpus_join(struct machine *machine);
 void machine_kick_all(struct machine *machine);
 
-/* In vCPU threads; there is a GDB server. gdb_park waits until the debugger lets the vCPU go or the run
- * ends. gdb_debug_exit handles KVM_EXIT_DEBUG. gdb_shutdown shows a triple fault to a debugger. */
+/* In vCPU threads; there is a GDB server. gdb_park waits until the debugger lets the vCPU go or the
+ * run ends. gdb_debug_exit handles KVM_EXIT_DEBUG. gdb_shutdown shows a triple fault to a
+ * debugger. */
 void gdb_park(struct machine_vcpu *vcpu);
 enum machine_verdict gdb_debug_exit(struct machine_vcpu *vcpu, const struct kvm_run *run);
 void gdb_shutdown(struct machine_vcpu *vcpu);
@@ -186,8 +187,8 @@ struct machine {
     u64 resets;
 };
 
-/* device_env's shadow and shadow_write; machine_shadow_map shows all to a new VM, and _unmap takes it
- * from guest memory when that VM is gone. */
+/* device_env's shadow and shadow_write; machine_shadow_map shows all to a new VM, and _unmap takes
+ * it from guest memory when that VM is gone. */
 void machine_shadow_set(void *opaque, const u8 modes[DEVICE_SHADOW_PIECES]);
 void machine_shadow_write(void *opaque, u64 gpa, unsigned size, u64 value);
 int machine_shadow_map(struct machine *machine);

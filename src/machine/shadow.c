@@ -1,7 +1,7 @@
 /*
  * The last 256 KiB below 1 MiB as the chipset's attribute registers have them: each piece is read
- * from RAM or shows the firmware, and is written to RAM or not. Each run of pieces that are alike is
- * one memory slot; pieces that are neither RAM nor firmware are no memory at all.
+ * from RAM or shows the firmware, and is written to RAM or not. Each run of pieces that are alike
+ * is one memory slot; pieces that are neither RAM nor firmware are no memory at all.
  */
 #include <errno.h>
 #include <string.h>

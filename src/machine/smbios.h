@@ -7,7 +7,8 @@
 
 #define SMBIOS_ENTRY_BYTES 24
 
-/* Appends the structures for a machine with that much RAM; @tables->failed says if memory ran out. */
+/* Appends the structures for a machine with that much RAM; @tables->failed says if memory ran
+ * out. */
 void smbios_build(struct strbuf *tables, const struct engine_topology *topology, u64 memory);
 
 /* The 64-bit entry point for @len bytes of structures at @gpa. */

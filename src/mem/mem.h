@@ -35,8 +35,9 @@ void mem_destroy(struct mem *mem);
 
 /* Adds, changes or (size 0) removes slot @id, as KVM_SET_USER_MEMORY_REGION does: in place only gpa
  * and MEM_LOG_DIRTY may change. -EINVAL: not page-aligned, id or flags unknown, an end beyond 2^64,
- * another change in place, no such slot to remove; -EEXIST: overlaps another slot; -ENOMEM. The host
- * memory stays the caller's. Of a slot removed or moved, code_written hears the old range whole. */
+ * another change in place, no such slot to remove; -EEXIST: overlaps another slot; -ENOMEM. The
+ * host memory stays the caller's. Of a slot removed or moved, code_written hears the old range
+ * whole. */
 int mem_set_slot(struct mem *mem, u32 id, u32 flags, u64 gpa, u64 size, void *hva);
 
 /* A counter that changes with every slot change; cached translations compare it. */
@@ -78,8 +79,8 @@ struct mem_hooks {
 void mem_set_hooks(struct mem *mem, const struct mem_hooks *hooks);
 
 /* A reader thread says "I hold no slot pointer now". Registration is by reader index 0..255. Every
- * thread that reads while slots may change (vCPUs, the I/O thread) is registered; while it sleeps or
- * waits it goes offline, so that it holds up no reclamation. */
+ * thread that reads while slots may change (vCPUs, the I/O thread) is registered; while it sleeps
+ * or waits it goes offline, so that it holds up no reclamation. */
 void mem_reader_online(struct mem *mem, unsigned reader);
 void mem_reader_offline(struct mem *mem, unsigned reader);
 void mem_quiescent(struct mem *mem, unsigned reader);

@@ -46,7 +46,8 @@ static u64 khz_of_kernel(void)
     return khz;
 }
 
-/* A time stamp and the TSC as close to it as it gets: of some tries, the one with the shortest gap. */
+/* A time stamp and the TSC as close to it as it gets: of some tries, the one with the shortest
+ * gap. */
 static void sample(u64 *ns, u64 *tsc)
 {
     u64 best = ~0ull;

@@ -1,6 +1,6 @@
 /*
- * The guest's clocks: the host's TSC is the one source. The guest's TSC is it with offset and scale;
- * kvmclock is computed from it by the guest itself, with a factor that we publish.
+ * The guest's clocks: the host's TSC is the one source. The guest's TSC is it with offset and
+ * scale; kvmclock is computed from it by the guest itself, with a factor that we publish.
  */
 #ifndef TRIODE_SOFT_CLOCK_H
 #define TRIODE_SOFT_CLOCK_H

@@ -32,7 +32,8 @@ static const struct {
 #undef M
 };
 
-/* No CPU has the first without the second, so it goes with it; in such an order that one pass does. */
+/* No CPU has the first without the second, so it goes with it; in such an order that one pass
+ * does. */
 static const struct {
     const char *name, *needs;
 } dependencies[] = {
@@ -284,7 +285,8 @@ static void build_topology(struct cpuid_table *t, const struct engine_topology *
     }
 }
 
-/* Version 2. Of the seven events, those of the last-level cache and of branch prediction are not there. */
+/* Version 2. Of the seven events, those of the last-level cache and of branch prediction are not
+ * there. */
 static void build_performance_counters(struct cpuid_table *t)
 {
     const u32 version = 2, events = 7, missing = BIT(3) | BIT(4) | BIT(6);

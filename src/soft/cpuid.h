@@ -17,8 +17,8 @@ struct cpuid_model {
     u64 features[2];
 };
 
-/* "model[,+feature|-feature|feature=on|feature=off]..."; NULL is the default model, "host" is "max".
- * -EINVAL with the names that exist in @err. */
+/* "model[,+feature|-feature|feature=on|feature=off]..."; NULL is the default model, "host" is
+ * "max". -EINVAL with the names that exist in @err. */
 int cpuid_parse_model(struct cpuid_model *model, const char *text, struct err *err);
 
 struct cpuid_table {

@@ -1,7 +1,7 @@
 /*
  * VM-exit handlers of the root VMCS for instructions that name no memory or port, and for events.
- * A handler answers SOFT_RESUME, SOFT_HAND_UP with the run record filled, or a negative errno. Those
- * that carry out an instruction skip it.
+ * A handler answers SOFT_RESUME, SOFT_HAND_UP with the run record filled, or a negative errno.
+ * Those that carry out an instruction skip it.
  */
 #include <errno.h>
 #include <sched.h>
@@ -119,9 +119,9 @@ int soft_exit_monitor(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
 }
 
 /*
- * Intercepted only with several vCPUs: whoever is waited for may be waiting for our host CPU. Most waits
- * end before that is worth anything, and to yield on a busy host is to sleep for long, so only who has
- * been spinning for a while does.
+ * Intercepted only with several vCPUs: whoever is waited for may be waiting for our host CPU. Most
+ * waits end before that is worth anything, and to yield on a busy host is to sleep for long, so
+ * only who has been spinning for a while does.
  */
 #define SPIN_MICROSECONDS 50
 #define GAP_MICROSECONDS 5 /* PAUSEs further apart are not one spin */

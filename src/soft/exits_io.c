@@ -100,8 +100,9 @@ static void advance_string(struct soft_vcpu *vcpu)
 /* --- string instructions --- */
 
 /* How many elements go at once: to the end of the page, so that a page fault comes between. With
- * breakpoints or TF each has debug traps of its own, and outside of RAM each is an access of its own.
- * Faults if the first cannot be accessed: what is read from a port is gone, so the store must not. */
+ * breakpoints or TF each has debug traps of its own, and outside of RAM each is an access of its
+ * own. Faults if the first cannot be accessed: what is read from a port is gone, so the store must
+ * not. */
 static u32 piece(struct soft_vcpu *vcpu, u64 linear)
 {
     const struct soft_pio *pio = &vcpu->priv.pio;

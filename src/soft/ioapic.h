@@ -13,8 +13,8 @@
 #define IOAPIC_BASE 0xfec00000ull
 #define IOAPIC_PINS 24
 
-/* The interrupt that a write to the APICs' window of memory is (SDM 11.11). address_hi: bits 31:8 of a
- * 32-bit destination, as KVM has them. False when it is none. */
+/* The interrupt that a write to the APICs' window of memory is (SDM 11.11). address_hi: bits 31:8
+ * of a 32-bit destination, as KVM has them. False when it is none. */
 bool apic_parse_msi(const struct kvm_msi *msi, struct apic_message *message);
 
 struct ioapic {

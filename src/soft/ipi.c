@@ -156,8 +156,8 @@ void soft_pic_output(struct pic *pic, bool level)
 
 /*
  * Lines 0 to 15 go to both controllers, as on a PC, and the guest masks one of them. Line 0, the
- * timer, is at pin 2 of the I/O APIC: every PC's ACPI tables say so (interrupt source override), and
- * pin 2 itself would be the cascade, which is no line.
+ * timer, is at pin 2 of the I/O APIC: every PC's ACPI tables say so (interrupt source override),
+ * and pin 2 itself would be the cascade, which is no line.
  */
 static void set_line(struct soft_vm *vm, u32 gsi, bool level)
 {

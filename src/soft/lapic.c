@@ -95,11 +95,12 @@ static void clear(u32 *map)
 }
 
 /*
- * The bootstrap processor's LINT0 comes up as ExtINT: "virtual wire" mode, which firmware would have
- * set up for the 8259 before any operating system runs. KVM does the same.
+ * The bootstrap processor's LINT0 comes up as ExtINT: "virtual wire" mode, which firmware would
+ * have set up for the 8259 before any operating system runs. KVM does the same.
  *
- * Other CPUs look at the registers meanwhile, to find who takes an interrupt: what stays as it is must
- * not be gone for a moment, or a SIPI right behind the INIT is lost. The pin is another thread's.
+ * Other CPUs look at the registers meanwhile, to find who takes an interrupt: what stays as it is
+ * must not be gone for a moment, or a SIPI right behind the INIT is lost. The pin is another
+ * thread's.
  */
 void lapic_reset(struct lapic *lapic, bool init)
 {

@@ -70,8 +70,8 @@ void lapic_timer_fire(struct soft_timer *timer)
         lapic_local_interrupt(lapic, 0);
 }
 
-/* The timer thread may be late: the CPU must not see a count that has come to its end, or change the
- * mode of one that has, before the interrupt. */
+/* The timer thread may be late: the CPU must not see a count that has come to its end, or change
+ * the mode of one that has, before the interrupt. */
 void lapic_timer_settle(struct lapic *lapic)
 {
     lapic_timer_fire(&lapic->timer);

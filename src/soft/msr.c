@@ -7,8 +7,9 @@
 #include "trace/trace.h"
 
 #define MC_BANKS 4
-/* IA32_MISC_ENABLE: fast strings, thermal control, SpeedStep, MONITOR, CPUID limit, xTPR, XD; read-only:
- * branch trace store and PEBS, not available, and whether there are performance counters. */
+/* IA32_MISC_ENABLE: fast strings, thermal control, SpeedStep, MONITOR, CPUID limit, xTPR, XD;
+ * read-only: branch trace store and PEBS, not available, and whether there are performance
+ * counters. */
 #define MISC_ENABLE_VALID                                                                          \
     (BIT(0) | BIT(3) | MISC_ENABLE_COUNTERS | BIT(16) | BIT(18) | SOFT_MISC_LIMIT_CPUID |          \
      BIT(23) | SOFT_MISC_DISABLE_XD | MISC_ENABLE_FIXED)

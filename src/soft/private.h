@@ -220,8 +220,8 @@ int soft_finish_io(struct soft_vcpu *vcpu);
 void soft_mmio_read(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes);
 void soft_mmio_write(struct x86_cpu *cpu, u64 gpa, const void *buf, unsigned bytes);
 void soft_finish_mmio(struct soft_vcpu *vcpu);
-/* INS into memory-mapped I/O: what the port has given is kept while the store goes up, after which the
- * instruction starts over. Recall answers false if nothing is kept. */
+/* INS into memory-mapped I/O: what the port has given is kept while the store goes up, after which
+ * the instruction starts over. Recall answers false if nothing is kept. */
 bool soft_mmio_recall_port(struct soft_vcpu *vcpu, u16 port, void *data, unsigned bytes);
 void soft_mmio_note_port(struct soft_vcpu *vcpu, u16 port, const void *data, unsigned bytes);
 static inline bool soft_replaying(const struct soft_vcpu *vcpu)

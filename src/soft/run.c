@@ -167,8 +167,8 @@ static bool nmi_waits(const struct soft_vcpu *vcpu)
     return __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST) & SOFT_SIGNAL_NMI;
 }
 
-/* While one is handled only one more is held back (SDM 6.7.1). Where they cause VM exits, the bit is about
- * virtual ones. */
+/* While one is handled only one more is held back (SDM 6.7.1). Where they cause VM exits, the bit
+ * is about virtual ones. */
 static void merge_blocked_nmis(struct soft_vcpu *vcpu)
 {
     if (x86_interruptibility(&vcpu->cpu) & BLOCKING_BY_NMI &&
@@ -411,8 +411,8 @@ static u32 deliver_events(struct soft_vcpu *vcpu)
         if (vmx_enter(cpu) == VMX_EXITED)
             return X86_EXIT_VMEXIT;
     }
-    /* Before the next instruction come the monitor trap flag's exit behind what was delivered, and the
-     * debug trap of a task that an event has switched to. */
+    /* Before the next instruction come the monitor trap flag's exit behind what was delivered, and
+     * the debug trap of a task that an event has switched to. */
     return vmx_trap_exit(cpu) || cpu->pending.valid ? X86_EXIT_STATE : 0;
 }
 
@@ -556,8 +556,9 @@ static int debugger_exit(struct soft_vcpu *vcpu, u32 dr6_bits)
     return SOFT_HAND_UP;
 }
 
-/* After a round trip that @code ended, from the instruction at @before: is there something to tell the
- * debugger? Of an instruction that faulted there is not, but of its exception's handler there is. */
+/* After a round trip that @code ended, from the instruction at @before: is there something to tell
+ * the debugger? Of an instruction that faulted there is not, but of its exception's handler there
+ * is. */
 static int debugger_looks(struct soft_vcpu *vcpu, u32 code, u64 before)
 {
     struct x86_debugger *debugger = &vcpu->cpu.debugger;

@@ -16,7 +16,8 @@ int soft_set_lapic(struct vcpu *vcpu, const struct kvm_lapic_state *lapic)
     return 0;
 }
 
-/* An event in the VM-entry fields is "injected" in KVM's words: on its way, not to be asked again. */
+/* An event in the VM-entry fields is "injected" in KVM's words: on its way, not to be asked
+ * again. */
 static void get_injected(const struct soft_vcpu *soft, struct kvm_vcpu_events *events)
 {
     const struct vmcs *vmcs = &soft->vmx.root.vmcs;
@@ -43,8 +44,8 @@ static void get_injected(const struct soft_vcpu *soft, struct kvm_vcpu_events *e
     }
 }
 
-/* An exception not yet delivered counts as injected; its address or DR6 bits take effect now, because
- * the struct has no room for them unless the user asked for payloads. */
+/* An exception not yet delivered counts as injected; its address or DR6 bits take effect now,
+ * because the struct has no room for them unless the user asked for payloads. */
 static void get_pending(struct x86_cpu *cpu, struct kvm_vcpu_events *events)
 {
     struct x86_event *pending = &cpu->pending;
@@ -225,8 +226,8 @@ static int set_hw_breakpoints(struct x86_cpu *cpu, const struct kvm_guest_debug 
     return 0;
 }
 
-/* By the VM-entry fields: what is injected there is not intercepted, so the guest gets it although the
- * debugger has such exceptions exit. */
+/* By the VM-entry fields: what is injected there is not intercepted, so the guest gets it although
+ * the debugger has such exceptions exit. */
 static void inject_exception(struct soft_vcpu *soft, bool breakpoint)
 {
     struct x86_event event = {.valid = true, .vector = X86_DB, .type = 3};

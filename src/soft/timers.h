@@ -1,7 +1,7 @@
 /*
  * The soft engine's timers: armed on the host's monotonic clock, fired from one thread a VM. Arming
- * an earlier deadline than all others reprograms a timerfd; it wakes nobody. In unit tests the queue
- * runs by hand instead, on made-up time.
+ * an earlier deadline than all others reprograms a timerfd; it wakes nobody. In unit tests the
+ * queue runs by hand instead, on made-up time.
  */
 #ifndef TRIODE_SOFT_TIMERS_H
 #define TRIODE_SOFT_TIMERS_H

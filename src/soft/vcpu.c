@@ -95,8 +95,8 @@ static bool replace_signals(struct soft_vcpu *vcpu, u32 *old, u32 signals)
                                        __ATOMIC_SEQ_CST);
 }
 
-/* A CPU takes an NMI at once and holds the next one back until IRET. One that had no time to look yet
- * must see both. */
+/* A CPU takes an NMI at once and holds the next one back until IRET. One that had no time to look
+ * yet must see both. */
 void soft_signal_nmi(struct soft_vcpu *vcpu)
 {
     u32 old = __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST), again;
@@ -126,7 +126,8 @@ void soft_signal_init(struct soft_vcpu *vcpu)
     soft_request(vcpu, GUEST_REQ_EVENT);
 }
 
-/* Of two SIPIs in a row the first starts the CPU; of one before an INIT and one after it, the second. */
+/* Of two SIPIs in a row the first starts the CPU; of one before an INIT and one after it, the
+ * second. */
 void soft_signal_sipi(struct soft_vcpu *vcpu, u8 vector)
 {
     u32 old = __atomic_load_n(&vcpu->run.signals, __ATOMIC_SEQ_CST), others;

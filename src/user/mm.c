@@ -1,6 +1,6 @@
 /*
- * The guest's address space: which host pages are its, with the rights that it asked for. The rights
- * hold on the host too, with two differences: nothing is executable, and pages that code was
+ * The guest's address space: which host pages are its, with the rights that it asked for. The
+ * rights hold on the host too, with two differences: nothing is executable, and pages that code was
  * translated from are not writable.
  */
 #include <errno.h>

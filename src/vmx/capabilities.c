@@ -33,8 +33,8 @@ static u64 basic(void)
     return (VMX_REVISION) | (u64)VMX_PAGE << 32 | 6ull << 50 | BIT(54) | BIT(55);
 }
 
-/* A.6: preemption timer at TSC / 32, LMA saved in the entry control, HLT, shutdown and wait-for-SIPI,
- * four CR3-target values, VMWRITE to all fields, injection with length 0. */
+/* A.6: preemption timer at TSC / 32, LMA saved in the entry control, HLT, shutdown and
+ * wait-for-SIPI, four CR3-target values, VMWRITE to all fields, injection with length 0. */
 static u64 misc(void)
 {
     return VMX_PREEMPTION_SHIFT | BIT(5) | 7ull << 6 | 4ull << 16 | BIT(29) | BIT(30);

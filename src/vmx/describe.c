@@ -196,7 +196,8 @@ void vmx_trace_entry(struct x86_cpu *cpu, const struct vmcs *v)
                .rip = v->guest_rip, .insn = insn);
 }
 
-/* Is @name in @text, as a whole word, or as "part" of a segment, which checks have in a variable? */
+/* Is @name in @text, as a whole word, or as "part" of a segment, which checks have in a
+ * variable? */
 static bool mentions(const char *text, const char *name)
 {
     size_t len = strlen(name);

@@ -115,8 +115,8 @@ static void enter_non_root(struct x86_cpu *cpu)
     vmx_update_second_level(cpu);
 }
 
-/* SDM 27.7.3: which of the pending debug exceptions there are after the entry. Blocking by MOV SS holds
- * them back for an instruction. A pending MTF VM exit is no vectoring. */
+/* SDM 27.7.3: which of the pending debug exceptions there are after the entry. Blocking by MOV SS
+ * holds them back for an instruction. A pending MTF VM exit is no vectoring. */
 static void pend_debug(struct x86_cpu *cpu, const struct vmcs *v)
 {
     u32 info = v->vm_entry_interruption_information;

@@ -99,8 +99,8 @@ static NORETURN void raise_ve(struct ept_walk *walk, u64 qualification)
     x86_raise(cpu, X86_VE);
 }
 
-/* SDM 29.3.3.2: with accessed and dirty flags, reads of paging structures count as writes too, but not
- * loads of PDPTEs. */
+/* SDM 29.3.3.2: with accessed and dirty flags, reads of paging structures count as writes too, but
+ * not loads of PDPTEs. */
 static bool writes_entries(const struct ept_walk *walk)
 {
     return walk->flags && !walk->cpu->loading_pdptes;
@@ -262,8 +262,9 @@ static bool walk_ept(struct x86_cpu *cpu, u64 gpa, u64 gva, enum guest_access ac
     return true;
 }
 
-/* SDM 30.4.1: accesses to the APIC-access page, by address in L1's memory, are seen elsewhere, but for
- * those that are not linear. Without EPT the latter are physical, and need not be seen (30.4.6.2). */
+/* SDM 30.4.1: accesses to the APIC-access page, by address in L1's memory, are seen elsewhere, but
+ * for those that are not linear. Without EPT the latter are physical, and need not be seen
+ * (30.4.6.2). */
 static void apic_access_page(struct x86_cpu *cpu, const struct vmcs *v, u64 gva,
                              enum guest_access access, bool walk_entry, bool probe,
                              struct guest_page *page)

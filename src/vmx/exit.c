@@ -1,4 +1,5 @@
-/* VM exit to a guest's VMCS: information fields, guest state saved, host state loaded. SDM ch. 28. */
+/* VM exit to a guest's VMCS: information fields, guest state saved, host state loaded. SDM ch.
+ * 28. */
 #include "guest/x86/x86_internal.h"
 #include "vmx/nested.h"
 
@@ -70,8 +71,8 @@ static u32 preemption_left(struct x86_cpu *cpu)
     return end > now ? (u32)(end - now) : 0;
 }
 
-/* SDM 28.3.3: RF as an event's delivery would push it for an event that exits, 0 for an instruction, 1
- * where the access of an instruction did. */
+/* SDM 28.3.3: RF as an event's delivery would push it for an event that exits, 0 for an
+ * instruction, 1 where the access of an instruction did. */
 static u64 saved_rflags(const struct x86_cpu *cpu, const struct vmcs *v, u32 reason)
 {
     const struct vmx_reason_info *info = vmx_reason(reason);
@@ -96,8 +97,8 @@ static u64 saved_rflags(const struct x86_cpu *cpu, const struct vmcs *v, u32 rea
     return x86_flags_to_push(cpu, &event);
 }
 
-/* SDM 28.3.4: debug traps of the instruction just done that the exit came before, and what a load of
- * SS holds back. */
+/* SDM 28.3.4: debug traps of the instruction just done that the exit came before, and what a load
+ * of SS holds back. */
 static u64 pending_debug(const struct x86_cpu *cpu)
 {
     u64 bits = cpu->debug_hits;

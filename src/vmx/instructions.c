@@ -21,8 +21,8 @@ static void succeed(struct x86_cpu *cpu)
     x86_set_arith_flags(cpu, 0);
 }
 
-/* SDM 31.2: with a current VMCS the number goes there and ZF says so, else CF. A shadow VMCS is not the
- * current one. */
+/* SDM 31.2: with a current VMCS the number goes there and ZF says so, else CF. A shadow VMCS is not
+ * the current one. */
 static void fail(struct operation *o, u32 error)
 {
     char what[32];
@@ -166,7 +166,8 @@ static void vmptrst(struct operation *o)
     succeed(o->cpu);
 }
 
-/* Registers of VMREAD and VMWRITE: the field's encoding in one, the other operand in one or memory. */
+/* Registers of VMREAD and VMWRITE: the field's encoding in one, the other operand in one or
+ * memory. */
 /* In non-root operation with VMCS shadowing the VMCS at the link pointer is meant (SDM 26.3): *@v
  * becomes a copy of it, or false: there is none. */
 static bool shadow_vmcs(struct operation *o, struct vmcs *v)

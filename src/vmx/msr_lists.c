@@ -8,8 +8,8 @@
 #define MSR_SMM_MONITOR_CTL 0x9bu
 #define MSR_SMBASE 0x9eu
 
-/* What IA32_VMX_MISC[27:25] recommends (SDM A.6). Longer lists have no defined behaviour, and would let
- * a guest keep the CPU from everything else. */
+/* What IA32_VMX_MISC[27:25] recommends (SDM A.6). Longer lists have no defined behaviour, and would
+ * let a guest keep the CPU from everything else. */
 #define MAX_ENTRIES 512u
 
 struct msr_entry {
@@ -41,7 +41,8 @@ u32 vmx_load_msrs(struct x86_cpu *cpu, u64 address, u32 count)
     return 0;
 }
 
-/* TSC offsetting and scaling are for RDTSC, RDTSCP and RDMSR (SDM 25.6.5), not for what is stored here. */
+/* TSC offsetting and scaling are for RDTSC, RDTSCP and RDMSR (SDM 25.6.5), not for what is stored
+ * here. */
 static bool read_msr(struct x86_cpu *cpu, u32 msr, u64 *value)
 {
     if (msr != MSR_TSC)

@@ -83,8 +83,8 @@ static inline struct vmcs *vmx_inner(const struct x86_cpu *cpu)
     return vmx->current == &vmx->root ? NULL : &vmx->current->vmcs;
 }
 
-/* A check of VM entry: answers false from the function when @condition, the SDM's sentence, does not
- * hold; its text is the trace. */
+/* A check of VM entry: answers false from the function when @condition, the SDM's sentence, does
+ * not hold; its text is the trace. */
 bool vmx_check_failed(const struct x86_cpu *cpu, const char *condition);
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -109,7 +109,8 @@ u32 vmx_may(const struct x86_cpu *cpu, enum vmx_control_word word);
 u64 vmx_cr0_fixed0(const struct vmcs *v); /* bits that must be 1; @v NULL: no VMCS relaxes them */
 u64 vmx_cr4_fixed1(const struct x86_cpu *cpu);
 #define VMX_CR4_FIXED0 X86_CR4_VMXE
-/* CR0 from a field of the VMCS: ET, NW, CD and reserved bits stay as they are (SDM 27.3.2.1, 28.5.1). */
+/* CR0 from a field of the VMCS: ET, NW, CD and reserved bits stay as they are (SDM 27.3.2.1,
+ * 28.5.1). */
 void vmx_load_cr0(struct x86_cpu *cpu, u64 value);
 
 /* entry.c: VMLAUNCH and VMRESUME from the checks on; leaves with X86_EXIT_STATE, in non-root
@@ -143,7 +144,8 @@ bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp);
 /* VMREAD or VMWRITE of @encoding in non-root operation: does it exit? (SDM 26.1.3) */
 bool vmx_shadowed(const struct x86_cpu *cpu, bool write, u64 encoding);
 
-/* Tags of soft TLBs in non-root operation (SDM 29.4): VPID in bits 15:0, EPTP above; 0 is the root's. */
+/* Tags of soft TLBs in non-root operation (SDM 29.4): VPID in bits 15:0, EPTP above; 0 is the
+ * root's. */
 #define VMX_TAG_NONROOT BIT(63)
 #define VMX_TAG_MODE_BASED BIT(62)
 #define VMX_TAG_APIC_PAGE BIT(61)

@@ -146,7 +146,8 @@ static bool is_cr3_target(const struct vmcs *v, u64 value)
     return false;
 }
 
-/* SDM table 28-3: register in bits 3:0, access type in 5:4 (0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW). */
+/* SDM table 28-3: register in bits 3:0, access type in 5:4 (0 MOV to, 1 MOV from, 2 CLTS, 3
+ * LMSW). */
 static bool when_control_register(const struct vmx_level *level, const struct x86_cpu *cpu,
                                   u64 qualification)
 {
@@ -173,8 +174,8 @@ static bool bitmap_bit(const struct x86_cpu *cpu, u64 address, unsigned n)
     return byte >> (n % 8) & 1;
 }
 
-/* SDM 26.1.3: bitmap A has ports 0 to 7FFFh, B the others; any of the access's ports counts, and one
- * that wraps around FFFFh exits. */
+/* SDM 26.1.3: bitmap A has ports 0 to 7FFFh, B the others; any of the access's ports counts, and
+ * one that wraps around FFFFh exits. */
 static bool when_io(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
 {
     unsigned port = (unsigned)bits(qualification, 31, 16), bytes = (qualification & 7) + 1;

@@ -9,8 +9,8 @@
 #include "trace/trace.h"
 
 /*
- * The root's controls: what an engine must see (I/O, HLT, CPUID, MSRs of its own, memory that is not
- * there) exits; everything else the CPU executes itself.
+ * The root's controls: what an engine must see (I/O, HLT, CPUID, MSRs of its own, memory that is
+ * not there) exits; everything else the CPU executes itself.
  */
 void vmx_init(struct vmx_cpu *vmx)
 {
@@ -177,8 +177,8 @@ struct x86_event vmx_info_event(u32 info, u32 error, u32 insn_len)
     };
 }
 
-/* SDM 28.2.2, 28.2.3: the exit came of an IRET that had already ended blocking by NMI. The root does
- * the IRET again. */
+/* SDM 28.2.2, 28.2.3: the exit came of an IRET that had already ended blocking by NMI. The root
+ * does the IRET again. */
 static void note_nmi_unblocked(struct x86_cpu *cpu, struct vmcs *vmcs)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
@@ -307,7 +307,8 @@ static bool exception_exits(struct x86_cpu *cpu, const struct x86_event *event)
     return true;
 }
 
-/* @retires: the instruction that the event comes of, which is INT n or its like, is done with it. */
+/* @retires: the instruction that the event comes of, which is INT n or its like, is done with
+ * it. */
 static void delivered(struct x86_cpu *cpu, bool retires)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
@@ -321,8 +322,8 @@ static void delivered(struct x86_cpu *cpu, bool retires)
         vmx->mtf_pending = true;
 }
 
-/* Delivers @event and whatever faults its delivery raises. A fault asks the exception bitmap before it
- * becomes a double fault (SDM 26.2, 28.2.4). */
+/* Delivers @event and whatever faults its delivery raises. A fault asks the exception bitmap before
+ * it becomes a double fault (SDM 26.2, 28.2.4). */
 static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);

@@ -241,8 +241,8 @@ void vmx_reset(struct x86_cpu *cpu);
 /* The root VMCS with the engine's controls. */
 void vmx_init(struct vmx_cpu *vmx);
 
-/* x86_hooks.enabled: the instructions that are #UD in non-root operation unless a control enables them
- * (SDM 26.3). */
+/* x86_hooks.enabled: the instructions that are #UD in non-root operation unless a control enables
+ * them (SDM 26.3). */
 bool vmx_enabled(const struct x86_cpu *cpu, u32 reason);
 
 /* x86_hooks.exits_inside: is the innermost VMCS that wants an exit for @reason a guest's? */

@@ -1,6 +1,6 @@
 /*
- * Linux's perf events on the guest's performance counters: the first program of a guest, that counts what it
- * knows and prints one line a matter.
+ * Linux's perf events on the guest's performance counters: the first program of a guest, that
+ * counts what it knows and prints one line a matter.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /*
- * Single steps and breakpoints as a program and a debugger under Linux see them. Runs on the host and,
- * as init, in the guest: what it prints is to be the same.
+ * Single steps and breakpoints as a program and a debugger under Linux see them. Runs on the host
+ * and, as init, in the guest: what it prints is to be the same.
  */
 #include <signal.h>
 #include <stddef.h>
@@ -24,7 +24,8 @@ static void trap(int signal)
     traps++;
 }
 
-/* All kinds of instructions with TF set: branches, strings, system calls, what the engine emulates. */
+/* All kinds of instructions with TF set: branches, strings, system calls, what the engine
+ * emulates. */
 static __attribute__((noinline)) void stepped(void)
 {
     __asm__ volatile(

@@ -1,4 +1,5 @@
-/* The host side of the conformance suite: a small VM around an engine, and what guests ask of it. */
+/* The host side of the conformance suite: a small VM around an engine, and what guests ask of
+ * it. */
 #ifndef CONFORMANCE_HOST_H
 #define CONFORMANCE_HOST_H
 

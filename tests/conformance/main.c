@@ -28,7 +28,8 @@ static void guest_test(void **state)
 {
     const struct guest_case *guest = *state;
 
-    /* KVM's counters are the host's perf events, which count instructions that exit twice, or not at all. */
+    /* KVM's counters are the host's perf events, which count instructions that exit twice, or not
+     * at all. */
     if (test_ops == &kvm_engine_ops && !strcmp(guest->binary, "counters64"))
         skip();
 

@@ -617,8 +617,8 @@ void steps_over_what_exits(void **state)
     host_destroy(host);
 }
 
-/* A step from an instruction that faults ends before its handler's first. (A CPU under KVM has TF clear
- * there and runs on.) */
+/* A step from an instruction that faults ends before its handler's first. (A CPU under KVM has TF
+ * clear there and runs on.) */
 void steps_into_handlers(void **state)
 {
     static const u8 code[] = {0x90, 0x0f, 0x0b};    /* nop; ud2 */
@@ -746,7 +746,8 @@ void state_moves_to_another_vm(void **state)
     host_destroy(host);
 }
 
-/* A read-modify-write at MMIO: a kick after the read's exit comes only when the write is out too. */
+/* A read-modify-write at MMIO: a kick after the read's exit comes only when the write is out
+ * too. */
 void mmio_completes_before_a_kick(void **state)
 {
     static const u8 code[] = {

@@ -546,8 +546,8 @@ void regs_reach_the_guest(void **state)
     CHECK_EQUAL(OPS(set_sregs)(vcpu, &sregs), 0);
     memset(fpu.xmm[0], 0xf0, 16);
     memset(fpu.xmm[1], 0x3c, 16);
-    /* KVM's set_fpu writes the registers of its XSAVE image but not XSTATE_BV, by which those of a vCPU
-     * that never ran are in their initial state. */
+    /* KVM's set_fpu writes the registers of its XSAVE image but not XSTATE_BV, by which those of a
+     * vCPU that never ran are in their initial state. */
     CHECK_EQUAL(OPS(get_xsave)(vcpu, &xsave), 0);
     xsave.region[128] |= 3;
     CHECK_EQUAL(OPS(set_xsave)(vcpu, &xsave), 0);

@@ -1,5 +1,5 @@
-/* In builds for gcov only (linked with --wrap=_exit): a user-mode program ends its process by _exit(),
- * past the place where gcov writes its counts. */
+/* In builds for gcov only (linked with --wrap=_exit): a user-mode program ends its process by
+ * _exit(), past the place where gcov writes its counts. */
 #include <stdnoreturn.h>
 
 void __gcov_dump(void);

@@ -1,7 +1,7 @@
 /*
- * Preloaded: makes allocation number FAIL_AT of the process fail, or with FAIL_ALL=1 it and all after
- * it. With FAIL_COUNT=FILE nothing fails and their number is written there at the end. Memory mappings
- * of Triode's own count, too.
+ * Preloaded: makes allocation number FAIL_AT of the process fail, or with FAIL_ALL=1 it and all
+ * after it. With FAIL_COUNT=FILE nothing fails and their number is written there at the end. Memory
+ * mappings of Triode's own count, too.
  */
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * The soft engine's interrupt controllers and timers: any sequence of register accesses, lines, ends of
- * interrupt and passing time. Input: records of an operation byte and its operands.
+ * The soft engine's interrupt controllers and timers: any sequence of register accesses, lines,
+ * ends of interrupt and passing time. Input: records of an operation byte and its operands.
  */
 #include "fuzz.h"
 #include "soft/ioapic.h"

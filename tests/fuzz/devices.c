@@ -1,7 +1,7 @@
 /*
  * Every row of devices.def on one board, with disks where they take some: any sequence of port and
- * memory accesses, input on the streams, timers, resets, states saved and loaded. Input: records of an
- * operation byte and its operands.
+ * memory accesses, input on the streams, timers, resets, states saved and loaded. Input: records of
+ * an operation byte and its operands.
  */
 #include <sys/mman.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 /*
- * Runs a fuzz target without libFuzzer, so that every build can: first the kept corpus, then mutations
- * of it for some seconds.
+ * Runs a fuzz target without libFuzzer, so that every build can: first the kept corpus, then
+ * mutations of it for some seconds.
  *
  *     fuzz_NAME [--seconds N] [--seed N] [FILE | FOLDER]...
  *

@@ -1,6 +1,6 @@
 /*
- * A fuzz target is one file with LLVMFuzzerTestOneInput; it takes its input apart with the functions
- * here. What must not happen ends the process: a sanitizer's report, a signal, or MUST.
+ * A fuzz target is one file with LLVMFuzzerTestOneInput; it takes its input apart with the
+ * functions here. What must not happen ends the process: a sanitizer's report, a signal, or MUST.
  */
 #ifndef TRIODE_TESTS_FUZZ_H
 #define TRIODE_TESTS_FUZZ_H

@@ -13,7 +13,7 @@
 
 static struct machine *machine;
 
-/* ---- An engine whose vCPUs are registers and no more ------------------------------------------- */
+/* ---- An engine whose vCPUs are registers and no more ----------------------------------------- */
 
 struct still_vcpu {
     struct vcpu vcpu;
@@ -122,7 +122,7 @@ static const struct engine_ops still_ops = {
     .kick = kick,
 };
 
-/* ---- The machine, made once and never started --------------------------------------------------- */
+/* ---- The machine, made once and never started ------------------------------------------------ */
 
 /* The smallest Multiboot kernel: its header at 1 MiB. */
 static void write_kernel(char *path)

@@ -1,7 +1,7 @@
 /*
- * Kernel images of every format: bzImage, ELF with a PVH note, Multiboot. A boot protocol that takes
- * one leaves registers and memory; nothing may be written outside RAM, nor read outside the file.
- * Input: u8 choices, then the file.
+ * Kernel images of every format: bzImage, ELF with a PVH note, Multiboot. A boot protocol that
+ * takes one leaves registers and memory; nothing may be written outside RAM, nor read outside the
+ * file. Input: u8 choices, then the file.
  */
 #include "fuzz.h"
 #include "machine/boot.h"

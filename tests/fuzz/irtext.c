@@ -1,5 +1,5 @@
-/* The IR's text form: any text is refused or parsed; what the verifier lets pass prints, parses back to
- * the same text, and goes through the optimiser. */
+/* The IR's text form: any text is refused or parsed; what the verifier lets pass prints, parses
+ * back to the same text, and goes through the optimiser. */
 #include "base/arena.h"
 #include "fuzz.h"
 #include "guest/x86/x86.h"

@@ -1,4 +1,5 @@
-/* Lifted code through verifier, optimiser, verifier, host back end, and the disassembler over it. */
+/* Lifted code through verifier, optimiser, verifier, host back end, and the disassembler over
+ * it. */
 #include <errno.h>
 
 #include "base/arena.h"

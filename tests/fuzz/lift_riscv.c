@@ -1,5 +1,5 @@
-/* RISC-V code with any dynamic rounding mode. Input: u8 mode, u16 offset in the page, u8 choices, then
- * the code. */
+/* RISC-V code with any dynamic rounding mode. Input: u8 mode, u16 offset in the page, u8 choices,
+ * then the code. */
 #include "guest/riscv/riscv.h"
 #include "lift.h"
 

@@ -1,5 +1,5 @@
-/* Command lines: words divided by line feeds, parsed as triode run's, and each value as every kind of
- * value. */
+/* Command lines: words divided by line feeds, parsed as triode run's, and each value as every kind
+ * of value. */
 #include "cli/cli.h"
 #include "fuzz.h"
 #include "machine/machine.h"

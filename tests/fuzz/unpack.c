@@ -1,4 +1,5 @@
-/* Compressed payloads of kernels, damaged in any way. Input: u8 size of the output, then the data. */
+/* Compressed payloads of kernels, damaged in any way. Input: u8 size of the output, then the
+ * data. */
 #include "fuzz.h"
 #include "machine/boot.h"
 

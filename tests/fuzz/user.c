@@ -1,7 +1,7 @@
 /*
- * User mode's side of Linux: program files as the loader takes them, and structures that a system call
- * or a signal frame converts, at any address. What lies outside the guest's memory is not touched.
- * Input: u8 choices; then a file, or records of an operation byte and its operands.
+ * User mode's side of Linux: program files as the loader takes them, and structures that a system
+ * call or a signal frame converts, at any address. What lies outside the guest's memory is not
+ * touched. Input: u8 choices; then a file, or records of an operation byte and its operands.
  */
 #include <asm/prctl.h>
 #include <fcntl.h>
@@ -14,8 +14,8 @@
 #include "guest/x86/x86.h"
 #include "user/private.h"
 
-/* The guest's memory: writable, writable, read-only; the host's pages around it cannot be touched. Low,
- * because a sanitizer has the addresses that programs get. */
+/* The guest's memory: writable, writable, read-only; the host's pages around it cannot be touched.
+ * Low, because a sanitizer has the addresses that programs get. */
 #define BASE 0x40000000ull
 #define PAGES 3
 
@@ -93,7 +93,7 @@ static void use_process(const struct user_guest *guest)
     guest->start(thread->cpu, BASE, BASE + 2 * MEM_PAGE_SIZE);
 }
 
-/* ---- Structures ---------------------------------------------------------------------------------- */
+/* ---- Structures ------------------------------------------------------------------------------ */
 
 /* Mostly about the ends of pages. */
 static u64 take_address(struct fuzz_input *in)
@@ -241,7 +241,7 @@ static void step(struct fuzz_input *in)
     }
 }
 
-/* ---- Programs ------------------------------------------------------------------------------------ */
+/* ---- Programs -------------------------------------------------------------------------------- */
 
 static void unmap_all(void)
 {

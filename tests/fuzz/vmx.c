@@ -1,7 +1,7 @@
 /*
- * VMCS and EPT contents: a small hypervisor in the guest (vmx_guest.S) runs on the soft engine; what it
- * writes into its VMCS, its EPT entries and its guest's code come from the input. Any end but Triode's
- * own trouble is fine: failed entries, triple faults, a loop that has to be kicked.
+ * VMCS and EPT contents: a small hypervisor in the guest (vmx_guest.S) runs on the soft engine;
+ * what it writes into its VMCS, its EPT entries and its guest's code come from the input. Any end
+ * but Triode's own trouble is fine: failed entries, triple faults, a loop that has to be kicked.
  * Input: records of an operation byte and its operands; then the inner guest's code.
  */
 #include <errno.h>

@@ -1,7 +1,7 @@
 /*
- * The hypervisor of vmx.c: 64-bit code that runs at CODE, with rcx VMCS fields to write from LIST and rdx
- * entries to make. After each VM exit it takes one more field from the list, which ends with ~0, skips
- * the instruction that caused the exit, and enters again.
+ * The hypervisor of vmx.c: 64-bit code that runs at CODE, with rcx VMCS fields to write from LIST
+ * and rdx entries to make. After each VM exit it takes one more field from the list, which ends
+ * with ~0, skips the instruction that caused the exit, and enters again.
  */
 #define VMXON_PAGE 0x4000
 #define VMCS_PAGE 0x5000

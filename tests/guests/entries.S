@@ -1,6 +1,6 @@
 /*
- * For guests of tests: 256 interrupt entries, at the addresses of entry_table, that push a vector, and
- * an error code of 0 where the CPU pushes none (SDM volume 3, table 6-1).
+ * For guests of tests: 256 interrupt entries, at the addresses of entry_table, that push a vector,
+ * and an error code of 0 where the CPU pushes none (SDM volume 3, table 6-1).
  */
 #ifdef __x86_64__
 #define WORD .quad

@@ -1,6 +1,7 @@
 /*
- * Several CPUs: the classic tests of x86-TSO (Owens, Sarkar, Sewell 2009; SDM 8.2.3), cross-modifying
- * code, TLB shootdown. An outcome that the model forbids ends the guest with status 37.
+ * Several CPUs: the classic tests of x86-TSO (Owens, Sarkar, Sewell 2009; SDM 8.2.3),
+ * cross-modifying code, TLB shootdown. An outcome that the model forbids ends the guest with status
+ * 37.
  */
 #include "guest.h"
 
@@ -28,7 +29,7 @@ void forbidden(const char *name)
     outb(PORT_EXIT, FORBIDDEN);
 }
 
-/* ---- What a CPU does, as the row's text has it ----------------------------------------------------- */
+/* ---- What a CPU does, as the row's text has it ----------------------------------------------- */
 
 /* x, y, z, w are the variables, a and b the results, one and two registers with these values. */
 #define CODE(name, text)                                                                           \
@@ -84,7 +85,7 @@ CODE(wz_f_rw, W(z) FENCE R(a, w))
 CODE(ww_f_rx, "movl $1, %[w];" FENCE R(a, x))
 CODE(ry_after_rx, R(a, x) R(b, y))
 
-/* ---- The tests: what each CPU does, and which outcome must not be ------------------------------------ */
+/* ---- The tests: what each CPU does, and which outcome must not be ---------------------------- */
 
 #define r0 results[0]
 #define r1 results[1]
@@ -93,7 +94,8 @@ CODE(ry_after_rx, R(a, x) R(b, y))
 #define x v[0].value
 #define y v[1].value
 
-/* T(name, CPUs, what they do, forbidden). SB's relaxed outcome is allowed without a fence, and counted. */
+/* T(name, CPUs, what they do, forbidden). SB's relaxed outcome is allowed without a fence, and
+ * counted. */
 #define TESTS                                                                                      \
     T("SB", 2, (wx_ry, wy_rx), (relaxed += !r0.a && !r1.a, false))                                 \
     T("SB+mfences", 2, (wx_f_ry, wy_f_rx), !r0.a && !r1.a)                                         \
@@ -142,7 +144,7 @@ static bool is_forbidden(u32 test)
 #undef x
 #undef y
 
-/* ---- Rounds --------------------------------------------------------------------------------------------- */
+/* ---- Rounds ---------------------------------------------------------------------------------- */
 
 /* go is the number of the round, with the test in its low bits. */
 #define TEST_BITS 5
@@ -208,7 +210,7 @@ void litmus4(void)
     run_tests(4, 600);
 }
 
-/* ---- Locked operations: nobody's is lost ------------------------------------------------------------ */
+/* ---- Locked operations: nobody's is lost ----------------------------------------------------- */
 
 #define ADDITIONS 20000
 
@@ -267,12 +269,12 @@ void locked4(void)
     count(4);
 }
 
-/* ---- Code that another CPU changes ------------------------------------------------------------------- */
+/* ---- Code that another CPU changes ----------------------------------------------------------- */
 
 static u8 *const changing = (u8 *)0xa00000;
 
-/* One CPU runs a function whose immediate the other changes; it never sees but an old or a new value,
- * and the new one after it was told. */
+/* One CPU runs a function whose immediate the other changes; it never sees but an old or a new
+ * value, and the new one after it was told. */
 static volatile u32 promised, stop;
 
 static u32 call_changing(void)
@@ -315,8 +317,8 @@ void cross_modify(void)
         pause();
 }
 
-/* One CPU moves a page about and tells the other by an IPI, whose handler drops the mapping; then no
- * store of the other may reach the old page. */
+/* One CPU moves a page about and tells the other by an IPI, whose handler drops the mapping; then
+ * no store of the other may reach the old page. */
 static volatile u32 acknowledged;
 
 static void writes(unsigned cpu)

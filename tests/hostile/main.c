@@ -1,4 +1,5 @@
-/* Entry, traps and the choice of the scenario: its name and a seed are the kernel's command line. */
+/* Entry, traps and the choice of the scenario: its name and a seed are the kernel's command
+ * line. */
 #include "guest.h"
 
 struct gate {

@@ -241,7 +241,8 @@ static void jump_to(u64 at)
     attempting = false;
 }
 
-/* Executing what is no RAM ends as the documentation says: status 4. What is there to execute runs. */
+/* Executing what is no RAM ends as the documentation says: status 4. What is there to execute
+ * runs. */
 static void execute_rom(void)
 {
     lapic_timer(100000);
@@ -397,8 +398,8 @@ static void random_registers(u64 regs[15], u64 where)
     }
 }
 
-/* Random bytes as code. At level 3 a timer ends what does not end; at level 0 nothing can, and whoever
- * started us has to. */
+/* Random bytes as code. At level 3 a timer ends what does not end; at level 0 nothing can, and
+ * whoever started us has to. */
 static void run_bytes(bool user, unsigned attempts)
 {
     u8 *code = SCRATCH + 0x400000;

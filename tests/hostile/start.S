@@ -1,6 +1,6 @@
 /*
- * A Multiboot kernel's way to 64-bit code: 4 GiB mapped one to one with 2-MiB pages, interrupt entries
- * that build a struct frame, and the other CPUs' way from their SIPI.
+ * A Multiboot kernel's way to 64-bit code: 4 GiB mapped one to one with 2-MiB pages, interrupt
+ * entries that build a struct frame, and the other CPUs' way from their SIPI.
  */
         .section .start, "ax", @progbits
         .code32

@@ -459,8 +459,8 @@ void isa_random_state(struct isa_state *s, unsigned bits)
     }
 }
 
-/* An address in the data area for @size bytes; now and then in its read-only page, or its end or a page
- * boundary inside it is straddled. */
+/* An address in the data area for @size bytes; now and then in its read-only page, or its end or a
+ * page boundary inside it is straddled. */
 static u64 data_address(unsigned size)
 {
     switch (isa_random(32)) {
@@ -546,8 +546,8 @@ static bool stack_holds(const struct isa_case *c, unsigned bytes)
     return at <= ISA_WRITABLE - bytes;
 }
 
-/* Branches go to INT3s of their own slot; now and then to where no code is or can be. Of a CALL it is the
- * CPU's choice (SDM vol. 3 table 6-2) what comes first, that or a fault of the push. */
+/* Branches go to INT3s of their own slot; now and then to where no code is or can be. Of a CALL it
+ * is the CPU's choice (SDM vol. 3 table 6-2) what comes first, that or a fault of the push. */
 static u64 destination(const struct isa_case *c)
 {
     u64 stack = c->in.gpr[X86_RSP] + isa_data_base(c) - ISA_DATA;
@@ -596,9 +596,9 @@ static bool set_branch(struct isa_case *c, u8 *code, const struct x86_insn *in)
 }
 
 /*
- * MASKMOVQ, MASKMOVDQU: with masked-out bytes in an inaccessible page it is the CPU's choice whether
- * it faults (SDM vol. 2 MASKMOVDQU: "may still be signaled (implementation dependent)"). So all lies
- * inside, or all bytes are wanted and some or all are outside.
+ * MASKMOVQ, MASKMOVDQU: with masked-out bytes in an inaccessible page it is the CPU's choice
+ * whether it faults (SDM vol. 2 MASKMOVDQU: "may still be signaled (implementation dependent)"). So
+ * all lies inside, or all bytes are wanted and some or all are outside.
  */
 static bool set_mask_move(struct isa_case *c, const struct x86_insn *in)
 {
@@ -672,7 +672,8 @@ static bool special(struct isa_case *c, u8 *code, const struct x86_insn *in)
     } else if (isa_named(in->row, fcomi)) {
         c->x87_undefined = 0x200; /* C1: SDM vol. 2 clears it, AMD's CPUs leave it */
     } else if (is(in, "cvtpi2ps") && in->op[1].kind == X86_OP_MEM) {
-        /* SDM vol. 2 has it go to MMX operation, AMD's CPUs do not: where it makes no difference. */
+        /* SDM vol. 2 has it go to MMX operation, AMD's CPUs do not: where it makes no
+         * difference. */
         c->in.fx[2] = c->in.fx[3] = 0;
         c->in.fx[4] = 0xff;
     } else if (is(in, "bswap") && in->operand_size == 2) {

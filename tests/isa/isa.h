@@ -17,7 +17,8 @@
 #define ISA_DATA 0x10800000ull /* readable and writable, nothing around it */
 #define ISA_WRITABLE 8192u     /* the two pages of it that can be written, */
 #define ISA_DATA_SIZE 12288u   /* and one behind them that can only be read */
-/* 16-bit code cannot run behind this offset: within the last slot, so that instructions straddle it. */
+/* 16-bit code cannot run behind this offset: within the last slot, so that instructions straddle
+ * it. */
 #define ISA_CODE16_LIMIT (ISA_BATCH * ISA_SLOT - ISA_SLOT + 4)
 #define ISA_CODE_SIZE 0x100000u
 #define ISA_LONG_SLOT 16384u /* at most, for a sequence */
@@ -90,8 +91,8 @@ static inline u64 isa_slot(unsigned number)
     return ISA_CODE + number * ISA_SLOT;
 }
 
-/* 16-bit code runs in segments: code from ISA_CODE, data and stack from ISA_DATA, limits as large as
- * those areas. In the others offsets are addresses. */
+/* 16-bit code runs in segments: code from ISA_CODE, data and stack from ISA_DATA, limits as large
+ * as those areas. In the others offsets are addresses. */
 static inline u64 isa_code_base(const struct isa_case *c)
 {
     return c->bits == 16 ? ISA_CODE : 0;
@@ -165,8 +166,8 @@ void isa_print_code(const struct isa_case *c);
 void isa_print_difference(const struct isa_case *c, const struct isa_result *host,
                           const struct isa_result *ours);
 
-/* regressions.c: a case and isa_pattern as a text file, with @comment as its first lines. False with a
- * word on stderr. A loaded case's text is allocated. */
+/* regressions.c: a case and isa_pattern as a text file, with @comment as its first lines. False
+ * with a word on stderr. A loaded case's text is allocated. */
 bool isa_save(const struct isa_case *c, const char *path, const char *comment);
 bool isa_load(struct isa_case *c, const char *path);
 

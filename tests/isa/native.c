@@ -30,7 +30,8 @@ struct isa_native { /* shared with the child */
     u8 pattern[ISA_DATA_SIZE];
     unsigned first, count;
     volatile int current; /* -1 before the first */
-    /* The child lives on from batch to batch: a byte for each there, a byte back when it is done. */
+    /* The child lives on from batch to batch: a byte for each there, a byte back when it is
+     * done. */
     int socket[2]; /* ours, the child's */
     pid_t child;   /* 0: none */
 };

@@ -1,5 +1,6 @@
 /*
- * Cases kept as files: one keyword and its numbers, all hexadecimal, a line; what is not there is 0.
+ * Cases kept as files: one keyword and its numbers, all hexadecimal, a line; what is not there is
+ * 0.
  *
  *     # comment
  *     bits 64
@@ -9,7 +10,8 @@
  *     rflags VALUE
  *     fx OFFSET BYTES       of the FXSAVE image
  *     data OFFSET BYTES     of the data area
- *     undefined FLAGS       not compared; likewise fault-undefined, x87-undefined, ignored, fault-page
+ *     undefined FLAGS       not compared; likewise fault-undefined, x87-undefined, ignored,
+ *     fault-page
  */
 #include "isa.h"
 

@@ -73,7 +73,8 @@ static inline u64 isa_area_address(unsigned number)
     return ISA_DATA + number * sizeof(struct isa_area);
 }
 
-/* The first instruction under test; between cases lie 12 bytes of the program's before and 4 behind. */
+/* The first instruction under test; between cases lie 12 bytes of the program's before and 4
+ * behind. */
 static inline u64 isa_case_pc(unsigned number)
 {
     return ISA_TEXT + 0x800 + number * (isa_words * 4 + 16ull);
@@ -82,8 +83,8 @@ static inline u64 isa_case_pc(unsigned number)
 /* generate.c */
 void isa_seed(u64 seed);
 u32 isa_random(u32 below);
-/* Only instructions whose row's name begins with @only, if it is not NULL. @illegal: of random words
- * those that our decoder refuses, too. */
+/* Only instructions whose row's name begins with @only, if it is not NULL. @illegal: of random
+ * words those that our decoder refuses, too. */
 void isa_generate(struct isa_case *c, unsigned number, const char *only, bool illegal);
 
 /* What generate.c has for sequences. */
@@ -94,7 +95,8 @@ u32 isa_random_word(const struct riscv_row *row);
 u32 isa_place_immediate(const struct riscv_row *row, u64 value);
 void isa_random_state(struct isa_area *a);
 
-/* sequence.c: about @length instructions, at most ISA_ITEMS - 100; false if they came out too long. */
+/* sequence.c: about @length instructions, at most ISA_ITEMS - 100; false if they came out too
+ * long. */
 bool isa_generate_sequence(struct isa_sequence *s, unsigned number, unsigned length);
 /* Writes @s->text, again after items were left out. */
 bool isa_assemble(struct isa_sequence *s);

@@ -1,5 +1,5 @@
-/* Runs the cases, compares, and reports what differs. Exits with 77 when there is no qemu-riscv64 to
- * compare with. */
+/* Runs the cases, compares, and reports what differs. Exits with 77 when there is no qemu-riscv64
+ * to compare with. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /*
- * Random sequences: instructions of the tables one after the other, on registers and the case's window
- * of memory through several pointers, with forward branches, counted loops, indirect jumps, and stores
- * that change the code itself.
+ * Random sequences: instructions of the tables one after the other, on registers and the case's
+ * window of memory through several pointers, with forward branches, counted loops, indirect jumps,
+ * and stores that change the code itself.
  */
 #include <string.h>
 

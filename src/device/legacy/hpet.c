@@ -170,7 +170,7 @@ static void matched(struct hpet *hpet, unsigned n)
     }
 }
 
-/* ---- Comparators ------------------------------------------------------------------------------ */
+/* ---- Comparators ----------------------------------------------------------------------------- */
 
 /* Ticks from @from until the comparator's value comes up again; what a timer of 64 bits reaches in
  * centuries is no match. */
@@ -225,7 +225,7 @@ static void timer_fired(void *opaque)
     mutex_unlock(&hpet->dev.lock);
 }
 
-/* ---- Registers --------------------------------------------------------------------------------- */
+/* ---- Registers ------------------------------------------------------------------------------- */
 
 static void replace_legacy(struct hpet *hpet)
 {
@@ -396,7 +396,7 @@ static void write_block(struct device *dev, u64 offset, unsigned size, u64 value
                     value);
 }
 
-/* ---- Life ------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static void reset(struct device *dev)
 {

@@ -280,8 +280,9 @@ static u64 read_data(struct device *dev, u64 offset, unsigned size)
     return s->nvram[s->index];
 }
 
-/* A clock byte was set: while the clock stands the guest goes on setting, else it runs from here. A year
- * that 64 bits of nanoseconds do not reach (bytes that are no BCD make one) leaves the clock as it is. */
+/* A clock byte was set: while the clock stands the guest goes on setting, else it runs from here. A
+ * year that 64 bits of nanoseconds do not reach (bytes that are no BCD make one) leaves the clock
+ * as it is. */
 static void set_time(struct rtc *rtc)
 {
     s64 now = floor_div(guest_ns(rtc), NSEC_PER_SEC), offset;

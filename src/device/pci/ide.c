@@ -1,6 +1,6 @@
 /*
- * IDE controller with two channels in compatibility mode (Intel 82371SB PIIX3 data sheet): task file
- * and PCI function. Each channel takes a disk as its drive 0. DMA is the I/O thread's work.
+ * IDE controller with two channels in compatibility mode (Intel 82371SB PIIX3 data sheet): task
+ * file and PCI function. Each channel takes a disk as its drive 0. DMA is the I/O thread's work.
  */
 #include "device/ide.h"
 
@@ -11,7 +11,7 @@
 #include "base/thread.h"
 #include "device/pci/ata.h"
 
-/* ---- Task file --------------------------------------------------------------------------------- */
+/* ---- Task file ------------------------------------------------------------------------------- */
 
 static u64 read_data(struct ata_channel *c, unsigned size)
 {

@@ -1,4 +1,5 @@
-/* The bus master of the IDE controller (Programming Interface for Bus Master IDE Controller 1.0). */
+/* The bus master of the IDE controller (Programming Interface for Bus Master IDE Controller
+ * 1.0). */
 #include <errno.h>
 
 #include "base/thread.h"

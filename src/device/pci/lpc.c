@@ -1,7 +1,7 @@
 /*
- * LPC bridge (Intel I/O Controller Hub 9 data sheet, chapter 13), of which firmware for this chipset
- * reads where the ACPI registers are, and which routes the PCI interrupt lines to the 8259 pair.
- * Nothing is behind it: what a PC has there are devices of their own here, at fixed places.
+ * LPC bridge (Intel I/O Controller Hub 9 data sheet, chapter 13), of which firmware for this
+ * chipset reads where the ACPI registers are, and which routes the PCI interrupt lines to the 8259
+ * pair. Nothing is behind it: what a PC has there are devices of their own here, at fixed places.
  */
 #include <errno.h>
 #include <string.h>

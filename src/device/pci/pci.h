@@ -85,15 +85,16 @@ int pci_host_attach(struct device *host, unsigned devfn, const struct pci_functi
 /* Takes the function at @devfn away again, its pin down. */
 void pci_host_detach(struct device *host, unsigned devfn);
 
-/* Interrupt pin INTA of @devfn goes up or down. A line is high while any pin on it is; each function
- * says only what changes. Any thread. */
+/* Interrupt pin INTA of @devfn goes up or down. A line is high while any pin on it is; each
+ * function says only what changes. Any thread. */
 void pci_host_intx(struct device *host, unsigned devfn, bool level);
 
-/* The same for a device that is no PCI function but shares @line of PCI_LINES from PCI_FIRST_LINE. */
+/* The same for a device that is no PCI function but shares @line of PCI_LINES from
+ * PCI_FIRST_LINE. */
 void pci_host_line(struct device *host, unsigned line, bool level);
 
-/* Where @line goes in the 8259 pair besides: an interrupt of 3 to 7, 9 to 12, 14 or 15 that lines may
- * share, or anything else for nowhere. Any thread. */
+/* Where @line goes in the 8259 pair besides: an interrupt of 3 to 7, 9 to 12, 14 or 15 that lines
+ * may share, or anything else for nowhere. Any thread. */
 #define PCI_ROUTES 0xdef8u
 #define PCI_ROUTE_OFF 0x80
 void pci_host_route(struct device *host, unsigned line, u8 route);
@@ -108,8 +109,8 @@ struct device *pci_host_iommu(const struct device *host);
 /* A message of @source that is no function of the bus but whose messages are remapped. */
 void pci_host_msi(struct device *host, u16 source, u64 address, u32 data);
 
-/* Line of interrupt pin @pin, 0 for INTA, of the functions in @slot: turned by the slot so that they
- * spread. The board's _PRT says so too. */
+/* Line of interrupt pin @pin, 0 for INTA, of the functions in @slot: turned by the slot so that
+ * they spread. The board's _PRT says so too. */
 static inline unsigned pci_pin_line(unsigned slot, unsigned pin)
 {
     return PCI_FIRST_LINE + (slot + pin) % PCI_LINES;
@@ -195,16 +196,17 @@ bool pci_msix_enabled(const struct pci_unit *unit);
 void pci_intx(struct pci_unit *unit, bool level);
 bool pci_is_master(const struct pci_unit *unit);
 
-/* ---- DMA and messages: addresses are the bus's, which an IOMMU translates for each function ------ */
+/* ---- DMA and messages: addresses are the bus's, which an IOMMU translates for each function -- */
 
 bool pci_has_iommu(const struct pci_unit *unit);
 
-/* Around each piece of work with memory, in the I/O thread: what was mapped is good until its end. */
+/* Around each piece of work with memory, in the I/O thread: what was mapped is good until its
+ * end. */
 void pci_dma_begin(const struct pci_unit *unit);
 void pci_dma_end(const struct pci_unit *unit);
 
-/* Where @address is: *@len becomes what lies there in one piece, *@gpa its guest-physical address; the
- * writer owes mem_wrote. NULL when it is not memory or the IOMMU blocks it. */
+/* Where @address is: *@len becomes what lies there in one piece, *@gpa its guest-physical address;
+ * the writer owes mem_wrote. NULL when it is not memory or the IOMMU blocks it. */
 u8 *pci_dma_map(const struct pci_unit *unit, u64 address, u64 *len, bool write, u64 *gpa);
 
 /* 0, or -EFAULT as pci_dma_map; what was copied before stays. */

@@ -232,9 +232,10 @@ static void write_ecam(struct device *dev, u64 offset, unsigned size, u64 value)
                  offset & (BIT(ECAM_FUNCTION_BITS) - 1), size, value);
 }
 
-/* ---- Memory below 1 MiB ------------------------------------------------------------------------- */
+/* ---- Memory below 1 MiB ---------------------------------------------------------------------- */
 
-/* Two bits for each piece: the first register's upper half has the last one, then two a register. */
+/* Two bits for each piece: the first register's upper half has the last one, then two a
+ * register. */
 static u8 shadow_mode(const struct pci_config *config, unsigned piece)
 {
     unsigned nibble = piece == DEVICE_SHADOW_PIECES - 1 ? 1 : piece + 2;

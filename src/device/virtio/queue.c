@@ -200,7 +200,8 @@ void virtio_give(struct virtio *v, unsigned number, const struct virtio_chain *c
         write_word(v, q->device + 2, (u16)(q->used + 1)))
         virtio_broken(v);
     q->used++;
-    /* From here on the driver may take the buffer's mapping away, and shall not wait for the next one. */
+    /* From here on the driver may take the buffer's mapping away, and shall not wait for the next
+     * one. */
     pci_dma_end(&v->unit);
     pci_dma_begin(&v->unit);
 }

@@ -11,8 +11,8 @@
 
 #define VIRTIO_MAX_QUEUES 4
 #define VIRTIO_MAX_SIZE 256
-/* Pieces of memory in a buffer: behind an IOMMU each descriptor of VIRTIO_PAGED_BYTES may be pages that
- * lie apart. */
+/* Pieces of memory in a buffer: behind an IOMMU each descriptor of VIRTIO_PAGED_BYTES may be pages
+ * that lie apart. */
 #define VIRTIO_PAGED_BYTES (64 * KiB)
 #define VIRTIO_MAX_PIECES (VIRTIO_MAX_SIZE * (64 / 4 + 1))
 #define VIRTIO_CONFIG_BYTES 64

@@ -43,7 +43,7 @@ static int find(u64 offset)
     return -1;
 }
 
-/* ---- What writes set off ------------------------------------------------------------------------ */
+/* ---- What writes set off --------------------------------------------------------------------- */
 
 /* Software changes one thing at a time (11.4.4.1), but all that changes is done. */
 static void command(struct vtd *vtd, u64 value)
@@ -110,7 +110,7 @@ static void written(struct vtd *vtd, enum vtd_register reg, u64 value)
     }
 }
 
-/* ---- Access --------------------------------------------------------------------------------------- */
+/* ---- Access ---------------------------------------------------------------------------------- */
 
 static bool is_fault(u64 offset)
 {
@@ -166,7 +166,7 @@ static void write_block(struct device *dev, u64 offset, unsigned size, u64 value
     }
 }
 
-/* ---- Life ----------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static void reset(struct device *dev)
 {

@@ -1,7 +1,7 @@
 /*
  * The IOMMU: Intel Virtualization Technology for Directed I/O, revision 5.10 ("VT-d"), in
- * legacy mode. registers.c has the registers, walk.c the way from a request to an address, faults.c their
- * recording and the events, queue.c invalidation, interrupts.c interrupt remapping.
+ * legacy mode. registers.c has the registers, walk.c the way from a request to an address, faults.c
+ * their recording and the events, queue.c invalidation, interrupts.c interrupt remapping.
  *
  * Nothing is cached: each request reads the tables, so that invalidation has nothing to forget and
  * only waits for the requests under way. All DMA is the I/O thread's, one request after the other.
@@ -96,17 +96,18 @@ static inline struct vtd *to_vtd(struct device *dev)
     return container_of(dev, struct vtd, dev);
 }
 
-/* ---- For PCI functions; these take the lock ---------------------------------------------------- */
+/* ---- For PCI functions; these take the lock -------------------------------------------------- */
 
-/* The memory behind @address for @source, which reads or writes @len bytes there: *@len becomes what
- * lies in one piece. -EFAULT when the request is blocked. */
+/* The memory behind @address for @source, which reads or writes @len bytes there: *@len becomes
+ * what lies in one piece. -EFAULT when the request is blocked. */
 int vtd_translate(struct device *dev, u16 source, u64 address, bool write, u64 *gpa, u64 *len);
 
-/* Around each piece of work of a device; addresses do not outlive it, and invalidation waits for it. */
+/* Around each piece of work of a device; addresses do not outlive it, and invalidation waits for
+ * it. */
 void vtd_begin(struct device *dev);
 void vtd_end(struct device *dev);
 
-/* ---- Between the files; lock held --------------------------------------------------------------- */
+/* ---- Between the files; lock held ------------------------------------------------------------ */
 
 /* Records that a request of @source was blocked. @information: bits 63:12 of the record. */
 void vtd_record(struct vtd *vtd, enum vtd_fault reason, u16 source, u64 information, bool read);

@@ -1,4 +1,5 @@
-/* From a request to the address in memory: root table, context table, second-stage paging (VT-d 9). */
+/* From a request to the address in memory: root table, context table, second-stage paging (VT-d
+ * 9). */
 #include <errno.h>
 
 #include "base/thread.h"
@@ -141,7 +142,7 @@ int vtd_translate(struct device *dev, u16 source, u64 address, bool write, u64 *
     return 0;
 }
 
-/* ---- Work under way ------------------------------------------------------------------------------ */
+/* ---- Work under way -------------------------------------------------------------------------- */
 
 void vtd_begin(struct device *dev)
 {

@@ -52,9 +52,9 @@ u64 riscv_helper_fclass_d(struct riscv_cpu *cpu, u64 a)
 }
 
 /*
- * In the environment of translated code, in which helpers run: its rounding mode is frm's, its flags
- * become fcsr's. Infinities and NaNs are left to integers: hosts differ about infinity times zero
- * plus a NaN.
+ * In the environment of translated code, in which helpers run: its rounding mode is frm's, its
+ * flags become fcsr's. Infinities and NaNs are left to integers: hosts differ about infinity times
+ * zero plus a NaN.
  */
 u64 riscv_helper_fma_host_s(struct riscv_cpu *cpu, u64 a, u64 b, u64 c)
 {

@@ -13,9 +13,9 @@ struct riscv_insn {
     s64 imm;
 };
 
-/* Decodes at @code, of which @avail bytes are there. 0, -ERANGE (more bytes are needed), or -EINVAL:
- * illegal; length is set nevertheless (RISC-V volume I, 1.5: longer encodings are not supported, and
- * count as 4 bytes). */
+/* Decodes at @code, of which @avail bytes are there. 0, -ERANGE (more bytes are needed), or
+ * -EINVAL: illegal; length is set nevertheless (RISC-V volume I, 1.5: longer encodings are not
+ * supported, and count as 4 bytes). */
 int riscv_decode(struct riscv_insn *in, const u8 *code, u32 avail);
 
 #endif

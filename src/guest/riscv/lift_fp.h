@@ -1,6 +1,6 @@
 /*
- * Floating-point instructions of both formats: lift_fd.c has a line for each that calls one of these
- * with its format.
+ * Floating-point instructions of both formats: lift_fd.c has a line for each that calls one of
+ * these with its format.
  */
 #ifndef TRIODE_RISCV_LIFT_FP_H
 #define TRIODE_RISCV_LIFT_FP_H

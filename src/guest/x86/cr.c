@@ -211,8 +211,8 @@ static u64 seen(struct x86_cpu *cpu, unsigned cr, u64 value)
     return (value & ~v.mask) | (v.shadow & v.mask);
 }
 
-/* A write that nobody intercepted: bits the guest does not own stay. False: a bit that VMX operation
- * fixes would change (SDM vol. 3 24.8). */
+/* A write that nobody intercepted: bits the guest does not own stay. False: a bit that VMX
+ * operation fixes would change (SDM vol. 3 24.8). */
 static bool owned(struct x86_cpu *cpu, unsigned cr, u64 old, u64 *value)
 {
     struct x86_cr_view v = view(cpu, cr);

@@ -1,6 +1,7 @@
 /*
- * The decoder: prefixes, opcode map, then the chain of rows for the opcode (tables made by mktables),
- * then ModRM, displacement and operands as the row's codes say. SDM vol. 2 chapter 2 and appendix A.
+ * The decoder: prefixes, opcode map, then the chain of rows for the opcode (tables made by
+ * mktables), then ModRM, displacement and operands as the row's codes say. SDM vol. 2 chapter 2 and
+ * appendix A.
  */
 #include <errno.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /*
- * Which instructions belong to the extensions that x86-64-v2 adds to x86-64. CPUs without one of them
- * translate in X86_MODE_REDUCED, where these check for it; others lose nothing. Later extensions check
- * always, by their lift functions.
+ * Which instructions belong to the extensions that x86-64-v2 adds to x86-64. CPUs without one of
+ * them translate in X86_MODE_REDUCED, where these check for it; others lose nothing. Later
+ * extensions check always, by their lift functions.
  */
 #include "guest/x86/driver.h"
 #include "guest/x86/rows.h"

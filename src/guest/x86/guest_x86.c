@@ -10,8 +10,8 @@ static const struct ir_helper helpers[X86_HELPERS] = {
 #undef X
 };
 
-/* Rounding, FTZ, DAZ and the flags so far; unmasked exceptions are the lifters' business. FTZ has no
- * effect while underflow is unmasked (SDM vol. 1 10.2.3.3). */
+/* Rounding, FTZ, DAZ and the flags so far; unmasked exceptions are the lifters' business. FTZ has
+ * no effect while underflow is unmasked (SDM vol. 1 10.2.3.3). */
 static u32 fp_enter(const struct guest_cpu *cpu)
 {
     const u32 flush_to_zero = 0x8000, underflow_mask = 0x800;

@@ -157,7 +157,7 @@ u64 x86_helper_maskmov(struct x86_cpu *cpu, u64 address, u64 data, u64 mask)
     return 0;
 }
 
-/* --- PCMPESTRI and its like: SDM vol. 2 4.1 ------------------------------------------------------ */
+/* --- PCMPESTRI and its like: SDM vol. 2 4.1 --------------------------------------------------- */
 
 struct strings {
     const u8 *a, *b; /* first and second operand */
@@ -247,8 +247,8 @@ static bool aggregate(const struct strings *s, unsigned j)
     }
 }
 
-/* Bytes, unsigned or compared for equality only, take the short way: C libraries search strings with
- * them. Sixteen comparisons at once; bit j of a mask speaks of b[j]. */
+/* Bytes, unsigned or compared for equality only, take the short way: C libraries search strings
+ * with them. Sixteen comparisons at once; bit j of a mask speaks of b[j]. */
 typedef u8 byte_lanes __attribute__((vector_size(16)));
 
 static u32 mask_of(byte_lanes lanes)

@@ -10,16 +10,18 @@
  *          opcode
  * modrm    NONE; MR (any ModRM); G0..G7 (ModRM.reg = n); R0..R7 (mod 3 and reg = n); N0..N7 (memory
  *          and reg = n); RR (mod 3); RN (memory); B(0xC1) one exact ModRM byte
- * flags    or-ed: ZREG, COND, LOCK (allowed with memory destination), O64 (only in 64-bit mode), I64
- *          (#UD in 64-bit mode; both rows of one opcode may stand side by side), D64 (operand size defaults to 64 in 64-bit mode), F64 (forced 64),
- *          CPL0 (#GP when CPL != 0), PROT (#UD in real and virtual-8086 mode), SSE, SSEFP (uses
- *          MXCSR), FPU, MMX, ENDS (ends the block)
+ * flags    or-ed: ZREG, COND, LOCK (allowed with memory destination), O64 (only in 64-bit mode),
+ *          I64 (#UD in 64-bit mode; both rows of one opcode may stand side by side), D64 (operand
+ *          size defaults to 64 in 64-bit mode), F64 (forced 64), CPL0 (#GP when CPL != 0), PROT
+ *          (#UD in real and virtual-8086 mode), SSE, SSEFP (uses MXCSR), FPU, MMX, ENDS (ends the
+ *          block)
  * name     the manual's mnemonic, lower case: lifted by lift_<name>(); several rows may share one
- * operands the manual's codes (SDM vol. 2 appendix A.2; sizes of all in rows.h): Eb Ev Ew Ed Ey Gb Gv Gw Gy Gd Ib Iw Iz Iv
- *          Ibs (sign-extended byte) Jb Jz M Ma Mp Ms Mb Mw Md Mq Mdq Mt Mv My Ob Ov Sw Cd Dd
- *          Rd (MOV CR and DR: mod ignored, 8 bytes in 64-bit mode) Rv Ra (of the address size) Xb Xv Xz Yb Yv Yz
- *          Zv Zb Ap Vx (xmm of reg) Wx Wss Wsd Wq Wd Ww Wb (xmm or memory of that size) Ux (xmm of rm, no memory)
- *          Pq Qq Qd Nq (mmx) AL AX eAX rAX CL DX one ES CS SS DS FS GS ST0 STi, or _ for none
+ * operands the manual's codes (SDM vol. 2 appendix A.2; sizes of all in rows.h): Eb Ev Ew Ed Ey
+ *          Gb Gv Gw Gy Gd Ib Iw Iz Iv Ibs (sign-extended byte) Jb Jz M Ma Mp Ms Mb Mw Md Mq Mdq Mt
+ *          Mv My Ob Ov Sw Cd Dd Rd (MOV CR and DR: mod ignored, 8 bytes in 64-bit mode) Rv Ra (of
+ *          the address size) Xb Xv Xz Yb Yv Yz Zv Zb Ap Vx (xmm of reg) Wx Wss Wsd Wq Wd Ww Wb (xmm
+ *          or memory of that size) Ux (xmm of rm, no memory) Pq Qq Qd Nq (mmx) AL AX eAX rAX CL DX
+ *          one ES CS SS DS FS GS ST0 STi, or _ for none
  */
 #ifndef TRIODE_X86_INSN_H
 #define TRIODE_X86_INSN_H
@@ -79,8 +81,8 @@ struct x86_insn {
 enum { X86_DECODE_OK = 0, X86_DECODE_UD = 1 };
 
 /* Decodes one instruction of at most @avail bytes in code of @code_size (2, 4, 8). X86_DECODE_OK;
- * X86_DECODE_UD (insn->row NULL or a form the SDM makes #UD; length is what was read); -ERANGE: more
- * bytes are needed; -E2BIG: longer than 15 bytes (#GP). */
+ * X86_DECODE_UD (insn->row NULL or a form the SDM makes #UD; length is what was read); -ERANGE:
+ * more bytes are needed; -E2BIG: longer than 15 bytes (#GP). */
 int x86_decode(struct x86_insn *insn, const u8 *code, u32 avail, unsigned code_size);
 
 #endif

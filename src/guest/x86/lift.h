@@ -82,8 +82,9 @@ void lift_need_feature(struct x86_lift *l, u64 feature);
  * functions here, or may leave it after an instruction, calls this before. */
 void lift_count(struct x86_lift *l);
 
-/* A branch to the linear address @to (i64) is about to be taken, if @cond (i1; IR_NONE: always): for the
- * record of last branches. Once all that may fault is done; again for the same branch does nothing. */
+/* A branch to the linear address @to (i64) is about to be taken, if @cond (i1; IR_NONE: always):
+ * for the record of last branches. Once all that may fault is done; again for the same branch does
+ * nothing. */
 void lift_record_branch(struct x86_lift *l, ir_ref cond, ir_ref to);
 
 /* Go on at the next instruction through the run loop or a lookup: after anything that may have
@@ -95,15 +96,15 @@ ir_ref lift_next_pc(struct x86_lift *l);
 ir_ref lift_next_rip(struct x86_lift *l);
 
 /* The stack: width of the stack pointer in bytes; value of rSP cut to it; push of a value of its
- * own type. lift_stack_pop loads what is on top and leaves rSP; lift_add_sp commits, once nothing can
- * fault any more. */
+ * own type. lift_stack_pop loads what is on top and leaves rSP; lift_add_sp commits, once nothing
+ * can fault any more. */
 unsigned lift_stack_width(const struct x86_lift *l);
 void lift_stack_push(struct x86_lift *l, ir_ref value);
 ir_ref lift_stack_pop(struct x86_lift *l, enum ir_type type);
 void lift_add_sp(struct x86_lift *l, s64 bytes);
 
-/* Transfers; each ends the block. To an offset from base (near, this CS); to a RIP (i64) in this CS,
- * cut to the operand size; to an offset if @cond, else the next instruction. */
+/* Transfers; each ends the block. To an offset from base (near, this CS); to a RIP (i64) in this
+ * CS, cut to the operand size; to an offset if @cond, else the next instruction. */
 void lift_goto(struct x86_lift *l, s64 offset);
 void lift_goto_rip(struct x86_lift *l, ir_ref rip);
 void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset);

@@ -294,8 +294,8 @@ void lift_popa(struct x86_lift *l)
     lift_add_sp(l, 8 * (s64)size);
 }
 
-/* PUSHF and POPF in virtual-8086 mode need IOPL 3; those of words do with VME, which shows VIF as IF
- * (SDM vol. 3 21.3.3.4). False: raised. */
+/* PUSHF and POPF in virtual-8086 mode need IOPL 3; those of words do with VME, which shows VIF as
+ * IF (SDM vol. 3 21.3.3.4). False: raised. */
 static bool vm86_allowed(struct x86_lift *l, bool *vme)
 {
     *vme = l->mode & X86_MODE_VM86 && !(l->mode & X86_MODE_IOPL_OK);

@@ -125,7 +125,8 @@ void lift_invlpg(struct x86_lift *l)
 void lift_invpcid(struct x86_lift *l)
 {
     ir_ref type = lift_reg(l, l->in->reg, lift_is64(l) ? 8 : 4, false);
-    /* For the exit qualification: the displacement, which of RIP-relative ones is all the address. */
+    /* For the exit qualification: the displacement, which of RIP-relative ones is all the
+     * address. */
     u64 displacement = l->in->base == -2 ? BIT(8) : (u64)l->in->disp << 32;
 
     LIFT_CALL(l, IR_VOID, invpcid, zext64(l, type), lift_linear(l, 16, false),

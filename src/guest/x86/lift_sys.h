@@ -1,4 +1,5 @@
-/* What the files that lift system instructions share: operands, helper calls, VM-exit information. */
+/* What the files that lift system instructions share: operands, helper calls, VM-exit
+ * information. */
 #ifndef TRIODE_X86_LIFT_SYS_H
 #define TRIODE_X86_LIFT_SYS_H
 

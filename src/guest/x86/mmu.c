@@ -319,8 +319,8 @@ static bool finish_second_level(struct walk *walk, struct guest_page *page)
 
 /* --- Breakpoints on data --- */
 
-/* Bytes of a memory access of the CPU's own, if that is what it is, or of the instruction at lip; the
- * largest if it has several. */
+/* Bytes of a memory access of the CPU's own, if that is what it is, or of the instruction at lip;
+ * the largest if it has several. */
 static unsigned access_bytes(struct x86_cpu *cpu, bool implicit)
 {
     unsigned bytes = 1;
@@ -360,8 +360,8 @@ static u32 data_hits(const u64 dr[4], u32 dr7, u64 gva, unsigned bytes, enum gue
     return hits;
 }
 
-/* Data breakpoints (SDM vol. 3 17.2.4): notes which of them the access at @gva meets. The page is kept
- * out of the soft TLB so that the next access comes here too. */
+/* Data breakpoints (SDM vol. 3 17.2.4): notes which of them the access at @gva meets. The page is
+ * kept out of the soft TLB so that the next access comes here too. */
 static void note_access(struct x86_cpu *cpu, u64 gva, enum guest_access access, bool implicit,
                         struct guest_page *page)
 {
@@ -370,9 +370,9 @@ static void note_access(struct x86_cpu *cpu, u64 gva, enum guest_access access, 
         data_hits(cpu->dr, (u32)cpu->dr[7], gva, access_bytes(cpu, implicit), access);
 }
 
-/* The debugger's, which watches only the pages it must. An access of the instruction's own is not let
- * happen unless the instruction runs alone; one of the CPU's (a push by an interrupt, a descriptor) is
- * reported soon after. */
+/* The debugger's, which watches only the pages it must. An access of the instruction's own is not
+ * let happen unless the instruction runs alone; one of the CPU's (a push by an interrupt, a
+ * descriptor) is reported soon after. */
 static void note_watched(struct x86_cpu *cpu, u64 gva, enum guest_access access, bool implicit,
                          struct guest_page *page)
 {
@@ -411,8 +411,8 @@ static void raise_non_canonical(struct x86_cpu *cpu, u64 gva, enum guest_access 
     x86_raise_error(cpu, X86_GP, 0);
 }
 
-/* SDM vol. 3 4.10.4.1: a page fault invalidates what is cached for its address. A page that is not there
- * was not cached. */
+/* SDM vol. 3 4.10.4.1: a page fault invalidates what is cached for its address. A page that is not
+ * there was not cached. */
 static NORETURN void raise_pf(struct walk *walk)
 {
     struct x86_cpu *cpu = walk->cpu;
@@ -423,9 +423,9 @@ static NORETURN void raise_pf(struct walk *walk)
 }
 
 /*
- * The page fault of an access at @walk->gva, or what comes before it: the instruction's operand lies
- * partly outside the address space; or it is read only to be written, and so fails as a write, perhaps
- * already with its first byte.
+ * The page fault of an access at @walk->gva, or what comes before it: the instruction's operand
+ * lies partly outside the address space; or it is read only to be written, and so fails as a write,
+ * perhaps already with its first byte.
  */
 static NORETURN void raise_fault(struct walk *walk, bool implicit)
 {

@@ -31,8 +31,8 @@ u64 x86_tsc(const struct x86_cpu *cpu)
 {
     u128 scaled;
 
-    /* LFENCE before RDTSC, and RDTSCP, wait for earlier loads; the fences that translated code has for them
-     * order memory only, and the host's RDTSC could be early (SDM 4.3, RDTSC). */
+    /* LFENCE before RDTSC, and RDTSCP, wait for earlier loads; the fences that translated code has
+     * for them order memory only, and the host's RDTSC could be early (SDM 4.3, RDTSC). */
     __builtin_ia32_lfence();
     if (cpu->hooks && cpu->hooks->tsc)
         return cpu->hooks->tsc(cpu);

@@ -1,7 +1,8 @@
 /*
- * What the instruction at lip does with memory: asked only once an access failed, to say exactly how.
- * The checks of a whole operand (limit, canonical, write access of what is read to be written) come
- * before paging's of its first byte; translated code and the soft TLB see pages and loads alone.
+ * What the instruction at lip does with memory: asked only once an access failed, to say exactly
+ * how. The checks of a whole operand (limit, canonical, write access of what is read to be written)
+ * come before paging's of its first byte; translated code and the soft TLB see pages and loads
+ * alone.
  */
 #include "guest/x86/rows.h"
 #include "guest/x86/x86_internal.h"
@@ -240,9 +241,9 @@ static bool undo_branch(struct x86_cpu *cpu, const struct x86_insn *in)
     return opcode >= 0x70 && opcode <= 0x7f;
 }
 
-/* A branch to a non-canonical address is #GP(0) of its own (SDM vol. 2 RET, JMP, CALL). No translation
- * is ever found there, so only a search that fails has to look. Running on into such an address is not
- * a branch: the next fetch faults. */
+/* A branch to a non-canonical address is #GP(0) of its own (SDM vol. 2 RET, JMP, CALL). No
+ * translation is ever found there, so only a search that fails has to look. Running on into such an
+ * address is not a branch: the next fetch faults. */
 void x86_jumped(struct guest_cpu *common, u64 from)
 {
     struct x86_cpu *cpu = x86_cpu(common);

@@ -1,7 +1,8 @@
 /*
  * Architectural performance monitoring, version 2 (SDM vol. 3 chapter 20): four general and three
- * fixed counters of 48 bits. Cycles are ticks at the TSC's rate of the time in which the engine has the CPU
- * run; instructions and branches are counted by lifted code, and only while a counter wants them.
+ * fixed counters of 48 bits. Cycles are ticks at the TSC's rate of the time in which the engine has
+ * the CPU run; instructions and branches are counted by lifted code, and only while a counter wants
+ * them.
  */
 #include "guest/x86/pmu.h"
 #include "guest/x86/x86_internal.h"
@@ -39,7 +40,8 @@ enum {
 #define FIXED_VALID 0xbbbull
 #define OVF_BUFFER BIT(62)
 #define COND_CHANGED BIT(63)
-/* IA32_PERF_CAPABILITIES: last branches are recorded as 64-bit linear addresses (SDM vol. 3 18.4.8.1). */
+/* IA32_PERF_CAPABILITIES: last branches are recorded as 64-bit linear addresses (SDM vol. 3
+ * 18.4.8.1). */
 #define LBR_FORMAT_LINEAR 1ull
 #define FULL_WIDTH_WRITE BIT(13)
 
@@ -51,8 +53,8 @@ static u64 global_bit(unsigned i)
     return i < GENERAL ? BIT(i) : BIT(32 + i - GENERAL);
 }
 
-/* Conditions on the number of events a cycle need a pipeline: such a counter stands still, as do those
- * of events that CPUID says are not there. */
+/* Conditions on the number of events a cycle need a pipeline: such a counter stands still, as do
+ * those of events that CPUID says are not there. */
 static enum x86_pmu_event general_event(u64 select)
 {
     if (!(select & SELECT_EN) || select & (SELECT_EDGE | SELECT_CMASK))
@@ -169,7 +171,8 @@ static s64 distance(const struct x86_pmu *pmu, u32 which)
     return least;
 }
 
-/* The engine's alarm is set anew only to go off earlier: when it does it is seen how things stand. */
+/* The engine's alarm is set anew only to go off earlier: when it does it is seen how things
+ * stand. */
 static void set_alarm(struct x86_cpu *cpu)
 {
     struct x86_pmu *pmu = &cpu->pmu;
@@ -184,7 +187,8 @@ static void set_alarm(struct x86_cpu *cpu)
     cpu->hooks->cycles_alarm(cpu, (u64)left);
 }
 
-/* What counts from here on, after any change of control, privilege or halt. Counters are up to date. */
+/* What counts from here on, after any change of control, privilege or halt. Counters are up to
+ * date. */
 static void choose(struct x86_cpu *cpu)
 {
     struct x86_pmu *pmu = &cpu->pmu;
@@ -350,8 +354,8 @@ bool x86_pmu_read_msr(struct x86_cpu *cpu, u32 msr, u64 *value)
     return false;
 }
 
-/* SDM vol. 3 20.2.8: IA32_PMCx take 32 bits and extend their sign, IA32_A_PMCx and the fixed counters
- * all of their width; bits beyond that are reserved. */
+/* SDM vol. 3 20.2.8: IA32_PMCx take 32 bits and extend their sign, IA32_A_PMCx and the fixed
+ * counters all of their width; bits beyond that are reserved. */
 static bool write_counter(struct x86_pmu *pmu, int counter, bool full, u64 value)
 {
     if (full && value & ~VALUE_MASK)

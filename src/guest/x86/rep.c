@@ -18,7 +18,8 @@ struct rep {
     s64 step;
 };
 
-/* A run of elements at one side: of the next element its linear and host address (NULL: not RAM). */
+/* A run of elements at one side: of the next element its linear and host address (NULL: not
+ * RAM). */
 struct side {
     u64 linear;
     u8 *host;

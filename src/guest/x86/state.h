@@ -1,7 +1,7 @@
 /*
- * The x86-64 CPU's state. IR slots are offsetof(struct x86_cpu, field). What a VMCS guest-state area
- * holds is here in the VMCS's own format (segment access rights and so on): this is the hot home of
- * it while the CPU runs.
+ * The x86-64 CPU's state. IR slots are offsetof(struct x86_cpu, field). What a VMCS guest-state
+ * area holds is here in the VMCS's own format (segment access rights and so on): this is the hot
+ * home of it while the CPU runs.
  */
 #ifndef TRIODE_X86_STATE_H
 #define TRIODE_X86_STATE_H
@@ -45,7 +45,8 @@ struct x86_event {
     u32 insn_len; /* types 4..6: RIP pushed is RIP + this */
     u64 payload;  /* #PF: the address for CR2; #DB: the DR6 bits */
     bool has_payload;
-    /* By a VM entry: DR7 and IA32_DEBUGCTL stay, and IOPL does not forbid INT n (SDM vol. 3 27.6.1.1). */
+    /* By a VM entry: DR7 and IA32_DEBUGCTL stay, and IOPL does not forbid INT n (SDM vol. 3
+     * 27.6.1.1). */
     bool injected;
 };
 
@@ -62,14 +63,13 @@ struct x86_vmexit {
 struct x86_hooks;
 
 /* A debugger's breakpoints, beside the guest's own and unseen by it. Instruction breakpoints cost
- * something only where an address could be one (X86_MODE_BREAK_MASK); pages with watched data are kept
- * out of the soft TLB. */
+ * something only where an address could be one (X86_MODE_BREAK_MASK); pages with watched data are
+ * kept out of the soft TLB. */
 struct x86_debugger {
-    u64 dr[4]; /* linear addresses; */
-    u32 dr7;   /* what they mean, as in DR7; 0: nothing is set */
-    u32 hits;  /* DR6 bits met and not yet reported */
-    bool
-        alone; /* instructions run one by one: hits are noted instead of leaving before the access */
+    u64 dr[4];  /* linear addresses; */
+    u32 dr7;    /* what they mean, as in DR7; 0: nothing is set */
+    u32 hits;   /* DR6 bits met and not yet reported */
+    bool alone; /* instructions run one by one: hits are noted, the access is not left before */
 };
 
 /* x87 data registers are kept as 80-bit values in 16-byte slots, physical numbering: ST(i) is
@@ -93,8 +93,8 @@ enum x86_pmu_event {
 };
 
 struct x86_pmu {
-    /* How many until a counter overflows, which lifted code counts down in modes X86_MODE_COUNT, and
-     * where they stood when the counters were last up to date. */
+    /* How many until a counter overflows, which lifted code counts down in modes X86_MODE_COUNT,
+     * and where they stood when the counters were last up to date. */
     s64 insns_left, branches_left;
     s64 insns_from, branches_from;
     u64 cycles_from;
@@ -111,7 +111,8 @@ struct x86_pmu {
     u64 alarm;                    /* the engine was asked to call at this many cycles; 0: not */
 };
 
-/* Where the last branches came from and went to, linear addresses (SDM vol. 3 18.5, vol. 4 table 2-4). */
+/* Where the last branches came from and went to, linear addresses (SDM vol. 3 18.5, vol. 4 table
+ * 2-4). */
 #define X86_LBR_ENTRIES 8
 struct x86_lbr {
     u64 from[X86_LBR_ENTRIES], to[X86_LBR_ENTRIES];
@@ -135,13 +136,13 @@ struct x86_cpu {
     struct x86_table gdtr, idtr;
     u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
     u64 dr[8]; /* 0..3, 6, 7 used */
-    /* Data and I/O breakpoints (DR6 bits) that this instruction met: #DB at its end, or behind the next
-     * one if this loads SS (SDM vol. 3 6.8.3). */
+    /* Data and I/O breakpoints (DR6 bits) that this instruction met: #DB at its end, or behind the
+     * next one if this loads SS (SDM vol. 3 6.8.3). */
     u32 debug_hits;
     u8 own_bytes;    /* of the CPU's own access that is under way: implicit ones, and */
     bool delivering; /* all while an event is delivered */
-    /* EFLAGS.RF holds only while lip is rf_lip: nothing has to clear it when the instruction is done.
-     * x86_rflags knows. */
+    /* EFLAGS.RF holds only while lip is rf_lip: nothing has to clear it when the instruction is
+     * done. x86_rflags knows. */
     u64 rf_lip;
     struct x86_debugger debugger;
     u32 pkru, pkrs; /* rights by protection key: of user pages, of supervisor pages */
@@ -171,9 +172,9 @@ struct x86_cpu {
     struct x86_pmu pmu;
 
     /* SDM vol. 3 24.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
-     * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). Bits 0 and 1 hold only while lip is shadow_lip:
-     * nothing has to clear them when the instruction in the shadow is done. Read them through
-     * x86_interruptibility. */
+     * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). Bits 0 and 1 hold only while lip is
+     * shadow_lip: nothing has to clear them when the instruction in the shadow is done. Read them
+     * through x86_interruptibility. */
     u32 interruptibility;
     u32 activity;
     u64 shadow_lip;

@@ -1,7 +1,7 @@
 /*
  * Task switches (SDM vol. 3 chapter 8). Everything that can fault in the old task is looked at
- * first; from the commit point on the CPU is in the new task, and what is wrong with its segments is
- * an exception of its own.
+ * first; from the commit point on the CPU is in the new task, and what is wrong with its segments
+ * is an exception of its own.
  */
 #include "guest/x86/x86_internal.h"
 

@@ -14,7 +14,8 @@ struct x86_cr_view {
 
 /* What the CPU asks of its engine. Each intercept function either returns (nobody intercepts: the
  * instruction goes on as on bare hardware) or fills cpu->vmexit and leaves by guest_leave with
- * X86_EXIT_VMEXIT, state still before the instruction (cpu->vmexit.insn_len says how long it is). */
+ * X86_EXIT_VMEXIT, state still before the instruction (cpu->vmexit.insn_len says how long it
+ * is). */
 struct x86_hooks {
     /* User mode: SYSCALL is answered by @syscall, which leaves by guest_leave with rip behind the
      * instruction and everything else as it was. NULL: the instruction as the SDM has it. */
@@ -22,11 +23,11 @@ struct x86_hooks {
     /* An instruction with basic exit reason @reason (HLT, CPUID, RDMSR, I/O, MOV CR, VMX...). */
     void (*intercept)(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
                       u64 insn_info);
-    /* In VMX non-root operation: would such an instruction exit to the guest's hypervisor? For those
-     * whose exit comes before faults (SDM vol. 3 26.1.1), but not an exit to the engine. */
+    /* In VMX non-root operation: would such an instruction exit to the guest's hypervisor? For
+     * those whose exit comes before faults (SDM vol. 3 26.1.1), but not an exit to the engine. */
     bool (*exits_inside)(const struct x86_cpu *cpu, u32 reason, u64 qualification);
-    /* Is the instruction with basic exit reason @reason (RDPID: X86_REASON_RDPID), which this CPU has,
-     * there in VMX non-root operation too? Some are only if a control enables them. */
+    /* Is the instruction with basic exit reason @reason (RDPID: X86_REASON_RDPID), which this CPU
+     * has, there in VMX non-root operation too? Some are only if a control enables them. */
     bool (*enabled)(const struct x86_cpu *cpu, u32 reason);
     /* A VMX instruction that nobody intercepts, by its exit reason: the CPU executes it. @info: as
      * VM-exit instruction information; @linear: of its memory operand. */
@@ -49,12 +50,12 @@ struct x86_hooks {
     u64 (*read_tpr)(struct x86_cpu *cpu); /* CR8 */
     void (*write_tpr)(struct x86_cpu *cpu, u64 value);
     u64 (*tsc)(const struct x86_cpu *cpu); /* the guest's TSC now */
-    /* In non-root operation, once an instruction has read the TSC and before it has changed anything:
-     * leaves if something was due by then. */
+    /* In non-root operation, once an instruction has read the TSC and before it has changed
+     * anything: leaves if something was due by then. */
     void (*time_seen)(struct x86_cpu *cpu);
-    /* Performance counters: ticks at the TSC's rate in which the thread that runs the CPU did so; the
-     * overflow interrupt; and to have pmu.alarm_gone_off set, and the CPU asked to look, not later than
-     * in @cycles. */
+    /* Performance counters: ticks at the TSC's rate in which the thread that runs the CPU did so;
+     * the overflow interrupt; and to have pmu.alarm_gone_off set, and the CPU asked to look, not
+     * later than in @cycles. */
     u64 (*cycles)(struct x86_cpu *cpu);
     void (*performance_interrupt)(struct x86_cpu *cpu);
     void (*cycles_alarm)(struct x86_cpu *cpu, u64 cycles);
@@ -84,13 +85,13 @@ void x86_raise_pf(struct x86_cpu *cpu, u64 address, u32 error) NORETURN;
 
 /* Delivers @event through the IDT (SDM vol. 3 chapter 6) in the current mode. 0; or, when delivery
  * itself faulted, the fault (combined per SDM table 6-5: double fault) is in cpu->pending and
- * -EAGAIN is answered; -ESHUTDOWN: triple fault. Never leaves by guest_leave for its own faults, but
- * may for MMIO or EPT exits. After 0 cpu->pending may hold a debug trap that comes before the first
- * instruction: that of a task (SDM vol. 3 8.2.1). */
+ * -EAGAIN is answered; -ESHUTDOWN: triple fault. Never leaves by guest_leave for its own faults,
+ * but may for MMIO or EPT exits. After 0 cpu->pending may hold a debug trap that comes before the
+ * first instruction: that of a task (SDM vol. 3 8.2.1). */
 int x86_deliver(struct x86_cpu *cpu, const struct x86_event *event);
-/* The same in two steps, for who wants to see the fault itself: x86_deliver_once answers -EAGAIN for
- * any fault and leaves it in cpu->pending; x86_combine then makes of it what follows when @first was
- * being delivered. */
+/* The same in two steps, for who wants to see the fault itself: x86_deliver_once answers -EAGAIN
+ * for any fault and leaves it in cpu->pending; x86_combine then makes of it what follows when
+ * @first was being delivered. */
 int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *event);
 int x86_combine(struct x86_cpu *cpu, const struct x86_event *first);
 /* RFLAGS as the delivery of @event pushes them. */
@@ -100,20 +101,22 @@ u64 x86_flags_to_push(const struct x86_cpu *cpu, const struct x86_event *event);
 bool x86_interrupt_allowed(const struct x86_cpu *cpu);
 bool x86_nmi_allowed(const struct x86_cpu *cpu);
 
-/* An instruction that the engine has carried out is done, or with @again an iteration of it: its debug
- * traps, if there are, become cpu->pending. */
+/* An instruction that the engine has carried out is done, or with @again an iteration of it: its
+ * debug traps, if there are, become cpu->pending. */
 void x86_debug_trap(struct x86_cpu *cpu, bool again);
 
-/* Does an access of @bytes at @port meet I/O breakpoints (SDM vol. 3 18.2.4)? x86_debug_trap raises. */
+/* Does an access of @bytes at @port meet I/O breakpoints (SDM vol. 3 18.2.4)? x86_debug_trap
+ * raises. */
 void x86_debug_io(struct x86_cpu *cpu, u16 port, unsigned bytes);
 
-/* Interruptibility state with the STI and MOV SS bits true to the current instruction. Whoever finds
- * them set with an event waiting runs one instruction (insn_limit 1) and then calls
+/* Interruptibility state with the STI and MOV SS bits true to the current instruction. Whoever
+ * finds them set with an event waiting runs one instruction (insn_limit 1) and then calls
  * x86_clear_shadow: an instruction that jumps to itself never leaves its own address. */
 u32 x86_interruptibility(const struct x86_cpu *cpu);
 void x86_clear_shadow(struct x86_cpu *cpu);
 
-/* What MONITOR and UMONITOR do once they may: fault as a load of a byte at @linear does, and arm. */
+/* What MONITOR and UMONITOR do once they may: fault as a load of a byte at @linear does, and
+ * arm. */
 void x86_monitor(struct x86_cpu *cpu, u64 linear);
 
 /* Reads the feature bits that the CPU itself acts on from hooks->cpuid. Whoever changes what CPUID
@@ -135,9 +138,9 @@ bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value);
 bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
 
 /* Performance counters. Before the CPU runs, if pmu.on: has one overflowed? Cycles pass, or
- * do not: by the thread that runs the CPU. IA32_PERF_GLOBAL_CTRL is loaded by a VM entry or exit: @value has no reserved bits.
- * x86_pmu_retired counts an instruction that the engine carried out, or whose own code was left before
- * it did, where the mode word has bits of @modes. */
+ * do not: by the thread that runs the CPU. IA32_PERF_GLOBAL_CTRL is loaded by a VM entry or exit:
+ * @value has no reserved bits. x86_pmu_retired counts an instruction that the engine carried out,
+ * or whose own code was left before it did, where the mode word has bits of @modes. */
 void x86_pmu_look(struct x86_cpu *cpu);
 void x86_pmu_halt(struct x86_cpu *cpu, bool halted);
 void x86_pmu_set_global(struct x86_cpu *cpu, u64 value);

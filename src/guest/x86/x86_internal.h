@@ -215,17 +215,18 @@ static inline void x86_store_implicit(struct x86_cpu *cpu, u64 gva, const void *
     cpu->common.memory->store_implicit(&cpu->common, gva, buf, bytes);
 }
 
-/* Should the run loop look for events before the next instruction, if they may come in now? What waited
- * when it last looked, or came since: of this very block too, by a write to the local APIC. */
+/* Should the run loop look for events before the next instruction, if they may come in now? What
+ * waited when it last looked, or came since: of this very block too, by a write to the local
+ * APIC. */
 static inline bool x86_events_wait(const struct x86_cpu *cpu)
 {
     return !cpu->quiet || __atomic_load_n(&cpu->common.request, __ATOMIC_RELAXED) & GUEST_REQ_EVENT;
 }
 
 /* At the end of an instruction that may have let interrupts or NMIs in, state complete: leaves for
- * the run loop to look, unless the engine says that nothing waits. Not for blocks of stepping modes,
- * whose ends have debug traps to raise and leave anyway. @before: the mode word when it began, whose
- * code would have counted it; @branch: it is one. */
+ * the run loop to look, unless the engine says that nothing waits. Not for blocks of stepping
+ * modes, whose ends have debug traps to raise and leave anyway. @before: the mode word when it
+ * began, whose code would have counted it; @branch: it is one. */
 static inline void x86_check_events(struct x86_cpu *cpu, u32 before, bool branch)
 {
     if (!x86_events_wait(cpu))
@@ -241,8 +242,8 @@ static inline void x86_update(struct x86_cpu *cpu)
     x86_update_mmu(cpu);
 }
 
-/* The same at the end of a far transfer. An instruction counts where it ends: if only there counters
- * count, its own code does not know. */
+/* The same at the end of a far transfer. An instruction counts where it ends: if only there
+ * counters count, its own code does not know. */
 static inline void x86_update_far(struct x86_cpu *cpu)
 {
     u32 before = cpu->common.mode;
@@ -332,13 +333,13 @@ struct x86_seg x86_null_ss(u16 selector, unsigned cpl);
 /* task.c: what causes a task switch, as in the exit qualification (SDM vol. 3 table 28-2). */
 enum x86_task_source { X86_TASK_CALL, X86_TASK_IRET, X86_TASK_JMP, X86_TASK_GATE };
 
-/* CALL, JMP or IRET switches to the task of TSS @selector, leaving with X86_EXIT_HALT_CHECK, or raises
- * what is wrong with it. In VMX non-root operation it is a VM exit. */
+/* CALL, JMP or IRET switches to the task of TSS @selector, leaving with X86_EXIT_HALT_CHECK, or
+ * raises what is wrong with it. In VMX non-root operation it is a VM exit. */
 void x86_task_switch(struct x86_cpu *cpu, u16 selector, enum x86_task_source source,
                      u32 insn_len) NORETURN;
 
-/* Delivers @event through a task gate for TSS @selector; @rip and @flags are what the old task saves.
- * @ext is or-ed into error codes. Answers whether a debug trap (DR6.BT) is due. */
+/* Delivers @event through a task gate for TSS @selector; @rip and @flags are what the old task
+ * saves. @ext is or-ed into error codes. Answers whether a debug trap (DR6.BT) is due. */
 bool x86_task_gate(struct x86_cpu *cpu, u16 selector, const struct x86_event *event, u64 rip,
                    u64 flags, u32 ext);
 
@@ -368,7 +369,8 @@ bool x86_decode_at_lip(struct x86_cpu *cpu, struct x86_insn *in);
 /* Instructions that push or pop. */
 bool x86_uses_stack(const struct x86_insn *in);
 
-/* The operand of the instruction at lip, before it changed anything, that holds the byte at @gva. */
+/* The operand of the instruction at lip, before it changed anything, that holds the byte at
+ * @gva. */
 struct x86_memory_operand {
     u64 linear; /* of its first byte */
     unsigned bytes;
@@ -384,8 +386,8 @@ bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva);
 u64 x86_xcr0_supported(struct x86_cpu *cpu);
 /* After a load of MXCSR: host environment and mode bit. */
 void x86_mxcsr_loaded(struct x86_cpu *cpu);
-/* helpers_sse.c: stores those of @n bytes whose mask byte has its top bit set, all or, if one cannot
- * be written, none. */
+/* helpers_sse.c: stores those of @n bytes whose mask byte has its top bit set, all or, if one
+ * cannot be written, none. */
 void x86_store_masked(struct x86_cpu *cpu, u64 address, const u8 *from, const u8 *mask, unsigned n);
 
 /* The guest's TSC now. */
@@ -395,8 +397,8 @@ u64 x86_tsc(const struct x86_cpu *cpu);
  * (VM, VIF and VIP aside). */
 u64 x86_flags_writable(const struct x86_cpu *cpu, unsigned width);
 
-/* What POPF and IRET popped in virtual-8086 mode below IOPL 3, with VIF as IF says; #GP(0) for TF, and
- * for IF while VIP is set (SDM vol. 3 21.3.3.4). */
+/* What POPF and IRET popped in virtual-8086 mode below IOPL 3, with VIF as IF says; #GP(0) for TF,
+ * and for IF while VIP is set (SDM vol. 3 21.3.3.4). */
 u64 x86_vme_flags(struct x86_cpu *cpu, u64 image);
 
 #endif

@@ -1,10 +1,10 @@
 /*
- * 80-bit arithmetic by the x87 of the host, exact to the last bit and flag. This is the one place in
- * src/guest that knows the host; another host needs another file with these functions.
+ * 80-bit arithmetic by the x87 of the host, exact to the last bit and flag. This is the one place
+ * in src/guest that knows the host; another host needs another file with these functions.
  *
  * Each primitive runs with the guest's control word, masks included: an unmasked exception leaves
- * its operands as the manual says, and the flags are read and cleared before anything could wait for
- * them, so the host never sees a pending exception.
+ * its operands as the manual says, and the flags are read and cleared before anything could wait
+ * for them, so the host never sees a pending exception.
  */
 #ifndef TRIODE_X86_X87_HOST_H
 #define TRIODE_X86_X87_HOST_H

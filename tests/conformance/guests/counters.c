@@ -1,7 +1,8 @@
 /*
- * Performance counters: what is counted, exactly, at which privilege; overflow and its interrupt; the
- * registers' rules. SDM volume 3 chapter 20. What a sequence counts is taken as the difference to an
- * empty one, since processors do not agree about the instructions that start and stop the counters.
+ * Performance counters: what is counted, exactly, at which privilege; overflow and its interrupt;
+ * the registers' rules. SDM volume 3 chapter 20. What a sequence counts is taken as the difference
+ * to an empty one, since processors do not agree about the instructions that start and stop the
+ * counters.
  */
 #include "rt.h"
 
@@ -43,7 +44,8 @@ static void stop(void)
         wrmsr(FIXED + i, 0);
 }
 
-/* Instructions and branches at the levels of @levels, on counters 0 and 1 and the first fixed one. */
+/* Instructions and branches at the levels of @levels, on counters 0 and 1 and the first fixed
+ * one. */
 static void prepare(u32 levels)
 {
     stop();

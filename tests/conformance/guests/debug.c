@@ -1,5 +1,5 @@
-/* Debug exceptions: single steps over every kind of instruction, breakpoints on code, data and ports,
- * RF, the shadows of MOV SS and STI, general detect, INT1 (SDM volume 3 chapter 18). */
+/* Debug exceptions: single steps over every kind of instruction, breakpoints on code, data and
+ * ports, RF, the shadows of MOV SS and STI, general detect, INT1 (SDM volume 3 chapter 18). */
 #include "rt.h"
 
 #define NONE ((int)NO_FAULT)
@@ -493,8 +493,8 @@ static void branch_steps(void)
 #define LAST_EXCEPTION_TO 0x1de
 extern char l_jump[], l_to[], l_call[], l_sub[], l_ret[], l_loop[], l_int[], l_after[], l_off[];
 
-/* The last branches: taken ones, with calls, returns, interrupts and IRET among them, in a ring of eight;
- * and the last before an interrupt. A family 6 model 36h has them at these numbers. */
+/* The last branches: taken ones, with calls, returns, interrupts and IRET among them, in a ring of
+ * eight; and the last before an interrupt. A family 6 model 36h has them at these numbers. */
 static void last_branches(void)
 {
     u32 regs[4], low = LBR, high = 0;
@@ -561,7 +561,8 @@ static void last_branches(void)
     EXPECT(rdmsr(LAST_BRANCH_FROM(3)), rdmsr(LAST_BRANCH_FROM(0)));
     EXPECT(rdmsr(LAST_BRANCH_TO(4)), rdmsr(LAST_BRANCH_FROM(0)) + 5);
     EXPECT(rdmsr(LAST_BRANCH_FROM(1)), rdmsr(LAST_BRANCH_FROM(4)));
-    /* A call of the next instruction is a branch as well, a jump there that is not taken is none. */
+    /* A call of the next instruction is a branch as well, a jump there that is not taken is
+     * none. */
     low = LBR;
     asm volatile("wrmsr\n"
                  "test %%esp, %%esp\n"

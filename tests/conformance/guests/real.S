@@ -1,7 +1,7 @@
 /*
- * Real mode: segments and their limits, addresses beyond 1 MiB, interrupts through the vector table,
- * faults, string instructions, BCD, far transfers, port I/O and MMIO, and the way to protected mode
- * and back.
+ * Real mode: segments and their limits, addresses beyond 1 MiB, interrupts through the vector
+ * table, faults, string instructions, BCD, far transfers, port I/O and MMIO, and the way to
+ * protected mode and back.
  */
 #include "../protocol.h"
 

@@ -130,8 +130,8 @@ static inline void invlpg(const volatile void *address)
     asm volatile("invlpg (%0)" : : "r"(address) : "memory");
 }
 
-/* Lets interrupts in for a few instructions. The write to port 0x80 leaves the guest and comes back:
- * engines that look for interrupts only there pass too. */
+/* Lets interrupts in for a few instructions. The write to port 0x80 leaves the guest and comes
+ * back: engines that look for interrupts only there pass too. */
 static inline void open_interrupts(void)
 {
     asm volatile("sti; nop; outb %%al, $0x80; nop; outb %%al, $0x80; nop; outb %%al, $0x80; cli"

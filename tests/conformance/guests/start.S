@@ -1,4 +1,5 @@
-/* Entry of the 32- and 64-bit guests, their interrupt entries, and the way to user mode and back. */
+/* Entry of the 32- and 64-bit guests, their interrupt entries, and the way to user mode and
+ * back. */
 #include "../protocol.h"
 
 #ifdef __x86_64__

@@ -1,5 +1,5 @@
-/* INIT and SIPI in rows, at all moments of the second vCPU's life: each INIT that a SIPI follows makes
- * it start once, whatever it was doing and however many SIPIs follow. */
+/* INIT and SIPI in rows, at all moments of the second vCPU's life: each INIT that a SIPI follows
+ * makes it start once, whatever it was doing and however many SIPIs follow. */
 #include "rt.h"
 
 extern char second[], second_end[], second_starts[], second_kind[];

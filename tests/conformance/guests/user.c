@@ -163,7 +163,8 @@ static void io_permission_map(void)
     asm volatile("ltr %w0" : : "r"(SELECTOR_TSS));
 }
 
-/* SMEP and SMAP: all pages here are user pages, so switch them on where the kernel's own are not. */
+/* SMEP and SMAP: all pages here are user pages, so switch them on where the kernel's own are
+ * not. */
 static void supervisor_protection(void)
 {
     volatile u64 *directory = (volatile u64 *)(word)(TABLES_GPA + 0x2000);

@@ -13,7 +13,8 @@
 #define CR4_VME 1u
 #define CR4_PVI 2u
 
-/* The TSS that virtual-8086 mode runs under: the interrupt redirection map lies before the I/O map. */
+/* The TSS that virtual-8086 mode runs under: the interrupt redirection map lies before the I/O
+ * map. */
 static struct {
     u8 fixed[104];
     u8 redirection[32];
@@ -21,7 +22,8 @@ static struct {
 } __attribute__((packed, aligned(256))) vm_tss;
 static u8 trap_stack[2048] __attribute__((aligned(16)));
 
-/* Where and how the last excursion ended: the frame in virtual-8086 mode has four selectors more. */
+/* Where and how the last excursion ended: the frame in virtual-8086 mode has four selectors
+ * more. */
 static struct frame trap;
 static u32 trap_ds, trap_es;
 

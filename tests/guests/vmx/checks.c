@@ -1,6 +1,6 @@
 /*
- * Every check of VM entry (SDM volume 3 chapter 27), one row a bullet: a valid VMCS, what breaks it,
- * and how the entry must fail. The name begins with the section.
+ * Every check of VM entry (SDM volume 3 chapter 27), one row a bullet: a valid VMCS, what breaks
+ * it, and how the entry must fail. The name begins with the section.
  */
 #include "vmx_guest.h"
 

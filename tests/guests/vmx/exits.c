@@ -1,6 +1,6 @@
 /*
- * What makes VM exits, what they report, and what non-root operation does without one. Guest code is
- * a bare function; a test makes a VMCS, runs it, and looks at what came back.
+ * What makes VM exits, what they report, and what non-root operation does without one. Guest code
+ * is a bare function; a test makes a VMCS, runs it, and looks at what came back.
  */
 #include "harness.h"
 
@@ -492,7 +492,8 @@ static void x2apic(void)
     EXPECT(VAPIC[0x80 / 4], 0x50);
 }
 
-/* begin() with posted interrupts by vector F2h; answers the descriptor, in which vector 40 is posted. */
+/* begin() with posted interrupts by vector F2h; answers the descriptor, in which vector 40 is
+ * posted. */
 static u64 *posted(const char *name, void (*code)(void))
 {
     u64 *descriptor = (u64 *)pages[2];
@@ -594,7 +595,8 @@ static void real_mode(void)
 
 GUEST(code_tasks, ".code32; ljmp $0x28, $0; lcall $0x30, $0; int $0x40; iret; ljmp $0x38, $0;"
                   ".code64");
-/* Code segment, data, an LDT for a hole, two TSSs that can be switched to, one that is not there. */
+/* Code segment, data, an LDT for a hole, two TSSs that can be switched to, one that is not
+ * there. */
 static void task_switches(void)
 {
     u64 *table = (u64 *)pages[4], *idt = (u64 *)pages[5];

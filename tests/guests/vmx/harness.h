@@ -1,4 +1,5 @@
-/* What the tests of exits and corners share: a VMCS to begin with, what came back, own page tables. */
+/* What the tests of exits and corners share: a VMCS to begin with, what came back, own page
+ * tables. */
 #ifndef HARNESS_H
 #define HARNESS_H
 

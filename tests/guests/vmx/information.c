@@ -1,6 +1,6 @@
 /*
- * What exits tell of the instruction: qualification, instruction information, linear address (28.2);
- * time-stamp counter, MSR lists, debug controls; the modes a guest can be in.
+ * What exits tell of the instruction: qualification, instruction information, linear address
+ * (28.2); time-stamp counter, MSR lists, debug controls; the modes a guest can be in.
  */
 #include "harness.h"
 
@@ -390,8 +390,8 @@ GUEST(code_count_102, ".rept 101; nop; .endr; vmcall");
 GUEST(code_count_loop, "mov $1000, %esi; 1: dec %esi; jnz 1b; vmcall");
 GUEST(code_rdpmc, "xor %ecx, %ecx; rdpmc; vmcall");
 
-/* Counter 0 counts instructions; it runs in the host if bit 0 of @host is set, in the guest if that of
- * @guest is. */
+/* Counter 0 counts instructions; it runs in the host if bit 0 of @host is set, in the guest if that
+ * of @guest is. */
 static u64 counted(void (*code)(void), u64 host, u64 guest)
 {
     u64 count;

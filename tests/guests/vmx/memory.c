@@ -1,7 +1,9 @@
-/* EPT and the guest's own page tables, VPIDs and invalidation, the APIC-access page (28.2, 29, 30). */
+/* EPT and the guest's own page tables, VPIDs and invalidation, the APIC-access page (28.2, 29,
+ * 30). */
 #include "harness.h"
 
-/* The guest's own page tables, in ROOM: 1 GiB one to one, by 4-KiB pages from ROOM to ROOM + 2 MiB. */
+/* The guest's own page tables, in ROOM: 1 GiB one to one, by 4-KiB pages from ROOM to ROOM + 2
+ * MiB. */
 #define TABLES (ROOM + 0x10000)
 #define PML4 ((volatile u64 *)TABLES)
 #define PDPT ((volatile u64 *)(TABLES + 0x1000))

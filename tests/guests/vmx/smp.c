@@ -1,4 +1,5 @@
-/* A second CPU: INIT and SIPI in VMX operation (26.2, 27.7.2), and a VMCS that somebody overwrites. */
+/* A second CPU: INIT and SIPI in VMX operation (26.2, 27.7.2), and a VMCS that somebody
+ * overwrites. */
 #include "harness.h"
 
 extern u8 second_start[], second_end[];
@@ -117,8 +118,8 @@ static void tests(void)
     run_groups("INIT and SIPI", groups, sizeof(groups) / sizeof(groups[0]));
 }
 
-/* 26.2: an INIT that comes in VMX operation is taken after VMXOFF, at whatever moment both come. In odd
- * rounds it is there before, in even ones the first CPU sends it at about the same time. */
+/* 26.2: an INIT that comes in VMX operation is taken after VMXOFF, at whatever moment both come. In
+ * odd rounds it is there before, in even ones the first CPU sends it at about the same time. */
 static void leave_vmx(u32 round)
 {
     if (round % 2)

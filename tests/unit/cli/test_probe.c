@@ -1,5 +1,5 @@
-/* The probe against engines that fail in every way it distinguishes. They have no CPU: what the guest
- * would do is a script. */
+/* The probe against engines that fail in every way it distinguishes. They have no CPU: what the
+ * guest would do is a script. */
 #include "../unit.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /*
  * The run time with a real guest CPU (x86, 32-bit flat mode, no paging) on real memory: chaining,
- * invalidation, self-modifying code, code over page ends, MMIO, a full code cache. Each program runs
- * compiled and interpreted, and ends with HLT.
+ * invalidation, self-modifying code, code over page ends, MMIO, a full code cache. Each program
+ * runs compiled and interpreted, and ends with HLT.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -267,7 +267,8 @@ static void route(unsigned pirq, u8 value)
     outb(t.b, (u16)(0xcfc + pirq), value);
 }
 
-/* INTA of slot 2 is PIRQC, line 18, which the LPC bridge's register 62h may route to the 8259 pair. */
+/* INTA of slot 2 is PIRQC, line 18, which the LPC bridge's register 62h may route to the 8259
+ * pair. */
 static void routes_to_legacy_lines(void **state)
 {
     struct device_place place;

@@ -537,7 +537,7 @@ static void draining(void **state)
     cleanup();
 }
 
-/* ---- Interrupts ---------------------------------------------------------------------------------- */
+/* ---- Interrupts ------------------------------------------------------------------------------ */
 
 static void entry(unsigned index, u64 low, u64 high)
 {

@@ -375,8 +375,8 @@ static void test_rows(void **state)
     assert_int_equal(failures, 0);
 }
 
-/* Every opcode there could be, with each prefix that may be part of it and every ModRM: what has no row
- * must be no instruction, or one of an absent feature. (mod 1 and 2 are as 0.) */
+/* Every opcode there could be, with each prefix that may be part of it and every ModRM: what has no
+ * row must be no instruction, or one of an absent feature. (mod 1 and 2 are as 0.) */
 static void test_all_opcodes(void **state)
 {
     static const u8 prefixes[] = {0, 0x66, 0xf3, 0xf2};

@@ -243,7 +243,8 @@ static void test_call_gate(void **state)
     assert_raises(f, x86_helper_far_jmp(cpu, SEL_TEST, 0, 4, 7), X86_GP, SEL_CODE0);
 }
 
-/* Of 16 bits: gate, TSS, stack and return, which keep the upper half of ESP where the stack is small. */
+/* Of 16 bits: gate, TSS, stack and return, which keep the upper half of ESP where the stack is
+ * small. */
 static void test_call_gate16(void **state)
 {
     struct fixture *f = *state;

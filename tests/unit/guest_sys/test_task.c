@@ -1,5 +1,5 @@
-/* Task switches: the checks before the commit point, which leave everything as it was, and behind it,
- * which are exceptions of the new task (SDM vol. 3 table 8-1). */
+/* Task switches: the checks before the commit point, which leave everything as it was, and behind
+ * it, which are exceptions of the new task (SDM vol. 3 table 8-1). */
 #include "fixture.h"
 
 #define OLD_TSS TSS_BASE

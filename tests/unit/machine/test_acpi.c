@@ -1,4 +1,5 @@
-/* The ACPI tables, read by the reference implementation's compiler (acpica-tools), if it is here. */
+/* The ACPI tables, read by the reference implementation's compiler (acpica-tools), if it is
+ * here. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Boot protocols on images made here: where things land, what the CPU's state is, what is refused. */
+/* Boot protocols on images made here: where things land, what the CPU's state is, what is
+ * refused. */
 #include <asm/bootparam.h>
 #include <errno.h>
 #include <stdio.h>
@@ -219,7 +220,8 @@ static void bzimage_unpacked_here(void **state)
     check_long_mode(0x1000200);
 }
 
-/* As the kernel's own decompressor would have it: the CPU, the kernel and its command line agree. */
+/* As the kernel's own decompressor would have it: the CPU, the kernel and its command line
+ * agree. */
 static void five_levels_of_page_tables(void **state)
 {
     u8 image[SETUP_BYTES + KERNEL_BYTES], elf[ELF_BYTES], payload[2048];

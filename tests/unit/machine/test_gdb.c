@@ -22,7 +22,7 @@ static u64 next_random(void)
     return random_state >> 33;
 }
 
-/* ---- Packets ------------------------------------------------------------------------------------ */
+/* ---- Packets --------------------------------------------------------------------------------- */
 
 static enum gdb_event parse_all(struct gdb_parser *p, const char *bytes, size_t len)
 {
@@ -141,7 +141,7 @@ static void numbers(void **state)
     assert_false(gdb_parse_bytes("1g", bytes, 1));
 }
 
-/* ---- A session -------------------------------------------------------------------------------------- */
+/* ---- A session ------------------------------------------------------------------------------- */
 
 static struct machine *machine;
 static struct gdb_parser answer;

@@ -121,7 +121,8 @@ static void starts_with_the_firmware(void **state)
     machine_destroy(m);
 }
 
-/* As firmware does it: read from the file, written to RAM, then RAM, then RAM that nobody writes. */
+/* As firmware does it: read from the file, written to RAM, then RAM, then RAM that nobody
+ * writes. */
 static void shadows(void **state)
 {
     struct machine *m = machine_new(ROM_BYTES);

@@ -213,7 +213,8 @@ static void test_timer_deadline(void **state)
     assert_int_equal(lapic_pending(&f->lapic), -1);
 }
 
-/* The CPU looks at the timer before the host's thread has: it sees what has happened by the clock. */
+/* The CPU looks at the timer before the host's thread has: it sees what has happened by the
+ * clock. */
 static void test_timer_thread_late(void **state)
 {
     struct fixture *f = *state;

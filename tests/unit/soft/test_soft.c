@@ -370,8 +370,8 @@ static void test_nmi(void **state)
     assert_int_equal(regs_of(f).rax & 0xff, 0x77);
 }
 
-/* Two that come before the vCPU runs are the one it takes and the one that waits behind it; a third is
- * lost. While one is handled only one waits. */
+/* Two that come before the vCPU runs are the one it takes and the one that waits behind it; a third
+ * is lost. While one is handled only one waits. */
 static void test_nmis_in_a_row(void **state)
 {
     struct fixture *f = *state;
@@ -429,8 +429,8 @@ static void test_startup_ipi(void **state)
     assert_int_equal(regs.rax & 0xffff, 0x400);
 }
 
-/* Of a SIPI, an INIT and a SIPI that find a CPU too busy to look, the second SIPI starts it; with the
- * INIT last, nothing does. */
+/* Of a SIPI, an INIT and a SIPI that find a CPU too busy to look, the second SIPI starts it; with
+ * the INIT last, nothing does. */
 static void test_sipi_before_init(void **state)
 {
     struct fixture *f = *state;
@@ -461,8 +461,8 @@ static void test_sipi_before_init(void **state)
     assert_int_equal(sregs.cs.selector, 0x400);
 }
 
-/* The hypercall for IPIs by bitmap (KVM_HC_SEND_IPI): of the ids 0 and 1 only CPU 0 has its APIC on,
- * and ids beyond those of CPUs are nobody's, not everybody's. */
+/* The hypercall for IPIs by bitmap (KVM_HC_SEND_IPI): of the ids 0 and 1 only CPU 0 has its APIC
+ * on, and ids beyond those of CPUs are nobody's, not everybody's. */
 static void test_ipi_hypercall(void **state)
 {
     struct fixture *f = *state;

@@ -1,5 +1,5 @@
-/* VM entry's checks one by one, on a VMCS that passes but for what a row changes: those that the guests of
- * tests/guests/vmx do not reach, each both ways. */
+/* VM entry's checks one by one, on a VMCS that passes but for what a row changes: those that the
+ * guests of tests/guests/vmx do not reach, each both ways. */
 #include <setjmp.h>
 #include <string.h>
 
