@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# apt.sh: Debian's packages by apt from where the machine's own configuration says, through a private
-# state in the folder $apt, which the script that reads this file sets.
+# apt.sh: Debian's packages by apt from where the machine's own configuration says, through a
+# private state in the folder $apt, which the script that reads this file sets.
 
 : "${apt:?}"
 
@@ -39,8 +39,8 @@ END
     apt-get update -q || apt-get update -q || echo "apt: going on with the lists that came" >&2
 }
 
-# Package $1 and all it depends on, unpacked into a new folder, whose name is printed. More arguments are
-# for apt-get.
+# Package $1 and all it depends on, unpacked into a new folder, whose name is printed. More
+# arguments are for apt-get.
 unpack_with_libraries() {
     into=$apt/root-$1
     rm -rf "$into"

@@ -8,7 +8,8 @@
 #               initramfs-i386.cpio, the default guest for 32-bit kernels, and initramfs-disk.cpio,
 #               the default guest with modules for vmlinuz: disks and ext4
 #   all       what docs/guests.md lists besides: $more_files, and initramfs-stress.cpio
-#   openssl   initramfs-openssl.cpio: OpenSSL's own tests, made from Debian's source (a minute or two)
+#   openssl   initramfs-openssl.cpio: OpenSSL's own tests, made from Debian's source (a minute or
+#             two)
 # Quick and without network when all is there. Packages come by apt from where the machine's own
 # configuration says, through a private state below build/: nothing of the system is changed, no
 # root is needed.
@@ -171,9 +172,9 @@ fetch_files() { # files...
     fi
 }
 
-# OpenSSL's test programs, compiled from Debian's source and linked with Debian's library, into folder
-# $1. Tests of its inside need symbols that libcrypto.so.3 hides: these are linked with a library made
-# of libcrypto.a.
+# OpenSSL's test programs, compiled from Debian's source and linked with Debian's library, into
+# folder $1. Tests of its inside need symbols that libcrypto.so.3 hides: these are linked with a
+# library made of libcrypto.a.
 build_openssl_tests() {
     (
         cd "$apt"

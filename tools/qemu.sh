@@ -1,7 +1,7 @@
 #!/bin/sh
-# qemu.sh: fetches the newest QEMU of Debian's backports, with all libraries and firmware that it needs,
-# into build/qemu, for bench/guest --qemu backports; prints the command that runs it. Nothing of the
-# system is changed, no root is needed.
+# qemu.sh: fetches the newest QEMU of Debian's backports, with all libraries and firmware that it
+# needs, into build/qemu, for bench/guest --qemu backports; prints the command that runs it. Nothing
+# of the system is changed, no root is needed.
 set -eu
 cd "$(dirname "$0")/.."
 

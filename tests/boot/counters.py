@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A guest's Linux counts instructions, branches and cycles as they are: counters.py TRIODE PROGRAM"""
+"""A guest's Linux counts instructions, branches, cycles as they are: counters.py TRIODE PROGRAM"""
 import re
 import sys
 import tempfile

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Disks that fail, shrink, are full or shared, as Linux' own drivers see them: disks.py TRIODE virtio|ide"""
+"""Disks that fail, shrink, are full or shared, as drivers see them: disks.py TRIODE virtio|ide"""
 import hashlib
 import os
 import re

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every way a run can end leaves the terminal as it was and says so by its status: endings.py TRIODE"""
+"""Every end of a run leaves the terminal as it was and has its own status: endings.py TRIODE"""
 import os
 import re
 import signal

@@ -88,7 +88,7 @@ class Terminal:
         self.child.send_signal(number)
 
     def end(self, status=None, seconds=30):
-        """Waits for the end; checks the exit status (any if None) and that the terminal is as it was."""
+        """Waits for the end; checks its status (any if None) and that the terminal is as it was."""
         limit = time.monotonic() + seconds
         while self.child.poll() is None:
             if time.monotonic() > limit:

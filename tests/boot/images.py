@@ -39,7 +39,7 @@ def lz4_block(data):
 
 
 def lz4_legacy(data):
-    """Decompresses LZ4's legacy frame, which the kernel's build uses; stops at the payload's end."""
+    """Decompresses LZ4's legacy frame, of the kernel's build; stops at the payload's end."""
     assert data[:4] == b"\x02\x21\x4c\x18", "not an LZ4 legacy frame"
     out, at = bytearray(), 4
     while at + 4 <= len(data):

@@ -15,8 +15,8 @@ KERNEL = os.path.join(GUESTS, "vmlinuz")
 INITRD = os.path.join(GUESTS, "initramfs-disk.cpio")
 MODULES = "virtio_pci virtio_blk virtio-rng ata_piix sd_mod"
 SIZE = 16 << 20
-# Command line, and the type of the devices' domains: unmapped at once, unmapped in batches (which is
-# Debian's default), passed through, or none because Linux leaves the tables off.
+# Command line, and the type of the devices' domains: unmapped at once, unmapped in batches (which
+# is Debian's default), passed through, or none because Linux leaves the tables off.
 CASES = {
     "strict": ("intel_iommu=on iommu.strict=1", "DMA"),
     "default": ("", "DMA-FQ"),

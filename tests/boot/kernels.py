@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Boots other kernels than the default guest's: kernels.py TRIODE [--all] [--smp N,...]
 
-Of what tools/guests.sh has fetched (test or all; what is not there is skipped): Linux with real-time
-scheduling, from backports, and for 32 bits, each to power-off; memtest86+ through its first test;
-GNU Mach until it has seen its devices.
+Of what tools/guests.sh has fetched (test or all; what is not there is skipped): Linux with
+real-time scheduling, from backports, and for 32 bits, each to power-off; memtest86+ through its
+first test; GNU Mach until it has seen its devices.
 """
 import argparse
 import os

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Five levels of page tables: levels.py TRIODE
 
-Linux uses them where the CPU has them, whether it is unpacked by the host or unpacks itself, unless its
-command line says otherwise; and says so in /proc/cpuinfo.
+Linux uses them where the CPU has them, whether it is unpacked by the host or unpacks itself, unless
+its command line says otherwise; and says so in /proc/cpuinfo.
 """
 import sys
 

@@ -109,7 +109,7 @@ def options(triode):
 
 
 def kvm(triode):
-    """What is said depends on the host, but not that one sentence is, and that it names the device."""
+    """What is said depends on the host, but not that it is one sentence that names the device."""
     global failures
     as_nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
     if os.path.exists("/dev/kvm") and os.access("/dev/kvm", os.W_OK) and not as_nobody:

@@ -2,11 +2,13 @@
 """Long runs, not part of make test: soak.py TRIODE [WHAT...] [--boots N] [--smp S] [--seconds N]
                                              [--time SECONDS]
 
-With --time: boots with 1, 2 and 4 CPUs, random sequences of instructions and stress-ng in turn for so
-long, and a summary with date and figures. Else WHAT is any of these; all but openssl when none is given:
+With --time: boots with 1, 2 and 4 CPUs, random sequences of instructions and stress-ng in turn for
+so long, and a summary with date and figures. Else WHAT is any of these; all but openssl when none
+is given:
   boots        N boots in a row with two CPUs, each to power-off
   interpreter  one boot on the IR interpreter
-  kernels      every kernel of tools/guests.sh all with 1, 2 and 4 CPUs, a pass of memtest86+, GNU Mach
+  kernels      every kernel of tools/guests.sh all with 1, 2 and 4 CPUs, a pass of memtest86+, GNU
+               Mach
   stress       stress-ng in a guest with two CPUs, what it computes verified
   openssl      OpenSSL's own tests in a guest with two CPUs (tools/guests.sh openssl)
 What has not been fetched is said and passed over.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Single steps and breakpoints in a guest's Linux are those of the host's: stepping.py TRIODE PROGRAM"""
+"""Single steps and breakpoints in a guest's Linux are as the host's: stepping.py TRIODE PROGRAM"""
 import re
 import subprocess
 import sys

@@ -20,8 +20,8 @@ def assemble(text):
 
 
 def bzimage(code, **changes):
-    """A bzImage whose 64-bit entry is `code` (Linux, Documentation/arch/x86/boot.rst). Header fields
-    can be changed by name."""
+    """A bzImage whose 64-bit entry is `code` (Linux, Documentation/arch/x86/boot.rst). Header
+    fields can be changed by name."""
     kernel = bytes(0x200) + code
     kernel += bytes(-len(kernel) % 16)
     fields = {"setup_sects": 1, "syssize": len(kernel) // 16, "boot_flag": 0xaa55,
@@ -86,8 +86,8 @@ THREE_BOOTS = """
 2:
 """ + POWER_OFF
 
-# Sets the clock's alarm to each second, lets it end sleep, sleeps: 16-bit code at {} shall run then, or
-# none for 0. The FACS is where its name is.
+# Sets the clock's alarm to each second, lets it end sleep, sleeps: 16-bit code at {} shall run
+# then, or none for 0. The FACS is where its name is.
 SLEEP = """
     mov edi, 0xe0000
 1:  add edi, 64
@@ -117,8 +117,8 @@ SLEEP = """
     jmp 3b
 """
 
-# Pulses an interrupt line of --test-devices and says whether its vector, both given, was taken; all other
-# gates are absent.
+# Pulses an interrupt line of --test-devices and says whether its vector, both given, was taken; all
+# other gates are absent.
 VECTOR = """
     mov rdi, 0x5000
     lea rax, [rip + 9f]
@@ -141,8 +141,8 @@ VECTOR = """
 9:
 """ + SAY.format("v") + POWER_OFF
 
-# Puts 16-bit code for SLEEP to 0x1000: it looks at where it runs and what woke it, says two letters that
-# stand in memory, and powers off.
+# Puts 16-bit code for SLEEP to 0x1000: it looks at where it runs and what woke it, says two letters
+# that stand in memory, and powers off.
 WAKE = """
     mov word ptr [0x2000], 0x4b4f
     mov edi, 0x1000

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The command line: help, bad input, exit statuses, the terminal: test_cli.py TRIODE SOURCE-ROOT
 
-Guests are a few instructions each, made here; they run on the soft engine. Prints one line a test and
-"N passed, N failed" at the end.
+Guests are a few instructions each, made here; they run on the soft engine. Prints one line a test
+and "N passed, N failed" at the end.
 """
 import os
 import pty
@@ -102,7 +102,7 @@ class Terminal:
         return self.child.returncode
 
 
-# ---- Help ------------------------------------------------------------------------------------------
+# ---- Help ----------------------------------------------------------------------------------------
 
 @test
 def help_names_all_commands_and_statuses():
@@ -151,7 +151,7 @@ def usage_errors():
     refused(run(image, "--gdb-wait"), "--gdb")
 
 
-# ---- Bad input --------------------------------------------------------------------------------------
+# ---- Bad input -----------------------------------------------------------------------------------
 
 @test
 def memory_and_topology():
@@ -253,7 +253,7 @@ def kvm_without_permission():
     return None
 
 
-# ---- Ends -----------------------------------------------------------------------------------------
+# ---- Ends ----------------------------------------------------------------------------------------
 
 @test
 def power_off():
@@ -333,7 +333,7 @@ def trace():
     need(result.returncode == 0 and "604" in text, text)
 
 
-# ---- Serial ports -----------------------------------------------------------------------------------
+# ---- Serial ports --------------------------------------------------------------------------------
 
 @test
 def input_from_a_pipe():
@@ -408,7 +408,7 @@ def serial_on_a_pty():
     os.close(fd)
 
 
-# ---- The terminal ------------------------------------------------------------------------------------
+# ---- The terminal --------------------------------------------------------------------------------
 
 @test
 def keys_reach_the_guest_unchanged():
@@ -483,7 +483,7 @@ def suspending_and_going_on():
 
 @test
 def job_control():
-    """Under a shell with job control: Ctrl-Z by signal stops, the terminal is the shell's, fg goes on."""
+    """Under a shell with job control: Ctrl-Z stops, the terminal is the shell's, fg goes on."""
     image = kernel("echo", guests.ECHO)
     master, slave = pty.openpty()
     before = termios.tcgetattr(slave)
@@ -526,7 +526,7 @@ def job_control():
 
 
 def main():
-    # Whoever runs this in the background may ignore these, and what is ignored stays so in children.
+    # Who runs this in the background may ignore these, and what is ignored stays so in children.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     passed = failed = 0

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """tools/kvm-unit-tests with a tree made here: test_kvm_unit_tests.py TRIODE SOURCE-ROOT
 
-The tree has the form of a built one; its tests are guests of a few instructions that leave by the exit
-port, and a table with each thing a table can say.
+The tree has the form of a built one; its tests are guests of a few instructions that leave by the
+exit port, and a table with each thing a table can say.
 """
 import os
 import subprocess

@@ -7,7 +7,7 @@ cache        Linux boots with 1 MiB of room for code
 mappings     no mapping is ever writable and executable
 full         a trace to a full disk
 storm        signals without end, to a virtual machine and to a program
-killed       SIGKILL, to the process or to the thread of a vCPU, leaves nothing that hinders the next run
+killed       SIGKILL, to the process or to a vCPU's thread, leaves nothing that hinders the next run
 """
 import concurrent.futures
 import ctypes
@@ -23,9 +23,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from guest import GUESTS, linux, need_guests, run  # noqa: E402
 
 SURVIVED = 33
-# A failed allocation may end the run with: failure, usage (the kernel was not read), the engine's end.
+# A failed allocation may end the run with: failure, usage (the kernel was not read), the engine's
+# end.
 REFUSALS = {1, 2, 4}
-# Of a program: it was not started; no memory for its code was left. Or the program itself was told so.
+# Of a program: it was not started; no memory for its code was left. Or the program itself was told
+# so.
 PROGRAM_ENDS = {1, 2, 126, 127, -signal.SIGKILL}
 BUSYBOX = os.path.join(GUESTS, "busybox")
 
@@ -146,8 +148,8 @@ def opened(pid):
 
 
 def storm(triode):
-    """Signals that mean nothing to Triode, as fast as they go, while Linux boots; those that a program
-    counts; then the one that ends the run, many times."""
+    """Signals that mean nothing to Triode, as fast as they go, while Linux boots; those that a
+    program counts; then the one that ends the run, many times."""
     child = subprocess.Popen([triode, *linux("quiet triode.poweroff", "--smp", "2")],
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     sent = 0

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Guests that do their worst: hostile.py TRIODE IMAGE SCENARIO [SEEDS]
 
-Runs the scenario for seeds 1 to SEEDS. It passes when Triode ends with a status that the scenario may
-have; a signal, a sanitizer's report, or no end after SIGTERM fails it.
+Runs the scenario for seeds 1 to SEEDS. It passes when Triode ends with a status that the scenario
+may have; a signal, a sanitizer's report, or no end after SIGTERM fails it.
 """
 import os
 import signal

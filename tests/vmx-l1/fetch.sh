@@ -1,12 +1,12 @@
 #!/bin/sh
-# fetch.sh FOLDER [selftests]: what the hypervisors of l1.py are made of, from Debian packages, below
-# FOLDER (by default build/guests/l1):
-#   vmlinuz, modules/   linux-image-amd64's kernel, and the modules of KVM, of Xen's dom0 and its disk
-#   xen.gz, xen/        xen-hypervisor-4.17-amd64's Xen, and its tools with the libraries they need
-#   selftests/          the KVM selftests of linux-source-6.1, linked statically; only when asked for
-# Packages come by apt from where the machine's own configuration says, through a private state below
-# build/: nothing of the system is changed, no root is needed. Quick and without network when all is
-# there.
+# fetch.sh FOLDER [selftests]: what the hypervisors of l1.py are made of, from Debian packages,
+# below FOLDER (by default build/guests/l1):
+#   vmlinuz, modules/  linux-image-amd64's kernel, and modules of KVM, of Xen's dom0 and its disk
+#   xen.gz, xen/       xen-hypervisor-4.17-amd64's Xen, and its tools with the libraries they need
+#   selftests/         the KVM selftests of linux-source-6.1, linked statically; only when asked for
+# Packages come by apt from where the machine's own configuration says, through a private state
+# below build/: nothing of the system is changed, no root is needed. Quick and without network when
+# all is there.
 set -eu
 cd "$(dirname "$0")/../.."
 

@@ -2,8 +2,10 @@
 """Hypervisors as guests of Triode: l1.py TRIODE [SCENARIO...] [-- OPTION...]
 
 Each scenario boots Debian's amd64 kernel, or Xen, as L1 on the soft engine with an initramfs made
-for it and says what came of it; the status is 0 when all went well. Without a name: all but selftests.
-  kvm          kvm-intel loads with all it can; `triode run --engine kvm` boots Debian's kernel as L2
+for it and says what came of it; the status is 0 when all went well. Without a name: all but
+selftests.
+  kvm          kvm-intel loads with all it can; `triode run --engine kvm` boots Debian's kernel as
+               L2
   kvm-no-ept, kvm-no-vpid, kvm-no-unrestricted_guest
                the same by KVM without that feature
   l3           ... and in that L2 the same once more
@@ -295,8 +297,11 @@ ln -s /run /var/run
 mkdir -p /var/run/xen /var/lib/xenstored /var/lib/xen /var/log/xen /run/xenstored /run/lock
 ln -s /run/lock /var/lock
 export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu
-echo "L1: $(cat /sys/hypervisor/type) $(cat /sys/hypervisor/version/major).$(cat /sys/hypervisor/version/minor) $(cat /sys/hypervisor/guest_type)"
-xenstored --pid-file /run/xenstored.pid; sleep 1; xen-init-dom0; xenconsoled --pid-file=/run/xenconsoled.pid
+cd /sys/hypervisor
+echo "L1: $(cat type) $(cat version/major).$(cat version/minor) $(cat guest_type)"
+cd /
+xenstored --pid-file /run/xenstored.pid; sleep 1; xen-init-dom0
+xenconsoled --pid-file=/run/xenconsoled.pid
 xl info | grep -E 'virt_caps|xen_caps|nr_cpus'
 xl list
 """
