@@ -137,23 +137,29 @@ static bool fits(const struct boot_context *ctx, u64 address, u64 size)
     return address >= MiB && address <= ctx->low_end && size <= ctx->low_end - address;
 }
 
-/* Where the bzImage's protected-mode part may lie: where it likes best if that is RAM. */
+static int too_large(const struct boot_context *ctx, const struct boot_file *file, u64 address,
+                     u64 size, struct err *err)
+{
+    return err_set(err, -ENOMEM,
+                   "the kernel %s needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64
+                   " MiB; give it more with --mem",
+                   file->path, address / MiB + (address % MiB + size + MiB - 1) / MiB,
+                   ctx->low_end / MiB);
+}
+
+/* Where the bzImage's protected-mode part lies: where it likes best. Linux, loaded lower, would move
+ * itself up to there (LOAD_PHYSICAL_ADDR), so less memory is of no use to it. */
 static int choose_address(const struct boot_context *ctx, const struct boot_file *file,
                           const struct setup_header *hdr, u64 *address, struct err *err)
 {
     u64 align = hdr->kernel_alignment ? hdr->kernel_alignment : MiB;
 
     *address = hdr->pref_address;
-    if (!fits(ctx, *address, hdr->init_size) && hdr->relocatable_kernel)
+    if (*address < MiB && hdr->relocatable_kernel)
         *address = align_up(MiB, align);
-    if (!fits(ctx, *address, hdr->init_size))
-        return err_set(err, -ENOMEM,
-                       "the kernel %s needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64
-                       " MiB; give it more with --mem",
-                       file->path,
-                       *address / MiB + (*address % MiB + hdr->init_size + MiB - 1) / MiB,
-                       ctx->low_end / MiB);
-    return 0;
+    return fits(ctx, *address, hdr->init_size)
+               ? 0
+               : too_large(ctx, file, *address, hdr->init_size, err);
 }
 
 /* The payload, and how many bytes it says it unpacks to. */
@@ -425,7 +431,7 @@ int boot_linux(struct boot_context *ctx, const struct boot_file *file, struct er
     struct setup_header hdr;
     u64 initrd, initrd_size;
     struct placed placed = {0};
-    struct image image;
+    struct image image = {0};
     int ret = parse(file, &image, err);
 
     if (!ret)
@@ -440,7 +446,7 @@ int boot_linux(struct boot_context *ctx, const struct boot_file *file, struct er
     if (ret)
         return ret;
     if (placed.end > ctx->low_end)
-        return choose_address(ctx, file, &image.hdr, &placed.first, err);
+        return too_large(ctx, file, placed.first, placed.end - placed.first, err);
     ret = boot_load_initrd(ctx, (u64)image.hdr.initrd_addr_max + 1, placed.first, placed.end,
                            &initrd, &initrd_size, err);
     if (!ret)

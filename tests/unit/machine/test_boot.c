@@ -489,6 +489,18 @@ static void command_line_has_a_limit(void **state)
     t.ctx.command_line = old;
 }
 
+static void unpacked_beyond_memory(void **state)
+{
+    u8 elf[ELF_BYTES], payload[3000], image[SETUP_BYTES + KERNEL_BYTES];
+    u32 payload_len = make_payload(payload, elf, (u32)make_elf(elf));
+    size_t len = make_bzimage(image, payload, payload_len);
+
+    (void)state;
+    ((struct setup_header *)(image + 0x1f1))->init_size = 49 << 20;
+    t.ctx.unpack = true;
+    refused(image, len, "up to 65 MiB, the guest has 64 MiB");
+}
+
 static void bad_bzimages(void **state)
 {
     u8 image[SETUP_BYTES + KERNEL_BYTES];
@@ -507,6 +519,9 @@ static void bad_bzimages(void **state)
     make_bzimage(image, "", 0);
     hdr->init_size = 0x10000000;
     refused(image, len, "--mem");
+    /* It would fit lower, but a kernel moves itself up to where it likes best. */
+    hdr->init_size = 49 << 20;
+    refused(image, len, "up to 65 MiB, the guest has 64 MiB");
     make_bzimage(image, "", 0);
     hdr->pref_address = 0xfff0000000000000;
     hdr->relocatable_kernel = 0;
@@ -685,6 +700,7 @@ int main(void)
         cmocka_unit_test(initrd_lies_high),
         cmocka_unit_test(initrd_that_does_not_fit),
         cmocka_unit_test(command_line_has_a_limit),
+        cmocka_unit_test(unpacked_beyond_memory),
         cmocka_unit_test(bad_bzimages),
         cmocka_unit_test(pvh),
         cmocka_unit_test(bad_elf_files),
