@@ -10,6 +10,7 @@ struct pass {
 };
 
 static const struct pass pipeline[] = {
+    {"phis", opt_phis, OPT_FULL},
     {"sink", opt_sink, OPT_QUICK},
 };
 

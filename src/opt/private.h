@@ -4,6 +4,7 @@
 
 #include "opt/opt.h"
 
+int opt_phis(struct ir_unit *unit);
 int opt_sink(struct ir_unit *unit);
 
 #endif

@@ -65,12 +65,24 @@ static void release(struct allocator *a, ir_ref ref)
     }
 }
 
-/* Is @x rather than @y to be in memory? */
+static u64 length(const struct value *v)
+{
+    return v->end - v->start + 1;
+}
+
+/* Is @x rather than @y to be in memory? Who is used seldom for the time that it would take a register
+ * away from others. */
 static bool matters_less(const struct lowering *l, ir_ref x, ir_ref y)
 {
-    if (l->lives && l->lives[x].weight != l->lives[y].weight)
-        return l->lives[x].weight < l->lives[y].weight;
-    return l->values[x].end > l->values[y].end;
+    const struct value *vx = &l->values[x], *vy = &l->values[y];
+
+    if (l->lives) {
+        u64 wx = l->lives[x].weight * length(vy), wy = l->lives[y].weight * length(vx);
+
+        if (wx != wy)
+            return wx < wy;
+    }
+    return vx->end > vy->end;
 }
 
 /* A register of @mask from who is used least, or lives longest, @ref included. */
