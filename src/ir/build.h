@@ -61,6 +61,13 @@ static inline ir_ref ir_base(struct ir_unit *u)
     return ir_emit(u, IR_base, IR_I64, 0, 0, 0, 0, 0);
 }
 
+static inline ir_ref ir_base_plus(struct ir_unit *u, s64 offset)
+{
+    if (offset == (s32)offset)
+        return ir_emit(u, IR_base, IR_I64, 0, 0, 0, 0, (u64)offset);
+    return ir_add(u, ir_base(u), ir_const(u, IR_I64, (u64)offset));
+}
+
 static inline ir_ref ir_get(struct ir_unit *u, enum ir_type type, u32 slot)
 {
     return ir_emit(u, IR_get, type, 0, 0, 0, 0, slot);

@@ -11,7 +11,7 @@
 enum {
     FIRST_INSTS = 128,
     FIRST_BLOCKS = 8,
-    SHARES = 512,   /* entries of the table of shared values */
+    SHARES = 128,   /* entries of the table of shared values */
     GRANULES = 256, /* chains of known slots, by slot / GRANULE */
     GRANULE = 8,
     KNOWN = 255,
@@ -100,6 +100,7 @@ void ir_begin(struct ir_unit *unit, u32 block)
         return;
     unit->current = block;
     unit->blocks[block] = (struct ir_block){.first = unit->ninsts};
+    unit->pc_pending = false;
     forget_slots(unit->forward);
 }
 
@@ -305,6 +306,27 @@ static ir_ref emit_call(struct ir_unit *unit, const struct ir_inst *inst)
     return ir_append(unit, inst);
 }
 
+/* May @op read the pc slot, or leave for who does? The goto forms write it. */
+static bool shows_pc(const struct ir_unit *unit, enum ir_op op, enum ir_type type, u64 imm)
+{
+    u32 flags = ir_op_info[op].flags;
+
+    if (op == IR_call)
+        return imm >= unit->nhelpers ||
+               (unit->helpers[imm].flags & (IR_HELPER_READS | IR_HELPER_WRITES | IR_HELPER_TRAPS));
+    if (op == IR_get)
+        return imm < unit->pc_slot + 8 && imm + ir_type_bytes(type) > unit->pc_slot;
+    if (op == IR_goto || op == IR_goto_if || op == IR_goto_ind)
+        return false;
+    return flags & (IR_TRAP | IR_OBSERVE | IR_TERM);
+}
+
+static void put_pc(struct ir_unit *unit)
+{
+    unit->pc_pending = false;
+    ir_put(unit, unit->pc_slot, ir_base_plus(unit, unit->pc_offset));
+}
+
 ir_ref ir_emit(struct ir_unit *unit, enum ir_op op, enum ir_type type, ir_ref a, ir_ref b, ir_ref c,
                ir_ref d, u64 imm)
 {
@@ -313,13 +335,19 @@ ir_ref ir_emit(struct ir_unit *unit, enum ir_op op, enum ir_type type, ir_ref a,
 
     if (unlikely(unit->failed))
         return IR_NONE;
+    if (unit->pc_pending && shows_pc(unit, op, type, imm))
+        put_pc(unit);
     switch (op) {
     case IR_const:
         inst.imm &= ir_mask_of[type];
         return emit_shared(unit, &inst);
+    case IR_base:
+        return emit_shared(unit, &inst);
     case IR_get:
         return emit_get(unit, &inst);
     case IR_put:
+        if (imm == unit->pc_slot)
+            unit->pc_pending = false;
         emit_put(unit, &inst);
         return IR_NONE;
     case IR_call:

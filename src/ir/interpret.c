@@ -61,7 +61,7 @@ static const struct ir_inst *leave_to(struct machine *m, u64 pc)
 
 EXEC(base)
 {
-    result(m, in)->q[0] = m->run->base;
+    result(m, in)->q[0] = m->run->base + in->imm;
     return in + 1;
 }
 

@@ -105,6 +105,8 @@ struct ir_unit {
     bool failed;                /* memory ran out while building */
     u32 guest_insns;            /* guest instructions in the unit */
     struct ir_forward *forward; /* builder's view of slot contents in the current block */
+    bool pc_pending;            /* ir_pc_is: the put is still to be made, */
+    s64 pc_offset;              /* of base + this */
 };
 
 /* Begins an empty unit; instructions live in @arena. Block 0 exists and is current. */
@@ -120,6 +122,15 @@ void ir_begin(struct ir_unit *unit, u32 block);
  * where that is cheap. Answers the value to use, which may be an older one. */
 ir_ref ir_emit(struct ir_unit *unit, enum ir_op op, enum ir_type type, ir_ref a, ir_ref b, ir_ref c,
                ir_ref d, u64 imm);
+
+/* From here on the pc slot holds base + @offset. The put is made by ir_emit when something comes that
+ * can look at it, which most instructions have nothing of: until the next call, a put to the slot or
+ * a goto in its place. */
+static inline void ir_pc_is(struct ir_unit *unit, s64 offset)
+{
+    unit->pc_pending = true;
+    unit->pc_offset = offset;
+}
 
 static inline const struct ir_inst *ir_inst(const struct ir_unit *unit, ir_ref ref)
 {

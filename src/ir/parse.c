@@ -280,6 +280,8 @@ static int rest(struct parser *ps, struct ir_inst *inst)
         return two_halves(ps, inst, false);
     case IR_FORM_PC:
         return to_pc(ps, inst);
+    case IR_FORM_BASE:
+        return displacement(ps, &inst->imm);
     default:
         return plain(ps, inst);
     }

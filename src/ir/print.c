@@ -33,6 +33,8 @@ enum ir_form ir_form(enum ir_op op)
     case IR_goto:
     case IR_goto_if:
         return IR_FORM_PC;
+    case IR_base:
+        return IR_FORM_BASE;
     default:
         return IR_FORM_PLAIN;
     }
@@ -103,6 +105,10 @@ static void print_rest(const struct ir_unit *unit, const struct ir_inst *inst, F
     case IR_FORM_PC:
         print_operands(inst, 0, " ", out);
         print_signed(out, inst->a ? ", base " : " base ", (s64)inst->imm);
+        break;
+    case IR_FORM_BASE:
+        if (inst->imm)
+            print_signed(out, " ", (s64)inst->imm);
         break;
     case IR_FORM_PLAIN:
         print_operands(inst, 0, " ", out);

@@ -53,6 +53,10 @@ static ir_ref rule_add(struct ir_unit *unit, struct ir_inst *inst)
         return IR_NONE;
     if (c == 0)
         return inst->a;
+    if (at(unit, inst->a)->op == IR_base) {
+        c += at(unit, inst->a)->imm;
+        return (s64)c == (s32)c ? become(inst, IR_base, 0, 0, c) : IR_NONE;
+    }
     if (!through(unit, inst, IR_add, &c1))
         return IR_NONE;
     inst->b = ir_const(unit, inst->type, c + c1);

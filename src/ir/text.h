@@ -16,6 +16,7 @@ enum ir_form {
     IR_FORM_BRANCH, /* %1, block 1, block 2 */
     IR_FORM_INSN,   /* 0x10, 3 */
     IR_FORM_PC,     /* %1, base + 0x10 */
+    IR_FORM_BASE,   /* + 0x10, or nothing */
 };
 enum ir_form ir_form(enum ir_op op);
 

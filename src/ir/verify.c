@@ -422,6 +422,8 @@ static int check_meaning(const struct verifier *v, ir_ref ref)
     switch (inst->op) {
     case IR_const:
         return inst->imm & ~ir_mask_of[inst->type] ? broken(v, ref, "wider than its type") : 0;
+    case IR_base:
+        return (s64)inst->imm != (s32)inst->imm ? broken(v, ref, "wider than 32 bits") : 0;
     case IR_get:
         return check_slot(v, ref, inst->type);
     case IR_put:

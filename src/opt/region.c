@@ -32,7 +32,7 @@ static s64 page_of(const struct region *r, u32 n)
 
 static ir_ref address(struct emitter *e, s64 offset)
 {
-    return ir_add(e->unit, ir_base(e->unit), ir_const(e->unit, IR_I64, (u64)offset));
+    return ir_base_plus(e->unit, offset);
 }
 
 /* The value of name @id of variable @v, in the current block. */
@@ -129,7 +129,7 @@ static void copy_inst(struct emitter *e, u32 n, ir_ref ref)
         region_step(e->r, n, ref, e->names);
         return;
     case IR_base:
-        values[ref] = address(e, page_of(e->r, n));
+        values[ref] = address(e, page_of(e->r, n) + (s64)inst->imm);
         return;
     case IR_poll:
         if (!begins_loop(e->r, n))

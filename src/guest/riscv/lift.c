@@ -41,7 +41,7 @@ void riscv_set_xw(struct riscv_lift *l, unsigned reg, ir_ref value)
 
 ir_ref riscv_pc(struct riscv_lift *l, s64 delta)
 {
-    return ir_add(l->u, ir_base(l->u), ir_const(l->u, IR_I64, (u64)(l->offset + delta)));
+    return ir_base_plus(l->u, l->offset + delta);
 }
 
 void riscv_leave(struct riscv_lift *l, u32 exit_code)
@@ -75,7 +75,7 @@ static void lift_one(struct riscv_lift *l, int decoded)
     const struct riscv_row *row = l->in.row;
 
     ir_insn(l->u, l->offset, l->in.length);
-    ir_put(l->u, RISCV_SLOT(pc), riscv_pc(l, 0));
+    ir_pc_is(l->u, l->offset);
     if (l->u->guest_insns == 1)
         ir_poll(l->u);
     if (decoded || (riscv_rows[row->op].flags & RISCV_ROW_RM && !rounding_valid(l))) {

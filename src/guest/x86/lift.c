@@ -30,7 +30,7 @@ static bool flat_cs(const struct x86_lift *l)
 
 static ir_ref at_offset(struct x86_lift *l, s64 offset)
 {
-    return ir_add(l->u, ir_base(l->u), ir_const(l->u, IR_I64, (u64)offset));
+    return ir_base_plus(l->u, offset);
 }
 
 static ir_ref cs_base(struct x86_lift *l)
@@ -144,7 +144,14 @@ static void fall_through(struct x86_lift *l)
     l->ended = true;
 }
 
-void lift_goto(struct x86_lift *l, s64 offset)
+bool lift_is_plain(const struct x86_lift *l, s64 offset)
+{
+    return flat_cs(l) && l->in->operand_size != 2 && !may_wrap(l, offset) &&
+           !(l->mode & (X86_MODE_STEPPING | X86_MODE_LBR));
+}
+
+/* A jump that is not plain. */
+static void goto_elsewhere(struct x86_lift *l, s64 offset)
 {
     ir_ref pc = at_offset(l, offset);
 
@@ -164,6 +171,17 @@ void lift_goto(struct x86_lift *l, s64 offset)
         ir_goto(l->u, offset);
         l->ended = true;
     }
+}
+
+void lift_goto(struct x86_lift *l, s64 offset)
+{
+    if (!lift_is_plain(l, offset)) {
+        goto_elsewhere(l, offset);
+        return;
+    }
+    lift_count(l);
+    ir_goto(l->u, offset);
+    l->ended = true;
 }
 
 /* i1: the address is not canonical. */
@@ -228,11 +246,11 @@ void lift_goto_rip(struct x86_lift *l, ir_ref rip)
     leave_for(l, rip);
 }
 
-void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
+/* A conditional jump that is not plain. */
+static void goto_elsewhere_if(struct x86_lift *l, ir_ref cond, s64 offset)
 {
     ir_ref pc = at_offset(l, offset), next = lift_next_pc(l);
 
-    l->depends = true;
     if (flat_cs(l) && l->in->operand_size != 2 && !(l->mode & X86_MODE_STEPPING)) {
         lift_count(l);
         lift_record_branch(l, cond, may_wrap(l, offset) ? wrap(l, pc) : pc);
@@ -248,6 +266,18 @@ void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
 
         leave_for(l, flat_cs(l) ? to : wrap(l, ir_add(l->u, to, cs_base(l))));
     }
+}
+
+void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset)
+{
+    l->depends = true;
+    if (!lift_is_plain(l, offset)) {
+        goto_elsewhere_if(l, cond, offset);
+        return;
+    }
+    lift_count(l);
+    ir_goto_if(l->u, cond, offset);
+    fall_through(l);
 }
 
 void lift_again_if(struct x86_lift *l, ir_ref cond)
@@ -316,7 +346,7 @@ static void lift_one(struct x86_lift *l, int decoded)
     const struct x86_row *row = l->in->row;
 
     ir_insn(l->u, l->offset, l->next - l->offset);
-    ir_put(l->u, X86_SLOT(lip), at_offset(l, l->offset));
+    ir_pc_is(l->u, l->offset);
     l->branch = l->depends = l->counted = l->recorded = false;
     if (l->u->guest_insns == 1) {
         ir_poll(l->u);

@@ -106,6 +106,8 @@ void lift_add_sp(struct x86_lift *l, s64 bytes);
 /* Transfers; each ends the block. To an offset from base (near, this CS); to a RIP (i64) in this
  * CS, cut to the operand size; to an offset if @cond, else the next instruction. */
 void lift_goto(struct x86_lift *l, s64 offset);
+/* Nothing is to be checked of a jump to that offset from base, nor anybody to be told of it. */
+bool lift_is_plain(const struct x86_lift *l, s64 offset);
 void lift_goto_rip(struct x86_lift *l, ir_ref rip);
 void lift_goto_if(struct x86_lift *l, ir_ref cond, s64 offset);
 

@@ -34,14 +34,16 @@ void lift_call(struct x86_lift *l)
 {
     unsigned size = l->in->operand_size;
     bool relative = l->in->op[0].kind == X86_OP_REL;
-    ir_ref rip = lift_next_rip(l), to;
+    bool plain = relative && lift_is_plain(l, destination(l));
+    ir_ref rip = lift_next_rip(l), to = IR_NONE;
 
     l->branch = true;
-    if (relative)
-        to = ir_add(l->u, rip, ir_const(l->u, IR_I64, l->in->op[0].value));
-    else
+    if (!relative)
         to = zext64(l, lift_read(l, 0));
-    to = lift_check_rip(l, to, !relative);
+    else if (!plain)
+        to = ir_add(l->u, rip, ir_const(l->u, IR_I64, l->in->op[0].value));
+    if (!plain)
+        to = lift_check_rip(l, to, !relative);
     lift_stack_push(l, size == 8 ? rip : ir_trunc(l->u, lift_int_type(size), rip));
     if (relative)
         lift_goto(l, destination(l));

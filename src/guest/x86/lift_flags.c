@@ -267,6 +267,53 @@ static ir_ref condition(struct x86_lift *l, unsigned cc)
     return ir_or(l->u, zf(l), less(l));
 }
 
+/* Known flags whose condition, or its opposite, is one comparison; else IR_NONE. */
+static ir_ref comparison(struct x86_lift *l, unsigned cc)
+{
+    ir_ref dst = l->cc.dst, src = l->cc.src, zero;
+    u64 kind = l->cc.op >> 2;
+
+    if (kind == X86_CC_EFLAGS || kind == X86_CC_SBB)
+        return IR_NONE;
+    if (kind == X86_CC_SUB || (kind == X86_CC_ADD && cc >> 1 == 1)) {
+        switch (cc) {
+        case 2:
+            return ir_ult(l->u, dst, src);
+        case 3:
+            return ir_ule(l->u, src, dst);
+        case 4:
+            return ir_eq(l->u, dst, src);
+        case 5:
+            return ir_ne(l->u, dst, src);
+        case 6:
+            return ir_ule(l->u, dst, src);
+        case 7:
+            return ir_ult(l->u, src, dst);
+        case 12:
+            return ir_slt(l->u, dst, src);
+        case 13:
+            return ir_sle(l->u, src, dst);
+        case 14:
+            return ir_sle(l->u, dst, src);
+        case 15:
+            return ir_slt(l->u, src, dst);
+        }
+        return IR_NONE;
+    }
+    if ((cc & ~1u) != 4 && (cc & ~1u) != 8)
+        return IR_NONE;
+    zero = zero_like(l, dst);
+    switch (cc) {
+    case 4:
+        return ir_eq(l->u, dst, zero);
+    case 5:
+        return ir_ne(l->u, dst, zero);
+    case 8:
+        return ir_slt(l->u, dst, zero);
+    }
+    return ir_sle(l->u, zero, dst);
+}
+
 ir_ref lift_condition(struct x86_lift *l, unsigned cc)
 {
     ir_ref value;
@@ -276,6 +323,9 @@ ir_ref lift_condition(struct x86_lift *l, unsigned cc)
     /* Others may follow: compute all flags once. */
     if (!l->cc.known)
         lift_eflags_arith(l);
+    value = comparison(l, cc);
+    if (value)
+        return value;
     value = condition(l, cc);
     return cc & 1 ? ir_not(l->u, value) : value;
 }

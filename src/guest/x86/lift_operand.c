@@ -49,15 +49,16 @@ static ir_ref cut(struct x86_lift *l, ir_ref v, unsigned bytes)
     return ir_zext(l->u, IR_I64, ir_trunc(l->u, lift_int_type(bytes), v));
 }
 
-ir_ref lift_ea(struct x86_lift *l)
+/* Base and index; IR_NONE if there is neither. To be added to: *@disp. */
+static ir_ref registers_of_address(struct x86_lift *l, s64 *disp)
 {
     const struct x86_insn *in = l->in;
-    s64 disp = in->disp;
     ir_ref sum = IR_NONE;
 
+    *disp = in->disp;
     if (in->base == -2) {
-        sum = ir_base(l->u);
-        disp += l->next;
+        sum = ir_base_plus(l->u, *disp + l->next);
+        *disp = 0;
     } else if (in->base >= 0) {
         sum = ir_get(l->u, IR_I64, gpr_slot((unsigned)in->base));
     }
@@ -68,11 +69,19 @@ ir_ref lift_ea(struct x86_lift *l)
             index = ir_shl(l->u, index, ir_const(l->u, IR_I8, in->scale));
         sum = sum ? ir_add(l->u, sum, index) : index;
     }
+    return sum;
+}
+
+ir_ref lift_ea(struct x86_lift *l)
+{
+    s64 disp;
+    ir_ref sum = registers_of_address(l, &disp);
+
     if (!sum)
-        return ir_const(l->u, IR_I64, (u64)disp & mask_low(in->address_size * 8));
+        return ir_const(l->u, IR_I64, (u64)disp & mask_low(l->in->address_size * 8));
     if (disp)
         sum = ir_add(l->u, sum, ir_const(l->u, IR_I64, (u64)disp));
-    return cut(l, sum, in->address_size);
+    return cut(l, sum, l->in->address_size);
 }
 
 static void check_alignment(struct x86_lift *l, ir_ref linear, unsigned bytes)
@@ -116,10 +125,39 @@ ir_ref lift_address(struct x86_lift *l, unsigned n, bool write)
     return lift_linear(l, op->size, write);
 }
 
+/* Linear address of operand @n, less *@disp: what is added to an address without being looked at is
+ * left to the access. */
+static ir_ref address_but(struct x86_lift *l, unsigned n, bool write, s64 *disp)
+{
+    const struct x86_insn *in = l->in;
+    bool based = in->segment == X86_FS || in->segment == X86_GS;
+    ir_ref sum, base = IR_NONE;
+
+    if (in->op[n].kind != X86_OP_MEM || !lift_is64(l) || in->address_size != 8 ||
+        l->mode & X86_MODE_AC) {
+        *disp = 0;
+        return lift_address(l, n, write);
+    }
+    sum = registers_of_address(l, disp);
+    if (based)
+        base = ir_get(l->u, IR_I64,
+                      X86_SLOT(seg) + in->segment * (u32)sizeof(struct x86_seg) +
+                          (u32)offsetof(struct x86_seg, base));
+    if (base)
+        return sum ? ir_add(l->u, base, sum) : base;
+    if (sum)
+        return sum;
+    sum = ir_const(l->u, IR_I64, (u64)*disp);
+    *disp = 0;
+    return sum;
+}
+
 ir_ref lift_read(struct x86_lift *l, unsigned n)
 {
     const struct x86_operand *op = &l->in->op[n];
     enum ir_type type = lift_int_type(op->size);
+    ir_ref address;
+    s64 disp;
 
     switch (op->kind) {
     case X86_OP_REG:
@@ -130,7 +168,8 @@ ir_ref lift_read(struct x86_lift *l, unsigned n)
                           (u32)offsetof(struct x86_seg, selector));
     case X86_OP_MEM:
     case X86_OP_MOFFS:
-        return ir_ld(l->u, type, lift_address(l, n, false), 0);
+        address = address_but(l, n, false, &disp);
+        return ir_ld(l->u, type, address, disp);
     }
     return ir_const(l->u, type, op->value & mask_low(op->size * 8));
 }
@@ -138,11 +177,15 @@ ir_ref lift_read(struct x86_lift *l, unsigned n)
 void lift_write(struct x86_lift *l, unsigned n, ir_ref value)
 {
     const struct x86_operand *op = &l->in->op[n];
+    ir_ref address;
+    s64 disp;
 
-    if (op->kind == X86_OP_REG)
+    if (op->kind == X86_OP_REG) {
         lift_set_reg(l, op->reg, op->size, op->high, value);
-    else
-        ir_st(l->u, lift_address(l, n, true), 0, value);
+        return;
+    }
+    address = address_but(l, n, true, &disp);
+    ir_st(l->u, address, disp, value);
 }
 
 unsigned lift_stack_width(const struct x86_lift *l)

@@ -31,7 +31,7 @@ LOWER(call)
                 (struct parallel_move){.from = late[i], .to_reg = regs[1 + i], .type = IR_I64};
     }
     move_parallel(l, moves, n);
-    x64_mov_rr(&l->code, 8, RDI, STATE_REG);
+    x64_lea(&l->code, 8, RDI, slot_mem(0));
     call_absolute(l, l->unit->helpers[inst->imm].fn);
     if (!value_needed(l, ref))
         return;
@@ -180,8 +180,7 @@ LOWER(insn)
 void count_insns(struct lowering *l)
 {
     if (l->abi->count_insns && l->pending_insns)
-        x64_alu_mi(&l->code, ALU_ADD, 8, x64_at(STATE_REG, (s32)l->abi->insns),
-                   (s32)l->pending_insns);
+        x64_alu_mi(&l->code, ALU_ADD, 8, slot_mem(l->abi->insns), (s32)l->pending_insns);
     l->pending_insns = 0;
 }
 
@@ -202,7 +201,7 @@ static void side_exit(struct lowering *l, u8 *place, u32 exit_code)
 LOWER(poll)
 {
     (void)ref, (void)inst;
-    x64_alu_mi(&l->code, ALU_CMP, 4, x64_at(STATE_REG, (s32)l->abi->request), 0);
+    x64_alu_mi(&l->code, ALU_CMP, 4, slot_mem(l->abi->request), 0);
     side_exit(l, x64_jcc_later(&l->code, CC_NE), IR_EXIT_REQUEST);
 }
 
@@ -218,7 +217,7 @@ LOWER(exit)
 {
     (void)ref;
     count_insns(l);
-    x64_store_imm(&l->code, 4, x64_at(STATE_REG, (s32)l->abi->exit_code), (s32)inst->imm);
+    x64_store_imm(&l->code, 4, slot_mem(l->abi->exit_code), (s32)inst->imm);
     x64_jmp(&l->code, l->abi->thunk_exit);
 }
 
@@ -270,7 +269,7 @@ static void jump_misses(struct lowering *l, unsigned reg)
 /* Both at once if they lie side by side. */
 static void compare_with_entry(struct x64 *c, u32 state, s32 entry, unsigned bytes)
 {
-    x64_load(c, bytes, RDX, x64_at(STATE_REG, (s32)state));
+    x64_load(c, bytes, RDX, slot_mem(state));
     x64_alu_rm(c, ALU_CMP, bytes, RDX, x64_at(RCX, entry));
 }
 
@@ -285,7 +284,7 @@ static void leave_indirect(struct lowering *l, unsigned reg)
     x64_byte(c, sizeof(struct host_jump) + 1);
     x64_alu_ri(c, ALU_AND, 4, RCX,
                (s32)(((1u << abi->jump_cache_bits) - 1) * sizeof(struct host_jump)));
-    x64_alu_rm(c, ALU_ADD, 8, RCX, x64_at(STATE_REG, (s32)abi->jump_cache));
+    x64_alu_rm(c, ALU_ADD, 8, RCX, slot_mem(abi->jump_cache));
     x64_alu_rm(c, ALU_CMP, 8, reg, x64_at(RCX, offsetof(struct host_jump, gva)));
     jump_misses(l, reg);
     compare_with_entry(c, abi->space, offsetof(struct host_jump, space), together ? 8 : 4);

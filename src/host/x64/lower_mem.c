@@ -90,7 +90,7 @@ static void tlb_lookup(struct lowering *l, struct address a, unsigned bytes, u32
     x64_shift_ri(c, SHIFT_SHR, 4, RAX, 12 - entry);
     x64_alu_ri(c, ALU_AND, 8, RDX, -4096);
     x64_alu_ri(c, ALU_AND, 4, RAX, (s32)(((1u << abi->tlb_bits) - 1) << entry));
-    x64_alu_rm(c, ALU_ADD, 8, RAX, x64_at(STATE_REG, (s32)abi->tlb));
+    x64_alu_rm(c, ALU_ADD, 8, RAX, slot_mem(abi->tlb));
     x64_alu_rm(c, ALU_CMP, 8, RDX, x64_at(RAX, (s32)tag));
     *miss = x64_jcc_later(c, CC_NE);
 }

@@ -65,19 +65,10 @@ ir_ref plan_peel(const struct ir_unit *unit, ir_ref ref, bool strict)
 
 bool plan_base_plus(const struct ir_unit *unit, ir_ref ref, s32 *offset)
 {
-    const struct ir_inst *inst = ir_inst(unit, ref), *b;
+    const struct ir_inst *inst = ir_inst(unit, ref);
 
-    *offset = 0;
-    if (inst->op == IR_base)
-        return true;
-    if (inst->op != IR_add || inst->type != IR_I64)
-        return false;
-    b = ir_inst(unit, inst->b);
-    if (b->op == IR_const && ir_inst(unit, inst->a)->op == IR_base && x64_fits_s32(b->imm)) {
-        *offset = (s32)b->imm;
-        return true;
-    }
-    return false;
+    *offset = (s32)inst->imm;
+    return inst->op == IR_base;
 }
 
 bool plan_fits_displacement(s64 v)

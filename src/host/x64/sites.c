@@ -143,7 +143,7 @@ struct stub *stub_new(struct lowering *l, enum stub_kind kind, u8 *place)
 {
     if (l->nstubs == l->stubs_cap) {
         u32 cap = l->stubs_cap ? l->stubs_cap * 2 : 32;
-        struct stub *stubs = arena_alloc(l->unit->arena, cap * sizeof(*stubs));
+        struct stub *stubs = arena_alloc_dirty(l->unit->arena, cap * sizeof(*stubs));
 
         if (!stubs) {
             lower_fail(l, -ENOMEM);
