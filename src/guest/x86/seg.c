@@ -253,55 +253,50 @@ u64 x86_helper_load_segment(struct x86_cpu *cpu, u64 reg, u64 selector, u64 leng
     return 0;
 }
 
-u64 x86_helper_lldt(struct x86_cpu *cpu, u64 value)
+/* What LLDT and LTR load: the segment of a descriptor in the GDT whose type is in @types, a set of
+ * BIT(TYPE_*). */
+static struct x86_seg system_segment(struct x86_cpu *cpu, u16 selector, u64 types)
 {
-    u16 selector = (u16)value;
     u32 error = selector & 0xfffc;
     bool wide = x86_long_mode(cpu);
     struct x86_descriptor d;
     struct x86_seg seg;
 
-    if (!error) {
-        cpu->seg[X86_LDTR] =
-            (struct x86_seg){.selector = selector, .access = X86_SEG_UNUSABLE | TYPE_LDT};
-        return 0;
-    }
     if (selector & 4 || !x86_read_descriptor(cpu, selector, wide, &d))
         x86_raise_error(cpu, X86_GP, error);
     seg = x86_unpack_descriptor(selector, d.raw);
-    if ((seg.access & (X86_SEG_S | 15)) != TYPE_LDT)
+    if (!(types & BIT(seg.access & (X86_SEG_S | 15))))
         x86_raise_error(cpu, X86_GP, error);
     if (!(seg.access & X86_SEG_P))
         x86_raise_error(cpu, X86_NP, error);
     seg.base |= d.high << 32;
     if (wide && !x86_canonical_any(cpu, seg.base))
         x86_raise_error(cpu, X86_GP, error);
-    cpu->seg[X86_LDTR] = seg;
+    return seg;
+}
+
+u64 x86_helper_lldt(struct x86_cpu *cpu, u64 value)
+{
+    u16 selector = (u16)value;
+
+    if (selector & 0xfffc)
+        cpu->seg[X86_LDTR] = system_segment(cpu, selector, BIT(TYPE_LDT));
+    else
+        cpu->seg[X86_LDTR] =
+            (struct x86_seg){.selector = selector, .access = X86_SEG_UNUSABLE | TYPE_LDT};
     return 0;
 }
 
 u64 x86_helper_ltr(struct x86_cpu *cpu, u64 value)
 {
     u16 selector = (u16)value;
-    u32 error = selector & 0xfffc;
-    bool wide = x86_long_mode(cpu);
-    struct x86_descriptor d;
     struct x86_seg seg;
     u8 access;
 
-    if (!error)
+    if (!(selector & 0xfffc))
         x86_raise_error(cpu, X86_GP, 0);
-    if (selector & 4 || !x86_read_descriptor(cpu, selector, wide, &d))
-        x86_raise_error(cpu, X86_GP, error);
-    seg = x86_unpack_descriptor(selector, d.raw);
-    if ((seg.access & (X86_SEG_S | 15)) != TYPE_TSS32 &&
-        ((seg.access & (X86_SEG_S | 15)) != TYPE_TSS16 || wide))
-        x86_raise_error(cpu, X86_GP, error);
-    if (!(seg.access & X86_SEG_P))
-        x86_raise_error(cpu, X86_NP, error);
-    seg.base |= d.high << 32;
-    if (wide && !x86_canonical_any(cpu, seg.base))
-        x86_raise_error(cpu, X86_GP, error);
+    seg =
+        system_segment(cpu, selector, BIT(TYPE_TSS32) | (x86_long_mode(cpu) ? 0 : BIT(TYPE_TSS16)));
     seg.access |= 2; /* busy */
     access = (u8)seg.access;
     x86_store_implicit(cpu, access_byte(cpu, selector), &access, 1);
