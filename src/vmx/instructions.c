@@ -166,8 +166,6 @@ static void vmptrst(struct operation *o)
     succeed(o->cpu);
 }
 
-/* Registers of VMREAD and VMWRITE: the field's encoding in one, the other operand in one or
- * memory. */
 /* In non-root operation with VMCS shadowing the VMCS at the link pointer is meant (SDM 26.3): *@v
  * becomes a copy of it, or false: there is none. */
 static bool shadow_vmcs(struct operation *o, struct vmcs *v)
@@ -183,29 +181,33 @@ static u64 operand_mask(const struct x86_cpu *cpu)
     return x86_code64(cpu) ? ~0ull : 0xffffffff;
 }
 
-static const struct vmx_field *named_field(struct operation *o, u64 *encoding)
+/* VMREAD and VMWRITE have the field's encoding in one register, the other operand in one or memory.
+ * NULL: the instruction has failed; else the field is in *@v, which is @shadow or the current VMCS. */
+static const struct vmx_field *find_field(struct operation *o, u64 *encoding, struct vmcs **v,
+                                          struct vmcs *shadow)
 {
+    const struct vmx_field *field;
+
     *encoding = o->cpu->gpr[o->info >> 28 & 15] & operand_mask(o->cpu);
-    return *encoding >> 32 ? NULL : vmx_field_find((u32)*encoding);
+    *v = vmx_inner(o->cpu) ? shadow : &o->vmx->nested.vmcs;
+    if ((*v == shadow && !shadow_vmcs(o, shadow)) || o->vmx->current_pointer == VMX_NO_POINTER) {
+        fail_invalid(o->cpu);
+        return NULL;
+    }
+    field = *encoding >> 32 ? NULL : vmx_field_find((u32)*encoding);
+    if (!field)
+        fail(o, VMX_ERR_UNSUPPORTED_COMPONENT);
+    return field;
 }
 
 static void vmread(struct operation *o)
 {
-    const struct vmcs *v = &o->vmx->nested.vmcs;
-    struct vmcs shadow;
+    struct vmcs *v, shadow;
     u64 encoding, value;
-    const struct vmx_field *field = named_field(o, &encoding);
+    const struct vmx_field *field = find_field(o, &encoding, &v, &shadow);
 
-    if (vmx_inner(o->cpu))
-        v = shadow_vmcs(o, &shadow) ? &shadow : NULL;
-    if (!v || o->vmx->current_pointer == VMX_NO_POINTER) {
-        fail_invalid(o->cpu);
+    if (!field)
         return;
-    }
-    if (!field) {
-        fail(o, VMX_ERR_UNSUPPORTED_COMPONENT);
-        return;
-    }
     value = vmx_field_get(v, field);
     if (encoding & 1)
         value >>= 32;
@@ -220,24 +222,17 @@ static void vmread(struct operation *o)
 
 static void vmwrite(struct operation *o)
 {
-    struct vmcs *v = &o->vmx->nested.vmcs, shadow;
+    struct vmcs *v, shadow;
     u64 encoding, value = 0;
-    const struct vmx_field *field = named_field(o, &encoding);
+    const struct vmx_field *field;
 
     if (o->info & BIT(10))
         value = o->cpu->gpr[o->info >> 3 & 15] & operand_mask(o->cpu);
     else
         o->cpu->common.memory->load(&o->cpu->common, o->linear, &value, x86_code64(o->cpu) ? 8 : 4);
-    if (vmx_inner(o->cpu))
-        v = shadow_vmcs(o, &shadow) ? &shadow : NULL;
-    if (!v || o->vmx->current_pointer == VMX_NO_POINTER) {
-        fail_invalid(o->cpu);
+    field = find_field(o, &encoding, &v, &shadow);
+    if (!field)
         return;
-    }
-    if (!field) {
-        fail(o, VMX_ERR_UNSUPPORTED_COMPONENT);
-        return;
-    }
     if (encoding & 1)
         value = value << 32 | (u32)vmx_field_get(v, field);
     vmx_field_set(v, field, value);
