@@ -16,21 +16,10 @@
     static enum machine_verdict machine_exit_##suffix(                                             \
         struct machine *machine, struct machine_vcpu *vcpu, struct kvm_run *run)
 
-/* Ends the run with the registers of the vCPU that caused it. */
 static enum machine_verdict stop_with_report(struct machine_vcpu *vcpu, enum machine_end end,
                                              const char *text)
 {
-    struct machine *machine = vcpu->machine;
-    struct strbuf dump = {0};
-
-    machine_dump_vcpu(vcpu->vcpu, &dump);
-    mutex_lock(&machine->lock);
-    if (machine->end == MACHINE_RUNNING && !machine->report.text)
-        machine->report = dump;
-    else
-        strbuf_free(&dump);
-    mutex_unlock(&machine->lock);
-    machine_finish(machine, end, text);
+    machine_vcpu_finish(vcpu, end, text);
     return MACHINE_STOP;
 }
 

@@ -22,18 +22,11 @@ static void set_state(struct machine_vcpu *vcpu, enum machine_vcpu_state state)
     vcpu->state = state;
 }
 
-static void fail(struct machine_vcpu *vcpu, int error)
+void machine_vcpu_finish(struct machine_vcpu *vcpu, enum machine_end end, const char *text)
 {
     struct machine *machine = vcpu->machine;
-    struct err why = {0};
     struct strbuf dump = {0};
 
-    if (machine->ops->explain)
-        machine->ops->explain(vcpu->vcpu, &why);
-    if (!why.text[0])
-        err_set(&why, error, "%s", strerror(-error));
-    err_context(&why, error, "vCPU %u: the %s engine cannot go on", vcpu->index,
-                machine->ops->name);
     machine_dump_vcpu(vcpu->vcpu, &dump);
     mutex_lock(&machine->lock);
     if (machine->end == MACHINE_RUNNING && !machine->report.text)
@@ -41,7 +34,21 @@ static void fail(struct machine_vcpu *vcpu, int error)
     else
         strbuf_free(&dump);
     mutex_unlock(&machine->lock);
-    machine_finish(machine, MACHINE_FAILED, why.text);
+    machine_finish(machine, end, text);
+}
+
+static void fail(struct machine_vcpu *vcpu, int error)
+{
+    struct machine *machine = vcpu->machine;
+    struct err why = {0};
+
+    if (machine->ops->explain)
+        machine->ops->explain(vcpu->vcpu, &why);
+    if (!why.text[0])
+        err_set(&why, error, "%s", strerror(-error));
+    err_context(&why, error, "vCPU %u: the %s engine cannot go on", vcpu->index,
+                machine->ops->name);
+    machine_vcpu_finish(vcpu, MACHINE_FAILED, why.text);
 }
 
 bool machine_vcpu_step(struct machine_vcpu *vcpu)
