@@ -68,28 +68,29 @@ enum {
     GUEST_REQ_DBT = GUEST_REQ_FLUSH_TLB | GUEST_REQ_EXCLUSIVE | GUEST_REQ_JUMPS, /* dbt's own */
 };
 
-/* Common part, first in every guest CPU's state; the state pointer of the IR points here. */
+/* Common part, first in every guest CPU's state; the state pointer of the IR points here. What
+ * translated code uses comes last, beside the guest's registers: there its offsets are short. */
 struct guest_cpu {
-    u32 request;      /* atomic or/and */
-    u32 insn_limit;   /* 1: translate single instructions, do not cache; 0: normal */
-    struct tlb *tlb;  /* of the current address space and privilege class */
+    u32 insn_limit; /* 1: translate single instructions, do not cache; 0: normal */
+    unsigned index; /* vCPU number, also the mem reader number */
+    u64 space_tag;  /* with the space key: which second-level translation; 0 none */
+    u64 scratch[4]; /* between lifted code and its helpers; not guest state */
+    const struct guest_ops *ops;
+    const struct guest_memory *memory; /* dbt's services, below */
+    struct mem *mem;
+    void *dbt;                                  /* dbt's per-vCPU part */
+    jmp_buf *leave;                             /* where guest_leave goes: the innermost run loop */
+    u64 tlb_hits_slow, tlb_misses, tlb_flushes; /* victim hits, walks, flushes: for --stats */
+    u64 host_frame;   /* dbt's: host stack pointer inside translated code; 0 outside */
+    u32 exit_code;    /* argument of the last exit / exit_if, or guest_leave */
     s32 tlb_patience; /* hits outside the first way until one goes to the slow path: below 0 */
+    u64 insns;        /* guest instructions executed, when counted */
+    struct tlb *tlb;  /* of the current address space and privilege class */
     void *jump_cache; /* dbt's: gva -> block, per vCPU */
     u32 space;        /* tag of the current address space for the jump cache */
     u32 mode;         /* block identity beside the gpa: every bit that changes what code means;
                                 * behind space, so that the jump cache compares both at once */
-    u64 space_tag;    /* with the space key: which second-level translation; 0 none */
-    u64 insns;        /* guest instructions executed, when counted */
-    u64 host_frame;   /* dbt's: host stack pointer inside translated code; 0 outside */
-    u64 scratch[4];   /* between lifted code and its helpers; not guest state */
-    const struct guest_ops *ops;
-    const struct guest_memory *memory; /* dbt's services, below */
-    struct mem *mem;
-    void *dbt;      /* dbt's per-vCPU part */
-    unsigned index; /* vCPU number, also the mem reader number */
-    jmp_buf *leave; /* where guest_leave goes: the innermost run loop */
-    u32 exit_code;  /* argument of the last exit / exit_if, or guest_leave */
-    u64 tlb_hits_slow, tlb_misses, tlb_flushes; /* victim hits, walks, flushes: for --stats */
+    u32 request;      /* atomic or/and */
 };
 
 /* Leaves translated code, interpreter or helper, back to the run loop, which sees exit_code. All

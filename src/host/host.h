@@ -34,7 +34,7 @@ struct host_put {
     u8 type;  /* enum ir_type */
     u8 kind;
     s32 where; /* register number, spill granule, low part of constant; BASE: offset from base reg;
-                * STATE: offset of 8 bytes of state */
+                * STATE: of 8 bytes of state, from the host's state register */
 };
 
 /*

@@ -46,7 +46,7 @@ void lift_cc(struct x86_lift *l, u64 op, ir_ref dst, ir_ref src, ir_ref src2)
         ir_put(l->u, X86_SLOT(cc_src), widen(l, src));
     if (src2)
         ir_put(l->u, X86_SLOT(cc_src2), widen(l, src2));
-    ir_put(l->u, X86_SLOT(cc_op), ir_const(l->u, IR_I64, op));
+    ir_put(l->u, X86_SLOT(cc_op), ir_const(l->u, IR_I8, op));
 }
 
 void lift_flags_changed(struct x86_lift *l)
@@ -65,7 +65,10 @@ static ir_ref call_cc(struct x86_lift *l, enum x86_helper helper, u64 extra)
         src = ir_get(l->u, IR_I64, X86_SLOT(cc_src));
     if (!l->cc.known || kind_uses[l->cc.op >> 2] & USES_SRC2)
         src2 = ir_get(l->u, IR_I64, X86_SLOT(cc_src2));
-    op = l->cc.known ? ir_const(l->u, IR_I64, l->cc.op) : ir_get(l->u, IR_I64, X86_SLOT(cc_op));
+    if (l->cc.known)
+        op = ir_const(l->u, IR_I64, l->cc.op);
+    else
+        op = ir_zext(l->u, IR_I64, ir_get(l->u, IR_I8, X86_SLOT(cc_op)));
     if (extra)
         op = ir_or(l->u, op, ir_const(l->u, IR_I64, extra));
     return ir_call(l->u, IR_I64, helper, dst, src, src2, op);

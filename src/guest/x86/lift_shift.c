@@ -65,10 +65,10 @@ static void set_cc(struct x86_lift *l, const struct shift *s, u64 op, ir_ref dst
     }
     old_dst = ir_get(l->u, IR_I64, X86_SLOT(cc_dst));
     old_src = ir_get(l->u, IR_I64, X86_SLOT(cc_src));
-    old_op = ir_get(l->u, IR_I64, X86_SLOT(cc_op));
+    old_op = ir_get(l->u, IR_I8, X86_SLOT(cc_op));
     ir_put(l->u, X86_SLOT(cc_dst), ir_sel(l->u, s->some, widen(l, dst), old_dst));
     ir_put(l->u, X86_SLOT(cc_src), ir_sel(l->u, s->some, widen(l, src), old_src));
-    ir_put(l->u, X86_SLOT(cc_op), ir_sel(l->u, s->some, ir_const(l->u, IR_I64, op), old_op));
+    ir_put(l->u, X86_SLOT(cc_op), ir_sel(l->u, s->some, ir_const(l->u, IR_I8, op), old_op));
     lift_flags_changed(l);
 }
 

@@ -242,7 +242,7 @@ static void set_compared(struct rep *r, u64 a, u64 b)
 {
     r->cpu->cc_dst = a;
     r->cpu->cc_src = b;
-    r->cpu->cc_op = (u64)X86_CC_SUB << 2 | (u64)__builtin_ctz(r->size);
+    r->cpu->cc_op = (u8)(X86_CC_SUB << 2 | __builtin_ctz(r->size));
 }
 
 /* Compares @n elements, or up to the one that ends the repetition; answers how many were compared,

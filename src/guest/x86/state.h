@@ -128,7 +128,7 @@ struct x86_cpu {
 
     /* Arithmetic flags CF PF AF ZF SF OF, lazily: see guest/x86/cc.h. */
     u64 cc_dst, cc_src, cc_src2;
-    u64 cc_op;
+    u8 cc_op;
     u64 df;     /* 1 or -1 */
     u64 eflags; /* all other bits; arithmetic flags and DF are 0 here */
 

@@ -243,7 +243,7 @@ void alu_operand(struct lowering *l, enum x64_alu alu, unsigned bytes, unsigned 
 
 static inline struct x64_mem slot_mem(u64 slot)
 {
-    return x64_at(STATE_REG, (s32)slot);
+    return x64_at(STATE_REG, (s32)slot - STATE_BIAS);
 }
 
 static inline struct x64_mem granule_mem(unsigned granule)

@@ -2,7 +2,7 @@
  * Host registers and what they are for. Private to src/host/x64.
  *
  *   rsp           struct host_frame
- *   rbp           guest state
+ *   rbp           STATE_BIAS into guest state
  *   r12           the base op: guest virtual address of the page the unit begins in
  *   rax rcx rdx   scratch inside one instruction's lowering
  *   xmm14 xmm15   the same for vectors
@@ -37,6 +37,8 @@ enum x64_reg {
 enum x64_xmm { XMM14 = 14, XMM15 = 15 };
 
 #define STATE_REG RBP
+/* What units use of the state lies around here: displacements of one byte reach it. */
+#define STATE_BIAS 216
 #define BASE_REG R12
 
 #define GPR_BIT(r) (1u << (r))

@@ -44,10 +44,10 @@ static void emit_enter(struct x64 *c, const struct host_abi *abi)
     for (unsigned i = 0; i < ARRAY_SIZE(pushed); i++)
         push(c, pushed[i]);
     x64_alu_ri(c, ALU_SUB, 8, RSP, ENTRY_BYTES);
-    x64_mov_rr(c, 8, STATE_REG, RDI);
+    x64_lea(c, 8, STATE_REG, x64_at(RDI, STATE_BIAS));
     x64_mov_rr(c, 8, BASE_REG, RDX);
     if (abi->host_frame)
-        x64_store(c, 8, x64_at(STATE_REG, (s32)abi->host_frame), RSP);
+        x64_store(c, 8, slot_mem(abi->host_frame), RSP);
     x64_rr(c, 0xff, 4, RSI);
 }
 
@@ -95,7 +95,7 @@ static void emit_site(struct x64 *c, const struct host_callbacks *callbacks, u64
     x64_load(c, 8, RAX, x64_at(RSP, 0));
     x64_movsx_m(c, 4, 8, RBX, x64_at(RAX, 0));
     x64_alu_rr(c, ALU_ADD, 8, RBX, RAX);
-    x64_mov_rr(c, 8, RDI, STATE_REG);
+    x64_lea(c, 8, RDI, slot_mem(0));
     x64_lea(c, 8, RSI, x64_at(RSP, 8));
     x64_mov_rr(c, 8, RDX, RBX);
     x64_alu_ri(c, ALU_SUB, 8, RSP, 8);
@@ -123,7 +123,7 @@ static void emit_ways(struct x64 *c, const struct host_abi *abi, u32 tag)
     s32 way = (s32)(abi->tlb_entry_bytes << abi->tlb_bits);
     u8 *next, *impatient;
 
-    x64_alu_mi(c, ALU_SUB, 4, x64_at(STATE_REG, (s32)abi->tlb_patience), 1);
+    x64_alu_mi(c, ALU_SUB, 4, slot_mem(abi->tlb_patience), 1);
     impatient = x64_jcc_later(c, CC_S);
     for (s32 i = 1; i < (s32)abi->tlb_ways; i++) {
         x64_alu_rm(c, ALU_CMP, 8, RDX, x64_at(RAX, i * way + (s32)tag));
@@ -140,14 +140,14 @@ static void emit_ways(struct x64 *c, const struct host_abi *abi, u32 tag)
 static void emit_goto(struct x64 *c, const struct host_abi *abi,
                       const struct host_callbacks *callbacks, u64 leave)
 {
-    x64_store(c, 8, x64_at(STATE_REG, (s32)abi->pc_slot), RAX);
-    x64_mov_rr(c, 8, RDI, STATE_REG);
+    x64_store(c, 8, slot_mem(abi->pc_slot), RAX);
+    x64_lea(c, 8, RDI, slot_mem(0));
     x64_mov_rr(c, 8, RSI, RDX);
     x64_mov_rr(c, 8, RDX, RCX);
     call_c(c, (u64)callbacks->missed);
     x64_test_rr(c, 8, RAX, RAX);
     x64_jcc(c, CC_E, leave);
-    x64_load(c, 8, BASE_REG, x64_at(STATE_REG, (s32)abi->pc_slot));
+    x64_load(c, 8, BASE_REG, slot_mem(abi->pc_slot));
     x64_alu_ri(c, ALU_AND, 8, BASE_REG, -4096);
     x64_rr(c, 0xff, 4, RAX);
 }
@@ -187,7 +187,7 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
 
     align_code(&c);
     abi->thunk_exit = x64_here(&c);
-    x64_load(&c, 4, RAX, x64_at(STATE_REG, (s32)abi->exit_code));
+    x64_load(&c, 4, RAX, slot_mem(abi->exit_code));
     leave = x64_here(&c);
     emit_leave(&c);
 
