@@ -127,8 +127,6 @@ enum machine_verdict { MACHINE_RESUME, MACHINE_STOP, MACHINE_ERROR };
  * end the vCPU's thread, after machine_finish was called. */
 enum machine_verdict machine_handle_exit(struct machine *machine, struct machine_vcpu *vcpu,
                                          struct kvm_run *run);
-/* One pass of a vCPU's thread: run, then handle. False when the thread is to end. */
-bool machine_vcpu_step(struct machine_vcpu *vcpu);
 /* machine_finish with the registers of the vCPU that caused it, in its thread. */
 void machine_vcpu_finish(struct machine_vcpu *vcpu, enum machine_end end, const char *text);
 int machine_vcpus_start(struct machine *machine, struct err *err);

@@ -51,7 +51,8 @@ static void fail(struct machine_vcpu *vcpu, int error)
     machine_vcpu_finish(vcpu, MACHINE_FAILED, why.text);
 }
 
-bool machine_vcpu_step(struct machine_vcpu *vcpu)
+/* One pass: run, then handle. False when the thread is to end. */
+static bool step(struct machine_vcpu *vcpu)
 {
     struct machine *machine = vcpu->machine;
     enum machine_verdict verdict;
@@ -92,7 +93,7 @@ static void *vcpu_main(void *opaque)
     struct machine *machine = vcpu->machine;
 
     set_state(vcpu, MACHINE_VCPU_RUNNING);
-    while (machine_vcpu_step(vcpu))
+    while (step(vcpu))
         ;
     set_state(vcpu, MACHINE_VCPU_STOPPED);
     if (__atomic_sub_fetch(&machine->running, 1, __ATOMIC_SEQ_CST) == 0)

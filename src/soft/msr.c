@@ -307,24 +307,17 @@ int soft_msrs_init(struct soft_vcpu *vcpu)
     vcpu->parts.msrs.stored = calloc(first_slot(ARRAY_SIZE(rows)), sizeof(u64));
     if (!vcpu->parts.msrs.stored)
         return -ENOMEM;
-    soft_msrs_reset(vcpu);
-    return 0;
-}
-
-void soft_msrs_reset(struct soft_vcpu *vcpu)
-{
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         for (u32 msr = rows[i].first; msr <= rows[i].last; msr++)
             vcpu->parts.msrs.stored[slot_of(&rows[i], msr)] = rows[i].reset;
     vcpu->parts.msrs.misc_enable = MISC_ENABLE_RESET;
+    return 0;
 }
 
-bool soft_msr_exits(const struct x86_cpu *cpu, u32 msr, bool write)
+bool soft_msr_exits(u32 msr)
 {
     const struct msr_row *row = find_row(msr);
 
-    (void)cpu;
-    (void)write;
     return !row || !row->direct;
 }
 

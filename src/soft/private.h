@@ -192,7 +192,6 @@ int soft_vcpu_create(struct vm *vm, unsigned index, u32 apic_id, struct vcpu **v
                      struct err *err);
 void soft_vcpu_destroy(struct vcpu *vcpu);
 void soft_set_state(struct soft_vcpu *vcpu, enum soft_state state);
-const char *soft_state_name(enum soft_state state);
 /* Sets request bits and wakes the vCPU if it sleeps. Any thread. */
 void soft_request(struct soft_vcpu *vcpu, u32 bits);
 void soft_signal(struct soft_vcpu *vcpu, u32 signals);
@@ -240,9 +239,8 @@ bool soft_msr_write(struct x86_cpu *cpu, u32 msr, u64 value);
 /* The same for get and set of state: no #GP for read-only ones, no side effects on the guest. */
 bool soft_msr_get(struct soft_vcpu *vcpu, u32 msr, u64 *value);
 bool soft_msr_set(struct soft_vcpu *vcpu, u32 msr, u64 value);
-bool soft_msr_exits(const struct x86_cpu *cpu, u32 msr, bool write);
+bool soft_msr_exits(u32 msr);
 int soft_msrs_init(struct soft_vcpu *vcpu);
-void soft_msrs_reset(struct soft_vcpu *vcpu);
 
 /* ipi.c */
 extern const struct lapic_hooks soft_lapic_hooks;

@@ -32,11 +32,6 @@ static const struct {
     [SOFT_UNPLUGGED] = {"unplugged", 0},
 };
 
-const char *soft_state_name(enum soft_state state)
-{
-    return states[state].name;
-}
-
 void soft_set_state(struct soft_vcpu *vcpu, enum soft_state state)
 {
     enum soft_state old = vcpu->run.state;

@@ -227,7 +227,7 @@ s64 mm_map(struct user *user, u64 addr, u64 len, int prot, int flags, int fd, u6
     return got;
 }
 
-int mm_unmap(struct user *user, u64 addr, u64 len)
+static int unmap(struct user *user, u64 addr, u64 len)
 {
     struct user_mm *mm = &user->mm;
     u64 end;
@@ -260,7 +260,7 @@ s64 sys_mmap(struct user_thread *t, const u64 a[6])
 
 s64 sys_munmap(struct user_thread *t, const u64 a[6])
 {
-    return mm_unmap(t->user, a[0], a[1]);
+    return unmap(t->user, a[0], a[1]);
 }
 
 /* The first address of [at, end) that is not mapped; @end if all are. Lock held. */
@@ -388,7 +388,7 @@ s64 sys_brk(struct user_thread *t, const u64 a[6])
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) < 0)
             return (s64)mm->brk;
     } else if (end < mm->brk_end) {
-        mm_unmap(t->user, end, mm->brk_end - end);
+        unmap(t->user, end, mm->brk_end - end);
     }
     mm->brk_end = end;
     mm->brk = a[0];

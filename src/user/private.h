@@ -50,7 +50,6 @@ bool mm_protect_code(void *opaque, u64 page, bool on);
 int mm_host_prot(int prot);
 /* mmap for the guest; answers the address or -errno. */
 s64 mm_map(struct user *user, u64 addr, u64 len, int prot, int flags, int fd, u64 offset);
-int mm_unmap(struct user *user, u64 addr, u64 len);
 void mm_set_brk(struct user_mm *mm, u64 start);
 
 /* --- a guest CPU's Linux ABI (guest_*.c) ------------------------------------------------------ */
@@ -170,7 +169,6 @@ int user_check_executable(const struct user *user, const char *path);
 
 /* thread.c */
 struct user_thread *user_thread_create(struct user *user);
-void user_thread_free(struct user_thread *t);
 /* Runs until the thread exits; never returns for the last one. */
 void user_thread_run(struct user_thread *t);
 /* clone and its kin: the new thread's or process's id, or -errno. In a new process answers 0. */

@@ -75,7 +75,7 @@ struct user_thread *user_thread_create(struct user *user)
     return t;
 }
 
-void user_thread_free(struct user_thread *t)
+static void thread_free(struct user_thread *t)
 {
     unsigned index = t->cpu->index;
 
@@ -173,7 +173,7 @@ void user_thread_exit(struct user_thread *t, int status)
     t->exiting = true;
     if (t->tid != getpid())
         return; /* its function ends, and with it the host thread */
-    user_thread_free(t);
+    thread_free(t);
     syscall(SYS_exit, status);
 }
 
@@ -212,7 +212,7 @@ static void *thread_main(void *opaque)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, NULL);
     user_current = NULL;
-    user_thread_free(t);
+    thread_free(t);
     return NULL;
 }
 
@@ -244,7 +244,7 @@ static s64 new_thread(struct user_thread *parent, const struct user_clone *args)
             ;
         ret = start.tid;
     } else {
-        user_thread_free(t);
+        thread_free(t);
     }
     if (!__atomic_load_n(&parent->pending, __ATOMIC_RELAXED))
         pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -90,7 +90,7 @@ static void failure(u64 q, char *text, size_t size)
     snprintf(text, size, "%s", q < ARRAY_SIZE(why) ? why[q] : "");
 }
 
-void vmx_describe(const struct vmcs *v, u32 reason, char *text, size_t size)
+static void describe(const struct vmcs *v, u32 reason, char *text, size_t size)
 {
     const struct vmx_reason_info *info = vmx_reason(reason & 0xffff);
     u64 q = v->exit_qualification;
@@ -173,7 +173,7 @@ void vmx_trace_exit(struct x86_cpu *cpu, const struct vmcs *v, u32 reason)
 
     if (likely(!trace_enabled(TRACE_VMX)))
         return;
-    vmx_describe(v, reason, detail, sizeof(detail));
+    describe(v, reason, detail, sizeof(detail));
     if (!failed)
         instruction(cpu, insn, sizeof(insn));
     snprintf(what, sizeof(what), "%s %s", failed ? "entry failed:" : "exit",

@@ -178,7 +178,7 @@ static void load_host_registers(struct x86_cpu *cpu, const struct vmcs *v)
         x86_pmu_set_global(cpu, v->host_ia32_perf_global_ctrl);
 }
 
-void vmx_load_host_state(struct x86_cpu *cpu)
+static void load_host_state(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
     const struct vmcs *v = &vmx->nested.vmcs;
@@ -244,5 +244,5 @@ void vmx_nested_exit(struct x86_cpu *cpu, u32 reason)
         if (vmx_store_msrs(cpu, v->vm_exit_msr_store_address, v->vm_exit_msr_store_count))
             vmx_abort(cpu, VMX_ABORT_STORE_MSRS);
     }
-    vmx_load_host_state(cpu);
+    load_host_state(cpu);
 }

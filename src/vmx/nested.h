@@ -120,15 +120,13 @@ u32 vmx_nested_entry(struct x86_cpu *cpu);
 
 /* exit.c: VM exit to the guest's VMCS: @reason (bit 31: failed entry) and what cpu->vmexit says. */
 void vmx_nested_exit(struct x86_cpu *cpu, u32 reason);
-void vmx_load_host_state(struct x86_cpu *cpu);
 
 /* msr_lists.c: entry n failed: its number from 1, or 0 for success. */
 u32 vmx_load_msrs(struct x86_cpu *cpu, u64 address, u32 count);
 u32 vmx_store_msrs(struct x86_cpu *cpu, u64 address, u32 count);
-void vmx_abort(struct x86_cpu *cpu, u32 indicator);
+void vmx_abort(struct x86_cpu *cpu, u32 indicator) NORETURN;
 
 /* describe.c: the trace. */
-void vmx_describe(const struct vmcs *v, u32 reason, char *text, size_t size);
 void vmx_trace_exit(struct x86_cpu *cpu, const struct vmcs *v, u32 reason);
 void vmx_trace_entry(struct x86_cpu *cpu, const struct vmcs *v);
 /* @condition: the check that failed. */
@@ -141,8 +139,6 @@ void vmx_apic_walk(struct x86_cpu *cpu) NORETURN;
 
 /* VMFUNC's conditions for its function 0; the EPTP to switch to (SDM 26.5.6.3). */
 bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp);
-/* VMREAD or VMWRITE of @encoding in non-root operation: does it exit? (SDM 26.1.3) */
-bool vmx_shadowed(const struct x86_cpu *cpu, bool write, u64 encoding);
 
 /* Tags of soft TLBs in non-root operation (SDM 29.4): VPID in bits 15:0, EPTP above; 0 is the
  * root's. */

@@ -201,7 +201,7 @@ static bool msr_exits(const struct vmx_level *level, const struct x86_cpu *cpu, 
     if (!proc(level, VMX_C_use_msr_bitmaps))
         return true;
     if (!level->outer)
-        return !level->msr_exits || level->msr_exits(cpu, msr, write);
+        return !level->msr_exits || level->msr_exits(msr);
     if (msr < 0x2000)
         return bitmap_bit(cpu, map, msr);
     if (msr >= 0xc0000000 && msr < 0xc0002000)
@@ -266,18 +266,28 @@ static bool when_vmfunc(const struct vmx_level *level, const struct x86_cpu *cpu
     return !vmx_eptp_switch(cpu, &eptp);
 }
 
+/* VMREAD or VMWRITE of @encoding in non-root operation goes to the shadow VMCS (SDM 26.1.3). */
+static bool shadowed(const struct x86_cpu *cpu, bool write, u64 encoding)
+{
+    const struct vmcs *v = vmx_inner(cpu);
+
+    return v && vmx_proc2(v, VMX_C_vmcs_shadowing) && !(encoding >> 15) &&
+           !bitmap_bit(cpu, write ? v->vmwrite_bitmap_address : v->vmread_bitmap_address,
+                       (unsigned)encoding);
+}
+
 /* The register with the field's encoding is cpu->cr_operand. */
 static bool when_vmread(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification)
 {
     (void)qualification;
-    return level->outer && !vmx_shadowed(cpu, false, cpu->cr_operand);
+    return level->outer && !shadowed(cpu, false, cpu->cr_operand);
 }
 
 static bool when_vmwrite(const struct vmx_level *level, const struct x86_cpu *cpu,
                          u64 qualification)
 {
     (void)qualification;
-    return level->outer && !vmx_shadowed(cpu, true, cpu->cr_operand);
+    return level->outer && !shadowed(cpu, true, cpu->cr_operand);
 }
 
 bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp)
@@ -288,15 +298,6 @@ bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp)
     return v && !(u32)cpu->gpr[X86_RAX] && v->vm_function_controls & 1 && index < 512 &&
            !mem_read(cpu->common.mem, v->eptp_list_address + index * 8ull, eptp, 8) &&
            vmx_valid_eptp(cpu, *eptp);
-}
-
-bool vmx_shadowed(const struct x86_cpu *cpu, bool write, u64 encoding)
-{
-    const struct vmcs *v = vmx_inner(cpu);
-
-    return v && vmx_proc2(v, VMX_C_vmcs_shadowing) && !(encoding >> 15) &&
-           !bitmap_bit(cpu, write ? v->vmwrite_bitmap_address : v->vmread_bitmap_address,
-                       (unsigned)encoding);
 }
 
 /* Which word each control of controls.def is in, for ON() and OFF(). */

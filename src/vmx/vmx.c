@@ -94,13 +94,13 @@ static bool intercepts(const struct vmx_level *level, const struct x86_cpu *cpu,
     }
 }
 
-struct vmx_level *vmx_interceptor(const struct vmx_cpu *vmx, const struct x86_cpu *cpu, u32 reason,
-                                  u64 qualification)
+/* The innermost VMCS that wants a VM exit for @reason, or NULL. */
+static struct vmx_level *interceptor(const struct x86_cpu *cpu, u32 reason, u64 qualification)
 {
     const struct vmx_reason_info *info = vmx_reason(reason);
 
     BUG_ON(!info);
-    for (struct vmx_level *level = vmx->current; level; level = level->outer)
+    for (struct vmx_level *level = vmx_of(cpu)->current; level; level = level->outer)
         if (intercepts(level, cpu, info, qualification))
             return level;
     return NULL;
@@ -108,7 +108,7 @@ struct vmx_level *vmx_interceptor(const struct vmx_cpu *vmx, const struct x86_cp
 
 bool vmx_exits_inside(const struct x86_cpu *cpu, u32 reason, u64 qualification)
 {
-    const struct vmx_level *level = vmx_interceptor(vmx_of(cpu), cpu, reason, qualification);
+    const struct vmx_level *level = interceptor(cpu, reason, qualification);
 
     return level && level->outer;
 }
@@ -121,7 +121,7 @@ void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_
 
     if (reason == VMX_REASON_vmfunc && !vmx_enabled(cpu, reason))
         x86_raise(cpu, X86_UD);
-    level = vmx_interceptor(vmx, cpu, reason, qualification);
+    level = interceptor(cpu, reason, qualification);
     if (likely(!level))
         return;
     vmx->exit_to = level;

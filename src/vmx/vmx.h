@@ -124,7 +124,7 @@ struct vmx_level {
     struct vmcs vmcs;
     struct vmx_level *outer; /* NULL: the root */
     /* Root: which MSRs exit, in place of a guest's bitmap in memory. NULL: all. */
-    bool (*msr_exits)(const struct x86_cpu *cpu, u32 msr, bool write);
+    bool (*msr_exits)(u32 msr);
 };
 
 /* A vCPU's VMX part. cpu->engine points to an object that begins with it. */
@@ -252,10 +252,6 @@ bool vmx_exits_inside(const struct x86_cpu *cpu, u32 reason, u64 qualification);
  * returns. */
 void vmx_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len, u64 linear,
                    u64 insn_info);
-
-/* The innermost VMCS that wants a VM exit for @reason, or NULL. */
-struct vmx_level *vmx_interceptor(const struct vmx_cpu *vmx, const struct x86_cpu *cpu, u32 reason,
-                                  u64 qualification);
 
 /* A VM exit that no instruction asked for, to the root: fills
  * cpu->vmexit. */

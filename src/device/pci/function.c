@@ -166,13 +166,22 @@ unsigned pci_add_capability(struct pci_unit *unit, u8 id, unsigned len)
     return at;
 }
 
-void pci_unit_written(struct pci_unit *unit, unsigned offset, unsigned size)
+static u16 msix_control(const struct pci_unit *unit)
 {
-    (void)size;
+    return unit->msix_offset ? pci_get16(unit->config, unit->msix_offset + MSIX_CONTROL) : 0;
+}
+
+static bool msix_enabled(const struct pci_unit *unit)
+{
+    return msix_control(unit) & MSIX_ENABLE;
+}
+
+void pci_unit_written(struct pci_unit *unit, unsigned offset)
+{
     if (offset < PCI_BAR0 + 4 * PCI_BARS)
         map(unit);
     drive_intx(unit);
-    if (!unit->msix_offset || !pci_msix_enabled(unit))
+    if (!msix_enabled(unit))
         return;
     for (unsigned i = 0; i < unit->vectors; i++)
         if (unit->msix->pending & BIT(i))
@@ -232,19 +241,9 @@ void pci_add_msix(struct pci_unit *unit, struct pci_msix *msix, unsigned vectors
     unit->config->writable[at + MSIX_CONTROL + 1] = (MSIX_ENABLE | MSIX_MASK_ALL) >> 8;
 }
 
-static u16 msix_control(const struct pci_unit *unit)
-{
-    return unit->msix_offset ? pci_get16(unit->config, unit->msix_offset + MSIX_CONTROL) : 0;
-}
-
-bool pci_msix_enabled(const struct pci_unit *unit)
-{
-    return msix_control(unit) & MSIX_ENABLE;
-}
-
 bool pci_msix_raise(struct pci_unit *unit, unsigned vector)
 {
-    if (!pci_msix_enabled(unit))
+    if (!msix_enabled(unit))
         return false;
     if (vector >= unit->vectors)
         return true; /* the guest asked for none */

@@ -144,7 +144,8 @@ CHANNEL(1)
 
 static void written(struct device *dev, unsigned offset, unsigned size)
 {
-    pci_unit_written(&to_ide(dev)->unit, offset, size);
+    (void)size;
+    pci_unit_written(&to_ide(dev)->unit, offset);
 }
 
 static void reset(struct device *dev)

@@ -49,7 +49,7 @@ static void written(struct device *dev, unsigned offset, unsigned size)
 {
     struct lpc *lpc = to_lpc(dev);
 
-    pci_unit_written(&lpc->unit, offset, size);
+    pci_unit_written(&lpc->unit, offset);
     if (offset < PIRQ_E + 4 && offset + size > PIRQ_A)
         set_routes(lpc);
 }

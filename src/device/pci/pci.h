@@ -187,12 +187,11 @@ void pci_msix_write(struct pci_unit *unit, u64 offset, unsigned size, u64 value)
 void pci_add_msi(struct pci_unit *unit);
 
 /* To be called from the function's written(), and after a load. */
-void pci_unit_written(struct pci_unit *unit, unsigned offset, unsigned size);
+void pci_unit_written(struct pci_unit *unit, unsigned offset);
 void pci_unit_loaded(struct pci_unit *unit);
 
 /* Sends message @vector, or keeps it pending while masked. False when MSI-X is off. */
 bool pci_msix_raise(struct pci_unit *unit, unsigned vector);
-bool pci_msix_enabled(const struct pci_unit *unit);
 void pci_intx(struct pci_unit *unit, bool level);
 bool pci_is_master(const struct pci_unit *unit);
 

@@ -421,7 +421,7 @@ static void written(struct device *dev, unsigned offset, unsigned size)
     struct virtio *v = to_virtio(dev);
     u32 at;
 
-    pci_unit_written(&v->unit, offset, size);
+    pci_unit_written(&v->unit, offset);
     if (touches_window(v, offset, size) && window(v, &at))
         write_main(dev, at, window(v, &at), pci_get32(v->unit.config, v->config_cap + CFG_DATA));
     if (offset <= PCI_COMMAND && (v->state->status & VIRTIO_STATUS_DRIVER_OK))

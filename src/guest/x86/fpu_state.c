@@ -13,7 +13,8 @@
 #define XCOMP_COMPACTED BIT(63)
 #define MXCSR_MASK 0xffffu
 
-u64 x86_xcr0_supported(struct x86_cpu *cpu)
+/* Components this CPU can have in XCR0. */
+static u64 xcr0_supported(const struct x86_cpu *cpu)
 {
     return XFEATURE_X87 | XFEATURE_SSE | (x86_has(cpu, X86_FEATURE_PKU) ? XFEATURE_PKRU : 0);
 }
@@ -429,7 +430,7 @@ bool x86_xrstor(struct x86_cpu *cpu, const u8 *image)
     if (cpu->xcr0 & XFEATURE_PKRU)
         r.mask |= XFEATURE_PKRU;
     if (get(image, 24, 4) & ~(u64)MXCSR_MASK ||
-        !check_header(image + HEADER, x86_xcr0_supported(cpu), false, false, &r))
+        !check_header(image + HEADER, xcr0_supported(cpu), false, false, &r))
         return false;
     if (r.load & XFEATURE_X87)
         load_x87(cpu, image, true);
@@ -449,7 +450,7 @@ bool x86_xrstor(struct x86_cpu *cpu, const u8 *image)
 
 bool x86_write_xcr0(struct x86_cpu *cpu, u64 value)
 {
-    if (!(value & XFEATURE_X87) || value & ~x86_xcr0_supported(cpu))
+    if (!(value & XFEATURE_X87) || value & ~xcr0_supported(cpu))
         return false;
     cpu->xcr0 = value;
     return true;

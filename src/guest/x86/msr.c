@@ -27,7 +27,8 @@ enum {
     MSR_TSC_AUX = 0xc0000103,
 };
 
-u64 x86_tsc(const struct x86_cpu *cpu)
+/* The guest's TSC now. */
+static u64 tsc_now(const struct x86_cpu *cpu)
 {
     u128 scaled;
 
@@ -68,7 +69,7 @@ bool x86_msr_read(struct x86_cpu *cpu, u32 msr, u64 *value)
     }
     switch (msr) {
     case MSR_TSC:
-        *value = x86_tsc(cpu);
+        *value = tsc_now(cpu);
         return true;
     case MSR_SYSENTER_CS:
         *value = cpu->msr_sysenter_cs;
@@ -171,7 +172,7 @@ bool x86_msr_write(struct x86_cpu *cpu, u32 msr, u64 value)
     }
     switch (msr) {
     case MSR_TSC:
-        cpu->tsc_offset += value - x86_tsc(cpu);
+        cpu->tsc_offset += value - tsc_now(cpu);
         return true;
     case MSR_SYSENTER_CS:
         cpu->msr_sysenter_cs = (u32)value;
@@ -272,7 +273,7 @@ u64 x86_helper_rdtsc(struct x86_cpu *cpu, u64 length)
     if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_RDTSC, 0, (u32)length, 0, 0);
-    tsc = x86_tsc(cpu);
+    tsc = tsc_now(cpu);
     see_time(cpu);
     return split(cpu, tsc);
 }
@@ -287,7 +288,7 @@ u64 x86_helper_rdtscp(struct x86_cpu *cpu, u64 length)
     if (cpu->cr4 & X86_CR4_TSD && cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
     x86_intercept(cpu, X86_REASON_RDTSCP, 0, (u32)length, 0, 0);
-    tsc = x86_tsc(cpu);
+    tsc = tsc_now(cpu);
     see_time(cpu);
     cpu->gpr[X86_RCX] = (u32)cpu->msr_tsc_aux;
     return split(cpu, tsc);

@@ -197,12 +197,6 @@ static inline bool x86_canonical_any(const struct x86_cpu *cpu, u64 address)
     return (u64)sign_extend(address, x86_has(cpu, X86_FEATURE_LA57) ? 57 : 48) == address;
 }
 
-/* A linear address cut to 32 bits where it has no more. */
-static inline u64 x86_linear_mask(const struct x86_cpu *cpu)
-{
-    return x86_code64(cpu) ? ~0ull : 0xffffffffull;
-}
-
 static inline void x86_load_implicit(struct x86_cpu *cpu, u64 gva, void *buf, unsigned bytes)
 {
     cpu->own_bytes = (u8)bytes;
@@ -382,16 +376,11 @@ bool x86_find_memory_operand(struct x86_cpu *cpu, u64 gva, struct x86_memory_ope
 /* Decides between #SS and #GP for non-canonical addresses. */
 bool x86_access_is_stack(struct x86_cpu *cpu, u64 gva);
 
-/* fpu_state.c: components this CPU can have in XCR0. */
-u64 x86_xcr0_supported(struct x86_cpu *cpu);
-/* After a load of MXCSR: host environment and mode bit. */
+/* fpu_state.c: after a load of MXCSR: host environment and mode bit. */
 void x86_mxcsr_loaded(struct x86_cpu *cpu);
 /* helpers_sse.c: stores those of @n bytes whose mask byte has its top bit set, all or, if one
  * cannot be written, none. */
 void x86_store_masked(struct x86_cpu *cpu, u64 address, const u8 *from, const u8 *mask, unsigned n);
-
-/* The guest's TSC now. */
-u64 x86_tsc(const struct x86_cpu *cpu);
 
 /* rflags.c: what POPF and IRET may change at the current privilege with operands of @width bytes
  * (VM, VIF and VIP aside). */
