@@ -61,6 +61,8 @@ int cache_create(struct dbt *dbt, struct err *err)
     dbt->code_exec = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, dbt->code_fd, 0);
     if (dbt->code_exec == MAP_FAILED) {
         dbt->code_exec = NULL;
+        if (errno == ENOMEM)
+            return err_set(err, -ENOMEM, "cannot map the code cache: %s", strerror(errno));
         return err_set(err, -errno,
                        "this system does not let memory files be executed (%s): use --jit=off",
                        strerror(errno));

@@ -15,7 +15,7 @@ static int open_file(const char *path, const char *what, int *fd, u64 *size, str
 {
     struct stat st;
 
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* no waiting for a pipe's writer */
     if (*fd < 0)
         return err_set(err, -errno, "cannot open the %s %s: %s", what, path, strerror(errno));
     if (fstat(*fd, &st) || !S_ISREG(st.st_mode)) {
@@ -153,7 +153,7 @@ int boot_load_initrd(struct boot_context *ctx, u64 limit, u64 used_first, u64 us
         *gpa = *size < used_first ? align_down(used_first - *size, MEM_PAGE_SIZE) : 0;
     if (*gpa < MiB) {
         close(fd);
-        return err_set(err, -ENOMEM,
+        return err_set(err, -E2BIG,
                        "the initrd %s (%" PRIu64 " KiB) does not fit into the guest's memory "
                        "beside the kernel; give it more with --mem",
                        ctx->initrd_path, (*size + KiB - 1) / KiB);

@@ -52,8 +52,13 @@ static int check_header(const struct boot_file *file, struct header *header, str
     if (file->data[EI_DATA] != ELFDATA2LSB || header->machine != (is_32bit ? EM_386 : EM_X86_64))
         return err_set(err, -EINVAL, "the kernel %s is an ELF file for another CPU (machine %u)",
                        file->path, header->machine);
-    if (header->type != ET_EXEC || header->entry_size != size)
-        return err_set(err, -EINVAL, "the kernel %s is not an executable ELF file", file->path);
+    if (header->type != ET_EXEC)
+        return err_set(err, -EINVAL,
+                       "the kernel %s is an ELF file of type %u; a kernel has type %u, executable",
+                       file->path, header->type, ET_EXEC);
+    if (header->entry_size != size)
+        return err_set(err, -EINVAL, "the kernel %s has program headers of %u bytes", file->path,
+                       header->entry_size);
     if (header->table > file->size || (file->size - header->table) / size < header->count)
         return err_set(err, -EINVAL, "the kernel %s is truncated within its program headers",
                        file->path);
@@ -155,7 +160,7 @@ int boot_elf_load(struct boot_context *ctx, const struct boot_file *file, struct
         if (segment.p_type != PT_LOAD || !segment.p_memsz)
             continue;
         if (segment.p_paddr < MiB || segment.p_paddr + segment.p_memsz > ctx->low_end)
-            return err_set(err, -ENOMEM,
+            return err_set(err, -E2BIG,
                            "segment %u of the kernel %s lies at %#" PRIx64 " to %#" PRIx64
                            ", where the guest has no memory",
                            i, file->path, (u64)segment.p_paddr,

@@ -140,7 +140,7 @@ static bool fits(const struct boot_context *ctx, u64 address, u64 size)
 static int too_large(const struct boot_context *ctx, const struct boot_file *file, u64 address,
                      u64 size, struct err *err)
 {
-    return err_set(err, -ENOMEM,
+    return err_set(err, -E2BIG,
                    "the kernel %s needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64
                    " MiB; give it more with --mem",
                    file->path, address / MiB + (address % MiB + size + MiB - 1) / MiB,

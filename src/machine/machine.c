@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -433,20 +434,32 @@ static int copy_config(struct machine *machine, const struct machine_config *con
     return ret;
 }
 
+/* A size in the largest unit that leaves no rest, as a person would say it. */
+static const char *size_text(u64 bytes, char *text, size_t len)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    unsigned unit = 0;
+
+    for (bytes /= KiB; bytes && !(bytes % KiB) && unit + 1 < ARRAY_SIZE(units); bytes /= KiB)
+        unit++;
+    snprintf(text, len, "%" PRIu64 " %s", bytes, units[unit]);
+    return text;
+}
+
 static int check_memory(const struct machine_board *board, u64 bytes, struct err *err)
 {
+    char given[32], limit[32];
+
     if (bytes % MEM_PAGE_SIZE)
         return err_set(err, -EINVAL, "--mem: %" PRIu64 " bytes are not a multiple of 4 KiB", bytes);
     if (bytes < board->min_memory)
-        return err_set(err, -EINVAL,
-                       "--mem: %" PRIu64 " KiB are too little; the %s board needs at "
-                       "least %" PRIu64 " MiB",
-                       bytes / KiB, board->name, board->min_memory / MiB);
+        return err_set(err, -EINVAL, "--mem: %s is too little; the %s board needs at least %s",
+                       size_text(bytes, given, sizeof(given)), board->name,
+                       size_text(board->min_memory, limit, sizeof(limit)));
     if (bytes > board->max_memory)
-        return err_set(err, -EINVAL,
-                       "--mem: %" PRIu64 " GiB are too much; the %s board takes at "
-                       "most %" PRIu64 " GiB",
-                       bytes / GiB, board->name, board->max_memory / GiB);
+        return err_set(err, -EINVAL, "--mem: %s is too much; the %s board takes at most %s",
+                       size_text(bytes, given, sizeof(given)), board->name,
+                       size_text(board->max_memory, limit, sizeof(limit)));
     return 0;
 }
 

@@ -103,7 +103,7 @@ static int load_part(struct boot_context *ctx, const struct boot_file *file, str
                        "the kernel %s is to be loaded at %#" PRIx64 " to %#" PRIx64
                        ", out of reach",
                        file->path, gpa, gpa + memory);
-    ret = mem_hva(ctx->mem, gpa, memory, true) ? 0 : -ENOMEM;
+    ret = mem_hva(ctx->mem, gpa, memory, true) ? 0 : -E2BIG;
     if (!ret)
         ret = mem_write(ctx->mem, gpa, file->data + offset, len);
     if (!ret)
@@ -266,7 +266,7 @@ static int load_module(struct boot_context *ctx, const char *text, struct builde
 
     if (!ret) {
         if (gpa + file.size > end || mem_write(ctx->mem, gpa, file.data, file.size))
-            ret = err_set(err, -ENOMEM,
+            ret = err_set(err, -E2BIG,
                           "the module %s (%zu KiB) does not fit into the guest's memory; give it "
                           "more with --mem",
                           path, (file.size + 1023) / 1024);
@@ -368,8 +368,7 @@ static int describe(struct boot_context *ctx, const struct boot_file *file,
     ret = load_modules(ctx, image, &b, &info, err);
     memcpy(b.bytes, &info, sizeof(info));
     if (!ret && (put_base_memory(ctx) || mem_write(ctx->mem, b.gpa, b.bytes, b.len)))
-        ret =
-            err_set(err, -ENOMEM, "the guest has too little memory for the kernel %s", file->path);
+        ret = err_set(err, -E2BIG, "the guest has too little memory for the kernel %s", file->path);
     free(b.bytes);
     ctx->regs.rbx = b.gpa;
     return ret;

@@ -42,11 +42,12 @@ static int open_file(struct file *f, const char *path, struct err *err)
     struct stat st;
 
     f->path = path;
-    f->fd = open(path, O_RDONLY | O_CLOEXEC);
+    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* no waiting for a pipe's writer */
     if (f->fd < 0) {
         int error = errno;
 
-        err_set(err, -error, "%s: %s", path, strerror(error));
+        err_set(err, -error, "%s: %s%s", path, strerror(error),
+                strchr(path, '/') ? "" : " (a path is meant, $PATH is not searched)");
         return error == ENOENT || error == ENOTDIR ? USER_NOT_FOUND : USER_CANNOT_RUN;
     }
     if (fstat(f->fd, &st) || !S_ISREG(st.st_mode))
