@@ -40,6 +40,8 @@ struct cli_options {
 /* "--name VALUE" or "--name=VALUE"; an option given twice counts the last time. -EINVAL. */
 int cli_parse_options(int argc, char **argv, struct cli_options *options, struct err *err);
 
+const char *cli_option_name(enum cli_option option); /* without its dashes */
+
 /* "on" or "off" into *@value, which keeps its value for NULL. @name is for the sentence. */
 int cli_parse_switch(const char *name, const char *text, bool *value, struct err *err);
 /* "FILE[,ro]": cuts the path out of @text. */
@@ -52,7 +54,8 @@ int cli_parse_dump(const char *text, u32 *stages, u64 *first, u64 *last, struct 
 /* ---- Help ----------------------------------------------------------------------------------- */
 
 void cli_print_help(FILE *out);
-void cli_print_run_help(FILE *out);
+/* The help of one command: its options, if it has any, and what goes with them. */
+void cli_print_command_help(FILE *out, const char *command);
 
 /* ---- The terminal ---------------------------------------------------------------------------- */
 

@@ -1,4 +1,5 @@
 /* Entry: which command. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,10 +9,10 @@
 #include "cli/cli.h"
 
 static const struct {
-    const char *name;
+    const char *name, *arguments;
     int (*run)(int argc, char **argv);
 } commands[] = {
-#define X(suffix, name, arguments, help) {name, cli_cmd_##suffix},
+#define X(suffix, name, arguments, help) {name, arguments, cli_cmd_##suffix},
 #include "cli/commands.def"
 #undef X
 };
@@ -25,15 +26,40 @@ static void open_standard_fds(void)
             _exit(CLI_FAILURE);
 }
 
-int main(int argc, char **argv)
+/* A command that takes none was given some. */
+static int refuse_arguments(char **argv)
+{
+    if (strcmp(argv[1], "--help") && strcmp(argv[1], "-h")) {
+        log_error("%s takes no arguments, got \"%s\"", argv[0], argv[1]);
+        return CLI_USAGE;
+    }
+    cli_print_command_help(stdout, argv[0]);
+    return CLI_OK;
+}
+
+static int run_command(int argc, char **argv)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (strcmp(argv[0], commands[i].name))
+            continue;
+        if (argc > 1 && !*commands[i].arguments)
+            return refuse_arguments(argv);
+        return commands[i].run(argc, argv);
+    }
+    log_error("there is no command \"%s\"; see triode --help", argv[0]);
+    return CLI_USAGE;
+}
+
+static int run(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : NULL;
 
-    open_standard_fds();
     if (!word) {
         cli_print_help(stderr);
         return CLI_USAGE;
     }
+    if (!strcmp(word, "help") && argc > 2)
+        return run_command(2, (char *[]){argv[2], "--help", NULL});
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) {
         cli_print_help(stdout);
         return CLI_OK;
@@ -42,9 +68,18 @@ int main(int argc, char **argv)
         printf("triode %s\n", TRIODE_VERSION);
         return CLI_OK;
     }
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        if (!strcmp(word, commands[i].name))
-            return commands[i].run(argc - 1, argv + 1);
-    log_error("there is no command \"%s\"; see triode --help", word);
-    return CLI_USAGE;
+    return run_command(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    open_standard_fds();
+    status = run(argc, argv);
+    if (fflush(stdout) || ferror(stdout)) {
+        log_error("cannot write standard output: %s", strerror(errno));
+        return status ? status : CLI_FAILURE;
+    }
+    return status;
 }

@@ -15,6 +15,11 @@ static const struct {
 #undef X
 };
 
+const char *cli_option_name(enum cli_option option)
+{
+    return table[option].name;
+}
+
 static int find(const char *name, size_t len)
 {
     for (int i = 0; i < CLI_OPTIONS; i++)

@@ -243,6 +243,27 @@ static int choose_triple_fault(struct run *run, struct err *err)
                : err_set(err, -EINVAL, "--triple-fault takes end or reset, not \"%s\"", text);
 }
 
+static int parse_code_cache(const char *text, u64 *bytes, struct err *err)
+{
+    int ret = cli_parse_size("code-cache", text, bytes, err);
+
+    return ret || (*bytes >= MiB && *bytes <= GiB)
+               ? ret
+               : err_set(err, -EINVAL, "--code-cache takes 1M to 1G, not %s", text);
+}
+
+static int refuse_empty(const struct run *run, struct err *err)
+{
+    static const enum cli_option not_empty[] = {CLI_OPTION_KERNEL, CLI_OPTION_INITRD,
+                                                CLI_OPTION_FIRMWARE, CLI_OPTION_CPU};
+
+    for (size_t i = 0; i < ARRAY_SIZE(not_empty); i++)
+        if (option(run, not_empty[i]) && !*option(run, not_empty[i]))
+            return err_set(err, -EINVAL, "--%s has an empty argument",
+                           cli_option_name(not_empty[i]));
+    return 0;
+}
+
 static int configure(struct run *run, struct err *err)
 {
     struct machine_config *config = &run->config;
@@ -257,13 +278,15 @@ static int configure(struct run *run, struct err *err)
     run->stats = config->count_insns = option(run, CLI_OPTION_STATS) != NULL;
     config->cpu_model = option(run, CLI_OPTION_CPU);
     text = option(run, CLI_OPTION_SMP);
-    ret = machine_topology_parse(text ? text : "1", &config->topology, err);
+    ret = refuse_empty(run, err);
+    if (!ret)
+        ret = machine_topology_parse(text ? text : "1", &config->topology, err);
     text = option(run, CLI_OPTION_MEM);
     if (!ret && text)
         ret = cli_parse_size("mem", text, &config->memory, err);
     text = option(run, CLI_OPTION_CODE_CACHE);
     if (!ret && text)
-        ret = cli_parse_size("code-cache", text, &config->code_cache_bytes, err);
+        ret = parse_code_cache(text, &config->code_cache_bytes, err);
     if (!ret)
         ret = cli_parse_switch("jit", option(run, CLI_OPTION_JIT), &config->jit, err);
     if (!ret)
@@ -538,6 +561,7 @@ static int status_of_error(int code)
     case -EMFILE:
     case -ENFILE:
     case -EAGAIN:
+    case -ENOMEM:
         return CLI_FAILURE;
     default:
         return CLI_USAGE;
@@ -592,7 +616,7 @@ int cli_cmd_run(int argc, char **argv)
         return CLI_USAGE;
     }
     if (option(run, CLI_OPTION_HELP)) {
-        cli_print_run_help(stdout);
+        cli_print_command_help(stdout, "run");
         free(run);
         return CLI_OK;
     }

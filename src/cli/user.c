@@ -16,9 +16,9 @@ enum {
 };
 
 static const struct {
-    const char *name, *argument, *help;
+    const char *name, *argument;
 } table[] = {
-#define X(constant, name, argument, help) {name, argument, help},
+#define X(constant, name, argument, help) {name, argument},
 #include "cli/user_options.def"
 #undef X
 };
@@ -68,18 +68,6 @@ static int parse(int argc, char **argv, struct user_options *options, struct err
     return i;
 }
 
-static void print_help(FILE *out)
-{
-    fprintf(out, "Usage: triode user [OPTION]... PROGRAM [ARGUMENT]...\n\n"
-                 "Runs a Linux program for x86-64 or riscv64 by translation.\n\nOptions:\n");
-    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
-        fprintf(out, "  --%s%s%s\n      %s\n", table[i].name, table[i].argument ? " " : "",
-                table[i].argument ? table[i].argument : "", table[i].help);
-    fprintf(out,
-            "\nExit status: the program's; 2 bad usage, 126 the program cannot be run, 127 it is "
-            "not there.\nA program killed by a signal takes Triode with it.\n");
-}
-
 /* What a program that this one executes is run with, in words. */
 static unsigned inherited(const struct user_options *options, const char *words[2 * OPTIONS])
 {
@@ -105,6 +93,8 @@ static int configure(const struct user_options *options, struct user_config *con
 
     config->argv0 = options->value[OPTION_ARGV0];
     config->sysroot = options->value[OPTION_SYSROOT];
+    if (!ret && config->sysroot && access(config->sysroot, F_OK))
+        ret = err_set(err, -errno, "--sysroot %s: %s", config->sysroot, strerror(errno));
     if (!ret && options->value[OPTION_DUMP])
         ret = cli_parse_dump(options->value[OPTION_DUMP], &config->dump_stages, &config->dump_first,
                              &config->dump_last, err);
@@ -122,7 +112,7 @@ int cli_cmd_user(int argc, char **argv)
     int program = parse(argc, argv, &options, &err), status;
 
     if (program >= 0 && options.value[OPTION_HELP]) {
-        print_help(stdout);
+        cli_print_command_help(stdout, "user");
         return CLI_OK;
     }
     if (program >= argc)

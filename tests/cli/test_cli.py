@@ -127,6 +127,36 @@ def run_help_and_manual_name_all_options():
 
 
 @test
+def user_help_and_manual_name_all_options():
+    text, manual = triode("user", "--help").stdout, triode("man").stdout
+    options = manual.partition(".SH OPTIONS OF USER")[2]
+    for name in rows("user_options.def", r'^X\(\w+, "([\w-]+)"'):
+        need(re.search(rf"^  --{name}( |$)", text, re.MULTILINE), f"--{name} is not in --help")
+        need(f".B \\-\\-{name}" in options, f"--{name} is not in the manual page")
+    need(all(len(line) <= 100 for line in text.splitlines()), "a line is too long")
+
+
+@test
+def every_command_has_help():
+    for name in rows("commands.def", r'^X\(\w+, "(\w+)"'):
+        result = triode(name, "--help")
+        need(result.returncode == 0 and result.stdout.startswith(f"Usage: triode {name}") and
+             not result.stderr, f"{name}: {result}")
+        need(triode("help", name).stdout == result.stdout, f"help {name}")
+    for name in "probe", "man":
+        refused(triode(name, "extra"), name, "extra")
+
+
+@test
+def output_that_cannot_be_written():
+    for words in (["--help"], ["--version"], ["run", "--help"], ["man"], ["probe"]):
+        with open("/dev/full", "wb") as full:
+            result = subprocess.run([TRIODE, *words], stdout=full, stderr=subprocess.PIPE,
+                                    encoding="utf-8", timeout=60, check=False)
+        refused(result, "standard output", "No space", status=1)
+
+
+@test
 def version():
     need(re.fullmatch(r"triode \d+\.\d+\.\d+\n", triode("--version").stdout), "no version")
 
@@ -146,6 +176,10 @@ def usage_errors():
                           ("--trace", "x"), ("--cpu", "no-such-cpu")):
         result = triode("run", "--kernel", image, "--engine", "soft", option, value)
         refused(result, value if value else option)
+    for size in ("0", "1023K", "2G", "x"):
+        refused(run(image, "--code-cache", size), "--code-cache", size)
+    for option in ("--kernel", "--initrd", "--firmware", "--cpu"):
+        refused(triode("run", "--engine", "soft", option, ""), option)
     for where in ("", "x", "70000", "tcp:", "udp:1234", "1.2.3.4", "unix:", "unix:/none/socket"):
         refused(run(image, "--gdb", where), "--gdb")
     refused(run(image, "--gdb-wait"), "--gdb")
@@ -160,6 +194,8 @@ def memory_and_topology():
         refused(run(image, "--mem", mem), "--mem")
     for smp in ("0", "65", "-1", "x", "", "1,", "2,cores=0", "2,dies=1"):
         refused(run(image, "--smp", smp), "--smp")
+    refused(run(image, "--mem", "1"), "1 MiB", "8 MiB")
+    refused(run(image, "--mem", "999T"), "999 TiB", "1 TiB")
     refused(run(image, "--smp", "5,cores=2"), "2 sockets x 2 cores x 1 thread = 4, not 5 vCPUs")
     for mem in ("8192K", "8M", "16"):
         need(run(image, "--mem", mem).returncode == 2, "a kernel above the end of memory")
@@ -187,6 +223,30 @@ def kernels_that_are_none():
     refused(run(kernel("old", off, version=0x201)), "2.01")
     refused(run(kernel("zimage", off, loadflags=0)), "zImage")
     refused(run(kernel("large", off, init_size=0x70000000)), "--mem")
+
+
+@test
+def pipes_where_files_are_meant():
+    """No waiting for someone to write into them."""
+    os.mkfifo(path("pipe"))
+    image = kernel("off", guests.POWER_OFF)
+    refused(run(path("pipe")), path("pipe"), "not a plain file")
+    refused(run(image, "--initrd", path("pipe")), path("pipe"), "not a plain file")
+    refused(triode("run", "--engine", "soft", "--firmware", path("pipe")), path("pipe"))
+
+
+@test
+def a_program_is_no_kernel():
+    refused(run("/bin/true"), "/bin/true", "type 3")
+
+
+@test
+def no_memory_on_the_host():
+    image = kernel("off", guests.POWER_OFF)
+    result = subprocess.run(["sh", "-c", 'ulimit -v 3000000; exec "$0" run --engine soft --kernel '
+                             '"$1" --mem 8G', TRIODE, image], capture_output=True, timeout=30,
+                            encoding="utf-8", check=False)
+    refused(result, "8192 MiB", "Cannot allocate memory", status=1)
 
 
 @test

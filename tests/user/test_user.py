@@ -110,6 +110,8 @@ def statuses():
             elf = source.read()
         wrong_machine = elf[:18] + b"\x15\x00" + elf[20:]
         script = written("script", f"#!{BUSYBOX} sh\necho $0 $1 $#\nexit 3\n".encode())
+        pipe = os.path.join(folder, "pipe")
+        os.mkfifo(pipe)
         cases = [
             ("no program", [], 2, "no program given"),
             ("unknown option", ["--nonsense", smc], 2, "no option --nonsense"),
@@ -123,12 +125,18 @@ def statuses():
             ("another CPU", [written("ppc", wrong_machine)], 126, "ELF machine 21"),
             ("32 bits", [written("class", elf[:4] + b"\x01" + elf[5:])], 126, "64-bit"),
             ("bad --jit", ["--jit", "maybe", smc], 2, "--jit"),
+            ("a pipe", [pipe], 126, "not a regular file"),
+            ("a word without a path", ["no-such-program"], 127, "a path is meant"),
+            ("missing sysroot", ["--sysroot", os.path.join(folder, "none"), smc], 2, "--sysroot"),
             ("script", [script, "x"], 3, "script x 1"),
         ]
         for name, arguments, status, text in cases:
             got = run([TRIODE, "user"] + arguments)
             one_line = status == 3 or got[1].count("\n") == 1
             check(name, got[0] == status and text in got[1] and one_line, f"got {got}")
+    got = run(["sh", "-c", 'ulimit -v 300000; exec "$0" user "$1"', TRIODE, smc])
+    check("too little memory", got[0] == 126 and "Cannot allocate memory" in got[1] and
+          "jit" not in got[1], f"got {got}")
     got = run([TRIODE, "user", BUSYBOX, "sh", "-c", "kill -SEGV $$"])
     check("killed by the guest's signal", got[0] == -signal.SIGSEGV, f"got {got}")
     got = run([TRIODE, "user", "--argv0", "echo", BUSYBOX, "as", "echo"])
