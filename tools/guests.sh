@@ -20,7 +20,7 @@ guests=build/guests
 apt=$PWD/build/apt
 what=${1:-}
 test_files="vmlinuz-rt vmlinuz-686-pae busybox-i386 gnumach.gz memtest86+x64.bin memtest86+ia32.bin
-    disk.cpio"
+    ipxe.lkrn disk.cpio"
 more_files="vmlinuz-backports vmlinuz-686 stress.cpio"
 mkdir -p "$guests"
 
@@ -132,6 +132,7 @@ fetch() { # file
     busybox-i386) fetch_file "$1" busybox-static:i386 ./bin/busybox ;;
     memtest86+*) fetch_file "$1" memtest86+ "./boot/$1" ;;
     disk.cpio) fetch_modules "$1" ;;
+    ipxe.lkrn) fetch_file "$1" ipxe ./boot/ipxe.lkrn ;;
     gnumach.gz) fetch_file "$1" gnumach-image-1.8-486:i386 './boot/gnumach-*.gz' ;;
     stress.cpio)
         [ ! -s "$guests/$1" ] || return 0

@@ -182,6 +182,13 @@ int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err)
     return mem_write(ctx->mem, BOOT_COMMAND_LINE, text, len + 1);
 }
 
+int boot_put_base_memory(struct boot_context *ctx)
+{
+    u16 kilobytes = (u16)(ctx->map->ranges[0].size / KiB);
+
+    return mem_write(ctx->mem, BOOT_BASE_MEMORY, &kilobytes, sizeof(kilobytes));
+}
+
 enum { SELECTOR_CODE = 0x10, SELECTOR_DATA = 0x18, SELECTOR_TSS = 0x20 };
 
 static struct kvm_segment flat_segment(u16 selector, u8 type, bool code, bool code64)

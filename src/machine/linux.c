@@ -7,7 +7,8 @@
  * 64-bit kernel paging with an identity map, of five levels where the decompressor would take them.
  * What the guest loses by it is KASLR, because the kernel runs where it was linked.
  * With ctx->unpack off, or when the payload is of a kind we cannot unpack, one of the bzImage's own
- * entries runs: the 64-bit one if it has it, else the 32-bit one.
+ * entries runs: the 64-bit one if it has it, else the 32-bit one; the 16-bit one of what is too old to
+ * say which it has, which may be no Linux at all (iPXE).
  *
  * The 16-bit entry is the start of its real-mode program, which asks a BIOS for the memory map and
  * then goes to the 32-bit entry itself; linux_bios.c has that BIOS.
@@ -29,7 +30,8 @@
 #define HEADER_MAGIC 0x53726448 /* "HdrS" */
 #define BOOT_FLAG 0xaa55
 #define OLDEST_PROTOCOL 0x0202 /* cmd_line_ptr */
-#define ENTRY_64 0x200         /* offset of the 64-bit entry in the protected-mode kernel */
+#define XLOADFLAGS_PROTOCOL 0x020c
+#define ENTRY_64 0x200 /* offset of the 64-bit entry in the protected-mode kernel */
 #define LOADER_UNDEFINED 0xff
 #define REAL_MODE_MAX                                                                              \
     0xe000 /* bytes of real-mode program with heap and stack, as boot.rst has it */
@@ -79,7 +81,7 @@ static void complete_header(struct image *image)
     }
     if (hdr->version < 0x020b)
         hdr->handover_offset = 0;
-    if (hdr->version < 0x020c)
+    if (hdr->version < XLOADFLAGS_PROTOCOL)
         hdr->xloadflags = 0;
     if (hdr->version < 0x020f)
         hdr->kernel_info_offset = 0;
@@ -113,7 +115,8 @@ static int parse(const struct boot_file *file, struct image *image, struct err *
     return 0;
 }
 
-/* AUTO becomes one of the others. */
+/* AUTO becomes one of the others: the 16-bit one, which all have, for what is older than the word that
+ * tells of entries. */
 static int choose_entry(const struct boot_context *ctx, const struct boot_file *file,
                         const struct image *image, enum machine_entry *entry, struct err *err)
 {
@@ -121,7 +124,9 @@ static int choose_entry(const struct boot_context *ctx, const struct boot_file *
 
     *entry = ctx->entry;
     if (*entry == MACHINE_ENTRY_AUTO)
-        *entry = has_64 ? MACHINE_ENTRY_64 : MACHINE_ENTRY_32;
+        *entry = has_64                                      ? MACHINE_ENTRY_64
+                 : image->hdr.version >= XLOADFLAGS_PROTOCOL ? MACHINE_ENTRY_32
+                                                             : MACHINE_ENTRY_16;
     if (*entry == MACHINE_ENTRY_64 && !has_64)
         return err_set(err, -EINVAL, "the kernel %s has no 64-bit entry, only --entry 32 and 16",
                        file->path);

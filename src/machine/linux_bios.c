@@ -61,5 +61,7 @@ int boot_put_bios(struct boot_context *ctx)
     ret = mem_write(ctx->mem, BOOT_BIOS, &boot_bios, boot_bios.size);
     if (!ret)
         ret = mem_write(ctx->mem, BOOT_BIOS + boot_bios.fields, &fields, sizeof(fields));
-    return ret ? ret : mem_write(ctx->mem, 0, vectors, sizeof(vectors));
+    if (!ret)
+        ret = mem_write(ctx->mem, 0, vectors, sizeof(vectors));
+    return ret ? ret : boot_put_base_memory(ctx);
 }

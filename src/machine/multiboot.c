@@ -333,15 +333,6 @@ static void put_command_line(const struct boot_context *ctx, const struct boot_f
     b->len = (size_t)(at - b->bytes) + path + len + 1;
 }
 
-/* The BIOS data area's word that says how many KiB there are below 640 KiB: Xen places its
- * real-mode code by it, whatever the Multiboot information says. */
-static int put_base_memory(struct boot_context *ctx)
-{
-    u16 kilobytes = (u16)(ctx->map->ranges[0].size / KiB);
-
-    return mem_write(ctx->mem, BOOT_BASE_MEMORY, &kilobytes, sizeof(kilobytes));
-}
-
 /* Everything is below 1 MiB if the image leaves that free, else just after it. */
 static int describe(struct boot_context *ctx, const struct boot_file *file,
                     const struct image *image, struct err *err)
@@ -367,7 +358,7 @@ static int describe(struct boot_context *ctx, const struct boot_file *file,
     info.loader_name = put_string(&b, "Triode");
     ret = load_modules(ctx, image, &b, &info, err);
     memcpy(b.bytes, &info, sizeof(info));
-    if (!ret && (put_base_memory(ctx) || mem_write(ctx->mem, b.gpa, b.bytes, b.len)))
+    if (!ret && (boot_put_base_memory(ctx) || mem_write(ctx->mem, b.gpa, b.bytes, b.len)))
         ret = err_set(err, -E2BIG, "the guest has too little memory for the kernel %s", file->path);
     free(b.bytes);
     ctx->regs.rbx = b.gpa;

@@ -3,7 +3,7 @@
 
 Of what tools/guests.sh has fetched (test or all; what is not there is skipped): Linux with
 real-time scheduling, from backports, and for 32 bits, each to power-off; memtest86+ through its
-first test; GNU Mach until it has seen its devices.
+first test; GNU Mach until it has seen its devices; iPXE until it runs a command.
 """
 import argparse
 import os
@@ -78,6 +78,18 @@ def mach(triode):
     print(f"gnumach.gz: devices seen, {time.monotonic() - start:.1f} s", flush=True)
 
 
+def ipxe(triode):
+    """In real mode, by the 16-bit entry: its header is older than the other ones."""
+    start = time.monotonic()
+    vm = Terminal(triode, ["run", "--engine", "soft", "--kernel", guest("ipxe.lkrn"), "--append",
+                           "echo runs  its commands && prompt"])
+    vm.expect(r"initialising devices\.\.\.ok", 30)
+    vm.expect(r"runs its commands", 30)
+    vm.send("\x01x")
+    vm.end(status=0, seconds=20)
+    print(f"ipxe.lkrn: a command, {time.monotonic() - start:.1f} s", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("triode")
@@ -99,6 +111,9 @@ def main():
     if os.path.exists(guest("gnumach.gz")):
         seen += 1
         mach(options.triode)
+    if os.path.exists(guest("ipxe.lkrn")):
+        seen += 1
+        ipxe(options.triode)
     if not seen:
         print(f"skipped: none of these guests in {GUESTS}; tools/guests.sh test fetches them")
         sys.exit(SKIP)
