@@ -379,6 +379,7 @@ static void bzimage_by_its_16bit_entry(void **state)
     for (unsigned i = 2; vectors[i] != 0xffff; i += 2)
         if (vectors[i] == 0x15)
             assert_int_equal(vectors[i + 1], handler & 0xffff);
+    assert_int_equal(*(u16 *)(t.ram + BOOT_BASE_MEMORY), t.map.ranges[0].size / KiB);
     bios = t.ram + BOOT_BIOS;
     assert_non_null(memmem(bios, 1024, &t.map.ranges[1], 16)); /* address and size */
 }
@@ -398,6 +399,9 @@ static void old_protocols(void **state)
     hdr->version = 0x0202;
     write_file(initrd_path, "initrd", 6);
     t.ctx.initrd_path = initrd_path;
+    assert_int_equal(boot(image, len), 0); /* by the entry that all have */
+    assert_int_equal(t.ctx.sregs.cr0, 0x10);
+    t.ctx.entry = MACHINE_ENTRY_32;
     assert_int_equal(boot(image, len), 0);
     t.ctx.initrd_path = NULL;
     check_protected_mode(0x100000);
@@ -409,6 +413,7 @@ static void old_protocols(void **state)
     t.ctx.command_line = text;
     assert_int_equal(boot(image, len), -E2BIG);
     t.ctx.command_line = line;
+    t.ctx.entry = MACHINE_ENTRY_AUTO;
     assert_non_null(strstr(t.err.text, "takes 255"));
 }
 
