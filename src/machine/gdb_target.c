@@ -357,7 +357,7 @@ static void dig_out(struct gdb *gdb, const struct gdb_breakpoint *b)
         mem_write(mem, b->gpa, &b->saved, 1);
 }
 
-/* Debug registers watch 1, 2, 4 or 8 aligned bytes (SDM volume 3, 17.2.5): takes as many as the
+/* Debug registers watch 1, 2, 4 or 8 aligned bytes (SDM volume 3, 18.2.5): takes as many as the
  * range needs. */
 static int assign(struct gdb *gdb, unsigned owner)
 {

@@ -1,5 +1,5 @@
 /*
- * Several CPUs: the classic tests of x86-TSO (Owens, Sarkar, Sewell 2009; SDM 8.2.3),
+ * Several CPUs: the classic tests of x86-TSO (Owens, Sarkar, Sewell 2009; SDM 9.2.3),
  * cross-modifying code, TLB shootdown. An outcome that the model forbids ends the guest with status
  * 37.
  */

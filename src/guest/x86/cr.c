@@ -1,4 +1,4 @@
-/* Control and debug registers (SDM vol. 3 2.5, 17.2; TLB effects: 4.10.4.1). */
+/* Control and debug registers (SDM vol. 3 2.5, 18.2; TLB effects: 4.10.4.1). */
 #include "guest/x86/x86_internal.h"
 
 #define CR0_VALID                                                                                  \
@@ -85,7 +85,7 @@ static bool cr0_allowed(struct x86_cpu *cpu, u64 value)
     if (!(value & X86_CR0_PG) && cpu->cr0 & X86_CR0_PG &&
         (x86_code64(cpu) || cpu->cr4 & X86_CR4_PCIDE))
         return false;
-    /* Entering IA-32e mode (SDM vol. 3 9.8.5). */
+    /* Entering IA-32e mode (SDM vol. 3 10.8.5). */
     return !(enable && cpu->efer & X86_EFER_LME &&
              (!(cpu->cr4 & X86_CR4_PAE) || cpu->seg[X86_CS].access & X86_SEG_L ||
               !(X86_SEG_TYPE(cpu->seg[X86_TR].access) & 8)));
@@ -283,7 +283,7 @@ u64 x86_helper_write_cr(struct x86_cpu *cpu, u64 regs, u64 value, u64 length)
 }
 
 /* Which debug register DR @n means, after the checks that reads and writes share. VM exits come
- * before #GP for privilege and #UD for CR4.DE (SDM vol. 3 25.1.3). */
+ * before #GP for privilege and #UD for CR4.DE (SDM vol. 3 26.1.3). */
 static unsigned check_dr(struct x86_cpu *cpu, u64 regs, bool read, u64 length)
 {
     unsigned n = regs & 15;
@@ -392,7 +392,7 @@ u64 x86_helper_invpcid(struct x86_cpu *cpu, u64 type, u64 linear, u64 info,
     if (!x86_has(cpu, X86_FEATURE_INVPCID))
         x86_raise(cpu, X86_UD);
     x86_need_enabled(cpu, X86_REASON_INVPCID);
-    /* SDM vol. 3 25.1.1: #GP for privilege comes before the VM exit, other #GP after it. */
+    /* SDM vol. 3 26.1.1: #GP for privilege comes before the VM exit, other #GP after it. */
     if (cpu->cpl)
         x86_raise_error(cpu, X86_GP, 0);
     displacement = length_qualification & BIT(8) ? linear : (u64)((s64)length_qualification >> 32);

@@ -229,7 +229,7 @@ static bool deliver_protected(struct delivery *d)
     return false;
 }
 
-/* Real mode, and virtual-8086 mode by redirection (SDM vol. 3 20.1.4, 20.3.3): @flags to push. */
+/* Real mode, and virtual-8086 mode by redirection (SDM vol. 3 21.1.4, 21.3.3): @flags to push. */
 static void deliver_real(struct delivery *d, u64 base, u32 limit, u64 flags)
 {
     struct x86_cpu *cpu = d->cpu;
@@ -253,7 +253,7 @@ static void deliver_real(struct delivery *d, u64 base, u32 limit, u64 flags)
     x86_set_rip(cpu, vector[0]);
 }
 
-/* Does INT n in virtual-8086 mode go to the 8086 program's own handler? (SDM vol. 3 table 20-2) */
+/* Does INT n in virtual-8086 mode go to the 8086 program's own handler? (SDM vol. 3 table 21-2) */
 static bool redirected(struct delivery *d)
 {
     struct x86_cpu *cpu = d->cpu;

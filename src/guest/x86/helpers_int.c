@@ -176,7 +176,7 @@ u64 x86_helper_cmpxchg16b(struct x86_cpu *cpu, u64 gva)
 }
 
 /* For a row with @flags in a mode where x87, MMX or SSE may be off: #UD or #NM, or nothing.
- * SDM vol. 3 table 2-1 (2.5), 12.1, 13.1. */
+ * SDM vol. 3 table 2-1 (2.5), 13.1, 14.1. */
 u64 x86_helper_check_fpu(struct x86_cpu *cpu, u64 flags)
 {
     if (flags & (X86_ROW_SSE | X86_ROW_SSEFP) &&

@@ -69,7 +69,7 @@ static void check_port(struct x86_cpu *cpu, u16 port, unsigned bytes)
         x86_raise_error(cpu, X86_GP, 0);
 }
 
-/* Exit qualification for I/O instructions (SDM vol. 3 table 27-5). */
+/* Exit qualification for I/O instructions (SDM vol. 3 table 28-5). */
 static u64 io_qualification(u16 port, unsigned bytes, bool in)
 {
     return (bytes - 1) | (u64)in << 3 | (u64)port << 16;
@@ -120,7 +120,7 @@ static u64 string_io(struct x86_cpu *cpu, u64 what, u64 length, bool in)
     linear = x86_exits_inside(cpu, X86_REASON_IO, qualification)
                  ? unchecked_linear(cpu, seg, offset)
                  : x86_segment_linear(cpu, seg, offset, bytes, in);
-    /* SDM vol. 3 table 27-8: address size 9:7, segment 17:15. */
+    /* SDM vol. 3 table 28-8: address size 9:7, segment 17:15. */
     info = (address == 2 ? 0 : address == 4 ? 1 : 2) << 7 | (u64)seg << 15;
     x86_intercept(cpu, X86_REASON_IO, qualification, (u32)length, linear, info);
     unimplemented(cpu);

@@ -360,7 +360,7 @@ static u32 data_hits(const u64 dr[4], u32 dr7, u64 gva, unsigned bytes, enum gue
     return hits;
 }
 
-/* Data breakpoints (SDM vol. 3 17.2.4): notes which of them the access at @gva meets. The page is
+/* Data breakpoints (SDM vol. 3 18.2.4): notes which of them the access at @gva meets. The page is
  * kept out of the soft TLB so that the next access comes here too. */
 static void note_access(struct x86_cpu *cpu, u64 gva, enum guest_access access, bool implicit,
                         struct guest_page *page)

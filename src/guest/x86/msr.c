@@ -132,7 +132,7 @@ u64 x86_debugctl_valid(const struct x86_cpu *cpu)
     return X86_DEBUGCTL_LBR | X86_DEBUGCTL_BTF | (x86_has(cpu, X86_FEATURE_PMU) ? freeze : 0);
 }
 
-/* Memory types in IA32_PAT: 0 1 4 5 6 7 (SDM vol. 3 11.12.2). */
+/* Memory types in IA32_PAT: 0 1 4 5 6 7 (SDM vol. 3 12.12.2). */
 static bool pat_valid(u64 value)
 {
     for (unsigned i = 0; i < 8; i++)

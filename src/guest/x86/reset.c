@@ -1,4 +1,4 @@
-/* Power-on and INIT state (SDM vol. 3 table 9-1). */
+/* Power-on and INIT state (SDM vol. 3 table 10-1). */
 #include "guest/x86/pmu.h"
 #include "guest/x86/x86_internal.h"
 

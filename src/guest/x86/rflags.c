@@ -74,7 +74,7 @@ u64 x86_helper_popf_vme(struct x86_cpu *cpu, u64 value)
     return 0;
 }
 
-/* CLI and STI below IOPL: VIF under VME and PVI (SDM vol. 3 20.3.3, 20.4), else #GP(0). */
+/* CLI and STI below IOPL: VIF under VME and PVI (SDM vol. 3 21.3.3, 21.4), else #GP(0). */
 static void virtual_if(struct x86_cpu *cpu)
 {
     if (x86_vm86(cpu) ? !(cpu->cr4 & X86_CR4_VME) : !(cpu->cr4 & X86_CR4_PVI && cpu->cpl == 3))

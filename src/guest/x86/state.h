@@ -12,7 +12,7 @@
 enum { X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI };
 enum { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_LDTR, X86_TR, X86_SEGS };
 
-/* SDM vol. 3 24.4.1: access rights as in the VMCS. */
+/* SDM vol. 3 25.4.1: access rights as in the VMCS. */
 struct x86_seg {
     u64 base;
     u32 limit;  /* in bytes, granularity applied */
@@ -34,7 +34,7 @@ struct x86_table { /* GDTR, IDTR */
 };
 
 /* An exception, interrupt or other event on its way to delivery. Type as in VM-entry interruption
- * information (SDM vol. 3 24.8.3). */
+ * information (SDM vol. 3 25.8.3). */
 struct x86_event {
     bool valid;
     u8 vector;
@@ -171,7 +171,7 @@ struct x86_cpu {
     struct x86_lbr lbr;
     struct x86_pmu pmu;
 
-    /* SDM vol. 3 24.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
+    /* SDM vol. 3 25.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
      * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). Bits 0 and 1 hold only while lip is
      * shadow_lip: nothing has to clear them when the instruction in the shadow is done. Read them
      * through x86_interruptibility. */

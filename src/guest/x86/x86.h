@@ -61,7 +61,7 @@ struct x86_hooks {
     void (*cycles_alarm)(struct x86_cpu *cpu, u64 cycles);
 };
 
-/* Power-on (or INIT, when @init) state, SDM vol. 3 table 9-1; first instruction at FFFFFFF0h. */
+/* Power-on (or INIT, when @init) state, SDM vol. 3 table 10-1; first instruction at FFFFFFF0h. */
 void x86_reset(struct x86_cpu *cpu, bool init);
 
 /* Recomputes common.mode from the state; and the TLB/space through memory->switch_space. Every

@@ -77,7 +77,7 @@ static inline bool x86_has(const struct x86_cpu *cpu, u64 feature)
     return cpu->features & feature;
 }
 
-/* Event types (SDM vol. 3 24.8.3). */
+/* Event types (SDM vol. 3 25.8.3). */
 enum {
     X86_EVENT_EXTERNAL = 0,
     X86_EVENT_NMI = 2,

@@ -49,7 +49,7 @@ static void ahead(void)
                      : "memory");
         EXPECT(value, 0x22220000 + i);
     }
-    /* And without the jump: the CPU notices (SDM volume 3, 11.6). */
+    /* And without the jump: the CPU notices (SDM volume 3, 12.6). */
     for (u32 i = 0; i < 3; i++) {
         asm volatile("movl %1, 7f + 1\n"
                      "7:  movl $0x11111111, %%eax\n"

@@ -26,7 +26,7 @@ static void test_cr0(void **state)
     assert_int_equal(f->flush_all, 1);
 }
 
-/* SDM vol. 3 9.8.5: the way into IA-32e mode, and the checks on it. */
+/* SDM vol. 3 10.8.5: the way into IA-32e mode, and the checks on it. */
 static void test_enter_long_mode(void **state)
 {
     struct fixture *f = *state;
