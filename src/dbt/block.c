@@ -165,7 +165,7 @@ static void forget_jump(struct dbt *dbt, u32 name, struct block *block)
     struct dbt_cpu *dc = dbt->cpus[name >> (DBT_JUMP_BITS + 1)];
     unsigned table = name >> DBT_JUMP_BITS & 1, index = name & ((1u << DBT_JUMP_BITS) - 1);
 
-    if (dc && __atomic_load_n(&dc->jump_blocks[table][index], __ATOMIC_SEQ_CST) == block)
+    if (dc && __atomic_load_n(&dc->jump_more[table][index].block, __ATOMIC_SEQ_CST) == block)
         __atomic_store_n(&dc->jumps[table][index].space, 0, __ATOMIC_SEQ_CST); /* no space's tag */
 }
 

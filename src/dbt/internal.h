@@ -50,6 +50,7 @@ struct block {
     bool checked;   /* begins with a look whether its guest code is as it was */
     bool region;    /* compiled from several blocks, in direct mode of any two pages */
     bool no_region; /* jumps back here need not be counted */
+    bool watched;   /* a region was wanted here, and where indirect jumps lead was noted then */
     u32 length;     /* guest bytes */
     u32 guest_insns;
     u64 granules[2]; /* the 64-byte pieces of its pages that hold its guest code */
@@ -119,6 +120,14 @@ struct chunk {
     struct chunk *next; /* free one */
 };
 
+/* So often did the jump at @from lead to @to: addresses by which blocks are known, guest-physical ones
+ * or in direct mode virtual ones. */
+struct jump_note {
+    u64 from, to;
+    u32 mode, count;
+};
+#define INDIRECT_TARGETS 8 /* of a jump that are noted */
+
 struct fetch_entry {
     u64 gva; /* page */
     u64 gpa; /* page */
@@ -145,7 +154,7 @@ struct dbt_cpu {
     /* Supervisor code is the same in all spaces (of space_tag 0) as long as it runs from global
      * pages: then it has one tag, whatever space is current, and the second jump cache alone. */
     struct host_jump jumps[2][1u << DBT_JUMP_BITS];
-    struct block *jump_blocks[2][1u << DBT_JUMP_BITS]; /* what jumps[] leads to */
+    struct host_jump_more jump_more[2][1u << DBT_JUMP_BITS]; /* what belongs to jumps[] */
     u32 shared_id;
     bool private_code; /* it ran from another page since the last flush of all */
     struct host_jump no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
@@ -163,6 +172,10 @@ struct dbt_cpu {
     struct block step_block;    /* and its guest bytes */
     atomic_bool translating; /* in translate_lookup or translate_step: a fault is not the guest's */
     u32 stolen_requests;     /* kept from the single instruction that is being run */
+    struct jump_note *notes; /* NULL before they are wanted */
+    u32 watching;            /* so many indirect jumps are still to be noted */
+    u64 jumped_from;         /* in translate_missed: address of the indirect jump */
+    bool stepping;           /* a single instruction is being run: the jump cache is off */
     bool smc_step;           /* the next instruction overwrites its own block: run it alone */
     atomic_bool in_guest;
     u64 lookups;
@@ -298,6 +311,8 @@ void tlb_flush_tags(struct guest_cpu *cpu, u64 mask, u64 value);
 void tlb_drop_jumps(struct dbt_cpu *dc);
 /* Supervisor code runs from a page that is not global. */
 void tlb_private_code(struct dbt_cpu *dc);
+/* Makes the CPU use what belongs to its space and privilege class. */
+void tlb_choose_jumps(struct dbt_cpu *dc);
 /* Which of dc->jumps the current space and privilege class use. */
 unsigned tlb_jumps(const struct dbt_cpu *dc);
 void tlb_note_code(struct dbt_cpu *dc, u64 gva);
@@ -336,6 +351,17 @@ void translate_dump_host(const struct dbt *dbt, u64 pc, const u8 *rw, u64 exec,
 /* region.c: a region around the loop that begins at @head, where the CPU is about to go on; NULL if
  * there is none to be had; *later if just not now, for want of room. */
 struct block *region_translate(struct guest_cpu *cpu, struct block *head, bool *later);
+
+/* indirect.c: where indirect jumps lead. */
+/* Notes the next ones, for a region that is to begin at @block. */
+void indirect_watch(struct dbt_cpu *dc, struct block *block);
+/* The jump of the instruction at virtual address @from, in the current page in system mode or else not
+ * of interest, is about to go on in @to. */
+void indirect_note(struct dbt_cpu *dc, u64 from, const struct block *to);
+/* Where the jump at @from leads, most often first; answers how many. */
+u32 indirect_targets(const struct dbt_cpu *dc, u64 from, struct jump_note to[INDIRECT_TARGETS]);
+/* Did they lead to @block again and again? */
+bool indirect_leads_to(const struct dbt_cpu *dc, const struct block *block);
 
 /* direct.c: guest memory that is the host's. */
 extern const struct guest_memory direct_memory;

@@ -105,9 +105,11 @@ static u32 run_step(struct guest_cpu *cpu)
     /* The poll at its start must not stop it: what was asked is asked again afterwards. */
     __atomic_fetch_and(&cpu->request, ~saved, __ATOMIC_SEQ_CST);
     dc->stolen_requests = saved;
-    cpu->jump_cache = dc->no_jumps;
+    dc->stepping = true;
+    tlb_choose_jumps(dc);
     code = dc->dbt->config.jit ? enter(cpu, (void *)dc->step_exec) : interpret(cpu, &unit, NULL);
-    cpu->jump_cache = dc->jumps[tlb_jumps(dc)];
+    dc->stepping = false;
+    tlb_choose_jumps(dc);
     dbt_request(cpu, dc->stolen_requests);
     dc->stolen_requests = 0;
     if (code)
@@ -137,7 +139,9 @@ static u32 landed(struct guest_cpu *cpu)
     cpu->host_frame = 0;
     dc->running = NULL;
     atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
-    cpu->jump_cache = dc->jumps[tlb_jumps(dc)];
+    dc->stepping = false;
+    dc->jumped_from = 0;
+    tlb_choose_jumps(dc);
     if (dc->stolen_requests) {
         dbt_request(cpu, dc->stolen_requests);
         dc->stolen_requests = 0;
@@ -252,6 +256,7 @@ static void fill_abi(struct dbt *dbt)
         .tlb_ways = TLB_WAYS,
         .tlb_patience = offsetof(struct guest_cpu, tlb_patience),
         .jump_cache_bits = DBT_JUMP_BITS,
+        .jump_more = offsetof(struct dbt_cpu, jump_more) - offsetof(struct dbt_cpu, jumps),
         .count_insns = dbt->config.count_insns,
     };
 }
@@ -361,6 +366,7 @@ void dbt_detach(struct guest_cpu *cpu)
     dc->dbt->stats.lookups += dc->lookups;
     pthread_mutex_unlock(&dc->dbt->cpus_lock);
     tlb_free(dc);
+    free(dc->notes);
     arena_free(&dc->arena);
     free(dc);
     cpu->dbt = NULL;

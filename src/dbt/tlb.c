@@ -70,14 +70,12 @@ unsigned tlb_jumps(const struct dbt_cpu *dc)
     return dc->priv != DBT_PRIV_USER && !dc->private_code && !dc->current->tag;
 }
 
-/* Makes the CPU use what belongs to its space and privilege class. */
-static void choose_jumps(struct dbt_cpu *dc)
+void tlb_choose_jumps(struct dbt_cpu *dc)
 {
     unsigned table = tlb_jumps(dc);
 
     dc->cpu->space = table ? dc->shared_id : dc->current->id;
-    if (dc->cpu->jump_cache != dc->no_jumps)
-        dc->cpu->jump_cache = dc->jumps[table];
+    dc->cpu->jump_cache = dc->stepping || dc->watching ? dc->no_jumps : dc->jumps[table];
 }
 
 static u32 new_id(struct dbt_cpu *dc)
@@ -96,21 +94,21 @@ static void retag(struct dbt_cpu *dc, struct space *space)
 {
     space->id = new_id(dc);
     if (space == dc->current)
-        choose_jumps(dc);
+        tlb_choose_jumps(dc);
 }
 
 static void retag_shared(struct dbt_cpu *dc)
 {
     dc->shared_id = new_id(dc);
     if (dc->current)
-        choose_jumps(dc);
+        tlb_choose_jumps(dc);
 }
 
 void tlb_private_code(struct dbt_cpu *dc)
 {
     if (tlb_jumps(dc)) {
         dc->private_code = true;
-        choose_jumps(dc);
+        tlb_choose_jumps(dc);
     }
 }
 
@@ -151,7 +149,7 @@ void tlb_switch_space(struct guest_cpu *cpu, u64 key, unsigned priv)
     }
     dc->priv = priv;
     cpu->tlb = tlb_of_priv(dc, priv);
-    choose_jumps(dc);
+    tlb_choose_jumps(dc);
 }
 
 void tlb_drop_jumps(struct dbt_cpu *dc)

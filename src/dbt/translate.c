@@ -421,14 +421,48 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
     }
 }
 
+/* May @block be in a loop that only indirect jumps close? Then they do not lead far. All entries that
+ * count would cost too much. */
+static bool may_close_loop(const struct dbt_cpu *dc, const struct block *block, u64 pc)
+{
+    return dc->dbt->counters && dc->jumped_from &&
+           dc->jumped_from - pc + MEM_PAGE_SIZE < 2 * MEM_PAGE_SIZE && !block->region &&
+           !block->checked && !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED) &&
+           block->page2 == DBT_NO_PAGE;
+}
+
+/* Entry @index of the jump cache leads to @block from now on. */
+static void fill_jump(struct dbt_cpu *dc, unsigned table, u32 index, struct block *block)
+{
+    struct host_jump *jump = &dc->jumps[table][index];
+    struct host_jump_more *more = &dc->jump_more[table][index];
+    u64 pc = dc->cpu->ops->pc(dc->cpu);
+
+    block_remember_jump(block, dc, table, index);
+    jump->gva = pc;
+    jump->mode = dc->cpu->mode;
+    jump->code = block->code;
+    jump->base = align_down(pc, MEM_PAGE_SIZE);
+    if (may_close_loop(dc, block, pc)) {
+        more->code = block->code;
+        more->left = dc->dbt->config.hot ? dc->dbt->config.hot : DBT_HOT;
+        jump->code = (void *)dc->dbt->abi.thunk_counted;
+    }
+    __atomic_store_n(&jump->space, dc->cpu->space, __ATOMIC_RELAXED);
+    /* Before the look at dead, or this CPU and who drops the block could each miss the other. */
+    __atomic_store_n(&more->block, block, __ATOMIC_SEQ_CST);
+    if (unlikely(atomic_load(&block->dead))) /* gone meanwhile: who dropped it saw an older entry */
+        __atomic_store_n(&jump->space, 0, __ATOMIC_SEQ_CST);
+}
+
 static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     u64 pc = cpu->ops->pc(cpu);
     u32 index = host_jump_index(pc, DBT_JUMP_BITS);
     unsigned table = tlb_jumps(dc);
-    struct host_jump *jump = &dc->jumps[table][index];
-    struct block *block = dc->jump_blocks[table][index];
+    const struct host_jump *jump = &dc->jumps[table][index];
+    struct block *block = dc->jump_more[table][index].block;
     struct source src;
     int ret;
 
@@ -456,18 +490,8 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
         *exit_code = ret == -EFAULT ? DBT_EXIT_FETCH : DBT_EXIT_NOMEM;
         return NULL;
     }
-    table = tlb_jumps(dc); /* the fetch may have found that code is not shared */
-    jump = &dc->jumps[table][index];
-    block_remember_jump(block, dc, table, index);
-    jump->gva = pc;
-    jump->mode = cpu->mode;
-    jump->code = block->code;
-    jump->base = align_down(pc, MEM_PAGE_SIZE);
-    __atomic_store_n(&jump->space, cpu->space, __ATOMIC_RELAXED);
-    /* Before the look at dead, or this CPU and who drops the block could each miss the other. */
-    __atomic_store_n(&dc->jump_blocks[table][index], block, __ATOMIC_SEQ_CST);
-    if (unlikely(atomic_load(&block->dead))) /* gone meanwhile: who dropped it saw an older entry */
-        __atomic_store_n(&jump->space, 0, __ATOMIC_SEQ_CST);
+    /* The fetch may have found that code is not shared. */
+    fill_jump(dc, tlb_jumps(dc), index, block);
     tlb_note_code(dc, pc);
     return block;
 }
@@ -532,47 +556,111 @@ u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
     return exit_code;
 }
 
-/* Called by translated code: a jump was not chained, or the jump cache did not know. */
-void *translate_missed(void *state, u64 link, u64 from)
+/* A region from @block on, where the CPU is about to go on; NULL if there is none, or not yet. */
+static struct block *form_region(struct guest_cpu *cpu, struct block *block)
 {
-    struct guest_cpu *cpu = state;
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct block *region = NULL;
+    bool later = dc->watching;
+
+    if (later)
+        return NULL;
+    atomic_store_explicit(&dc->translating, true, memory_order_relaxed);
+    region = region_translate(cpu, block, &later);
+    atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
+    if (!region && !later)
+        __atomic_store_n(&block->no_region, true, __ATOMIC_RELAXED);
+    return region;
+}
+
+static bool may_begin_region(const struct block *block)
+{
+    return !block->region && !block->checked && block->page2 == DBT_NO_PAGE &&
+           !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED);
+}
+
+/* The jump cache's entry that leads to @block has counted to its end. */
+static struct block *counted(struct guest_cpu *cpu, struct block *block)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct block *region = NULL;
+    u64 pc = cpu->ops->pc(cpu);
+
+    if (may_begin_region(block) && !dc->watching) {
+        if (indirect_leads_to(dc, block))
+            region = form_region(cpu, block);
+        else if (!block->watched)
+            indirect_watch(dc, block);
+        else
+            __atomic_store_n(&block->no_region, true, __ATOMIC_RELAXED);
+    }
+    if (region)
+        return region;
+    dc->jumped_from = pc; /* counts again, if there may be a region later */
+    fill_jump(dc, tlb_jumps(dc), host_jump_index(pc, DBT_JUMP_BITS), block);
+    return block;
+}
+
+/* A direct jump, not chained, leads to @block; or to the region that it becomes. NULL: look again. */
+static struct block *reached(struct guest_cpu *cpu, u64 link, struct block *block)
+{
     struct dbt *dbt = dbt_cpu(cpu)->dbt;
-    struct block *block, *region;
+    struct block *region;
+
+    if (!(block->checked || may_begin_region(block)) || !block_jump_is_hot(dbt, link))
+        return block;
+    if (block->checked) {
+        if (page_settle(dbt, block))
+            return NULL; /* to the run loop, which makes it anew */
+    } else {
+        region = form_region(cpu, block);
+        if (region || !may_begin_region(block))
+            return region ? region : block;
+    }
+    block_jump_again(dbt, link);
+    return block;
+}
+
+static void *missed(struct guest_cpu *cpu, u64 link)
+{
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    struct dbt *dbt = dc->dbt;
     u64 generation = dbt->generation;
-    bool later = false;
+    struct block *block;
     u32 exit_code;
 
-    if (!link && cpu->ops->jumped)
-        cpu->ops->jumped(cpu, from);
-    if (cpu->insn_limit || dbt_cpu(cpu)->smc_step ||
-        __atomic_load_n(&cpu->request, __ATOMIC_RELAXED))
-        return NULL;
     block = translate_lookup(cpu, &exit_code);
     if (!block)
         return NULL; /* the run loop asks again and gets the same answer */
+    if (link == HOST_LINK_COUNTED)
+        return counted(cpu, block)->code;
+    if (!link && dc->watching)
+        indirect_note(dc, dc->jumped_from, block);
     /* A block of two pages cannot be chained to where the second may be mapped anew: each time here.
      * And when old code went, the jump may have been in it. */
     if (!link || (block->page2 != DBT_NO_PAGE && !dbt->config.direct) ||
         dbt->generation != generation)
         return block->code;
-    if (block->checked) {
-        if (block_jump_is_hot(dbt, link)) {
-            if (page_settle(dbt, block))
-                return NULL; /* to the run loop, which makes it anew */
-            block_jump_again(dbt, link);
-        }
-    } else if (!block->region && !__atomic_load_n(&block->no_region, __ATOMIC_RELAXED) &&
-               block_jump_is_hot(dbt, link)) {
-        atomic_store_explicit(&dbt_cpu(cpu)->translating, true, memory_order_relaxed);
-        region = region_translate(cpu, block, &later);
-        atomic_store_explicit(&dbt_cpu(cpu)->translating, false, memory_order_relaxed);
-        if (region)
-            block = region;
-        else if (later)
-            block_jump_again(dbt, link);
-        else
-            __atomic_store_n(&block->no_region, true, __ATOMIC_RELAXED);
-    }
+    block = reached(cpu, link, block);
+    if (!block)
+        return NULL;
     block_chain(dbt, link, block);
     return block->code;
+}
+
+/* Called by translated code: a jump was not chained, or the jump cache did not know. */
+void *translate_missed(void *state, u64 link, u64 from)
+{
+    struct guest_cpu *cpu = state;
+    struct dbt_cpu *dc = dbt_cpu(cpu);
+    void *code;
+
+    if (!link && cpu->ops->jumped)
+        cpu->ops->jumped(cpu, from);
+    if (cpu->insn_limit || dc->smc_step || __atomic_load_n(&cpu->request, __ATOMIC_RELAXED))
+        return NULL;
+    dc->jumped_from = link ? 0 : from;
+    code = missed(cpu, link);
+    dc->jumped_from = 0;
+    return code;
 }

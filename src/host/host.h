@@ -75,6 +75,16 @@ struct host_jump {
     u64 base; /* the page of gva */
 };
 
+/* What else is known of an entry; the tables of both lie abi.jump_more apart. An entry whose code is
+ * thunk_counted goes on to @code from there, and counts. */
+struct host_jump_more {
+    void *code;
+    s64 left; /* jumps until the missed callback is to know; it is asked when this gets below 0 */
+    void *block; /* the run time's */
+    u64 unused;
+};
+_Static_assert(sizeof(struct host_jump) == sizeof(struct host_jump_more), "they have one index");
+
 /* Where the jump cache of 1 << @bits entries keeps @gva: one multiplication by 33 gives gva + gva / 32
  * in units of the entry's size. */
 static inline u32 host_jump_index(u64 gva, unsigned bits)
@@ -94,7 +104,8 @@ struct host_abi {
     /* TLB geometry (struct tlb in guest.h), and the offset of an s32 that counts down with each access
      * that misses the first way, which goes to the slow path when it gets below 0. */
     u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend, tlb_ways, tlb_patience;
-    u32 jump_cache_bits; /* of the jump cache: struct host_jump[1 << bits] */
+    u32 jump_cache_bits; /* of the jump cache: struct host_jump[1 << bits], */
+    u32 jump_more;       /* and so far behind it struct host_jump_more[1 << bits]; 0: nowhere */
     u64 direct_base;     /* HOST_MEMORY_DIRECT: host address of guest address 0 */
     bool direct_pages;   /* true: a goto to any offset may be chained; false: only in the page */
     bool count_insns;
@@ -109,9 +120,10 @@ struct host_abi {
     u64 thunk_site_general;      /* the same for units that use no vector registers */
     u64 thunk_read, thunk_write; /* call'ed by accesses that miss the first way of the TLB */
     u64 thunk_goto;              /* unchained goto: destination in rax, link in rdx */
-    u64 thunk_miss; /* jump cache miss: destination in rax, offset of the instruction in ecx */
-    u64 thunk_exit; /* exit_code is written */
-    u32 features;   /* HOST_FEATURE_* */
+    u64 thunk_miss;    /* jump cache miss: destination in rax, offset of the instruction in ecx */
+    u64 thunk_counted; /* code of jump cache entries that count */
+    u64 thunk_exit;    /* exit_code is written */
+    u32 features;      /* HOST_FEATURE_* */
 };
 
 enum {
@@ -119,6 +131,8 @@ enum {
     HOST_FEATURE_BMI2 = 1 << 1,
     HOST_FEATURE_LZCNT = 1 << 2,
 };
+
+#define HOST_LINK_COUNTED 1
 
 /* C functions the thunks call. */
 struct host_callbacks {
@@ -128,7 +142,8 @@ struct host_callbacks {
     u64 (*site)(void *state, struct host_frame *frame, const struct host_site *site);
     /* A link or the jump cache missed: the pc slot is written. Answers code to jump to, or NULL to
      * leave to the run loop. @link is the address of the link's patch field in the code; or 0, and
-     * @from is the address of the guest instruction. */
+     * @from is the address of the guest instruction; or HOST_LINK_COUNTED when a jump cache entry has
+     * counted to its end. */
     void *(*missed)(void *state, u64 link, u64 from);
 };
 

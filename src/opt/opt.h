@@ -15,11 +15,13 @@ int opt_run(struct ir_unit *unit, enum opt_level level);
 /* A piece of a region: a unit of one block, as lifted. */
 struct opt_part {
     struct ir_unit unit;
-    s64 offset; /* of its first guest instruction from the region's base, the page of parts[0] */
-    bool used;  /* out: the region contains it */
+    s64 offset;    /* of its first guest instruction from the region's base, the page of parts[0] */
+    bool dispatch; /* no guest code: jumps here come with their destination in the pc slot, the
+                    * offset is but a name, and the unit's own base is the region's */
+    bool used;     /* out: the region contains it */
 };
 
-#define OPT_MAX_PARTS 32
+#define OPT_MAX_PARTS 40
 
 /*
  * Makes one unit of those of @parts that lie on a way from parts[0] back to it: a loop with all that

@@ -27,7 +27,7 @@ struct emitter {
 
 static s64 page_of(const struct region *r, u32 n)
 {
-    return r->parts[r->nodes[n].part].offset & ~(s64)4095;
+    return region_page(r, r->nodes[n].part);
 }
 
 static ir_ref address(struct emitter *e, s64 offset)

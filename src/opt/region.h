@@ -5,9 +5,9 @@
 #include "opt/opt.h"
 
 enum {
-    REGION_NODES = 96,
+    REGION_NODES = 192,
     REGION_VARS = 64,
-    REGION_PREDS = 16,
+    REGION_PREDS = 32,
     REGION_CONSTS = 256,
 };
 #define REGION_NONE ~0u
@@ -116,6 +116,12 @@ static inline u32 region_var_of(const struct region *r, u32 p, ir_ref ref)
 static inline bool region_whole(const struct region_var *var, u32 slot, enum ir_type type)
 {
     return var->slot == slot && var->type == type;
+}
+
+/* The base of part @p's unit, from the region's. */
+static inline s64 region_page(const struct region *r, u32 p)
+{
+    return r->parts[p].dispatch ? 0 : r->parts[p].offset & ~(s64)4095;
 }
 
 static inline const struct ir_unit *region_unit(const struct region *r, u32 node)

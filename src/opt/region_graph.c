@@ -7,11 +7,9 @@
 
 #include "opt/region.h"
 
-#define PAGE_MASK ((s64)4095)
-
 u32 region_jump(const struct region *r, u32 p, const struct ir_inst *inst)
 {
-    s64 to = (r->parts[p].offset & ~PAGE_MASK) + (s64)inst->imm;
+    s64 to = region_page(r, p) + (s64)inst->imm;
 
     if (inst->op != IR_goto && inst->op != IR_goto_if)
         return REGION_NONE;
@@ -121,8 +119,11 @@ static void peel(struct region *r)
 {
     u32 n = r->nnodes, insns = 0;
 
-    for (u32 p = 0; p < r->nparts; p++)
+    for (u32 p = 0; p < r->nparts; p++) {
+        if (r->parts[p].used && r->parts[p].dispatch) /* all ways meet there: nothing is known */
+            return;
         insns += r->parts[p].used ? r->parts[p].unit.guest_insns : 0;
+    }
     if (2 * n > REGION_NODES || insns > PEEL_INSNS)
         return;
     for (u32 i = 0; i < n; i++) {
@@ -142,17 +143,27 @@ static void peel(struct region *r)
     r->nnodes = 2 * n;
 }
 
+static bool leaves(const struct region *r, u32 n)
+{
+    return r->nodes[n].then == REGION_NONE && r->nodes[n].otherwise == REGION_NONE;
+}
+
 /* Postorder, from the end of r->order backwards. The way that is not jumped is visited last, so
- * that it comes right behind. */
+ * that it comes right behind, but not if the region is left there. */
 static void visit(struct region *r, u32 n, u32 *at)
 {
     struct region_node *node = &r->nodes[n];
+    u32 first = node->then, last = node->otherwise;
 
     node->order = 0;
-    if (node->then != REGION_NONE && r->nodes[node->then].order == REGION_NONE)
-        visit(r, node->then, at);
-    if (node->otherwise != REGION_NONE && r->nodes[node->otherwise].order == REGION_NONE)
-        visit(r, node->otherwise, at);
+    if (first != REGION_NONE && last != REGION_NONE && leaves(r, last)) {
+        first = node->otherwise;
+        last = node->then;
+    }
+    if (first != REGION_NONE && r->nodes[first].order == REGION_NONE)
+        visit(r, first, at);
+    if (last != REGION_NONE && r->nodes[last].order == REGION_NONE)
+        visit(r, last, at);
     r->order[--*at] = n;
 }
 

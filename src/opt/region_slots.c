@@ -198,7 +198,7 @@ static region_id name_at(const struct region *r, u32 n, u32 v)
     const struct region_node *node = &r->nodes[n];
     region_id id = n == 0 ? region_name(ID_ENTRY, 0, v) : ID_NOTHING;
 
-    if (node->group == n && v == r->pc_var)
+    if (node->group == n && v == r->pc_var && !r->parts[node->part].dispatch)
         return region_name(ID_PC, n, 0);
     if (r->in[n][v] == region_name(ID_PHI, n, v) || region_kind(r->in[n][v]) == ID_MEMORY)
         return r->in[n][v];

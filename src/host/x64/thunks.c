@@ -152,6 +152,21 @@ static void emit_goto(struct x64 *c, const struct host_abi *abi,
     x64_rr(c, 0xff, 4, RAX);
 }
 
+/* From the jump cache's entry at rcx. */
+static void emit_counted(struct x64 *c, const struct host_abi *abi)
+{
+    s32 more = (s32)abi->jump_more;
+    u8 *often;
+
+    x64_alu_mi(c, ALU_SUB, 8, x64_at(RCX, more + (s32)offsetof(struct host_jump_more, left)), 1);
+    often = x64_jcc_later(c, CC_S);
+    x64_rm(c, 0xff, 4, x64_at(RCX, more + (s32)offsetof(struct host_jump_more, code)));
+    x64_land(c, often);
+    x64_load(c, 8, RAX, x64_at(RCX, offsetof(struct host_jump, gva)));
+    x64_mov_ri(c, RDX, HOST_LINK_COUNTED);
+    x64_jmp(c, abi->thunk_goto);
+}
+
 static u32 detect_features(void)
 {
     u32 a, b, c, d, features = 0;
@@ -197,6 +212,12 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
     x64_alu_rr(&c, ALU_ADD, 8, RCX, BASE_REG);
     abi->thunk_goto = x64_here(&c);
     emit_goto(&c, abi, callbacks, leave);
+
+    if (abi->jump_more) {
+        align_code(&c);
+        abi->thunk_counted = x64_here(&c);
+        emit_counted(&c, abi);
+    }
 
     if (abi->memory == HOST_MEMORY_TLB) {
         align_code(&c);

@@ -69,6 +69,64 @@ PROGRAM(patch_loop, "xor %eax, %eax\n mov $100, %ecx\n"
                     "1: incb 2f+1-patch_loop+0x1000\n"
                     "2: mov $0, %ebx\n add %ebx, %eax\n dec %ecx\n jnz 1b\n hlt")
 
+/* An interpreter of bytes: its loop is closed by indirect jumps alone. */
+#define INTERPRETER(name, more)                                                                    \
+    PROGRAM(                                                                                       \
+        name,                                                                                      \
+        "xor %eax, %eax\n mov $300, %ecx\n mov $bytes_" #name "-" #name "+0x1000, %esi\n"          \
+        "movzbl (%esi), %edx\n inc %esi\n jmp *table_" #name "-" #name "+0x1000(,%edx,4)\n"        \
+        "10: add %ecx, %eax\n" NEXT(name) "11: rol $3, %eax\n" NEXT(                               \
+            name) "12: xor %ecx, %eax\n adc $5, %ebx\n" NEXT(name) "13: dec %ecx\n jz 14f\n mov "  \
+                                                                   "$bytes_" #name "-" #name       \
+                                                                   "+0x1000, %esi\n" more NEXT(    \
+                                                                       name) "14: hlt\n"           \
+                                                                             "bytes_" #name        \
+                                                                             ": .byte 0, 1, 0, "   \
+                                                                             "2, 1, 1, 2, 0, 3\n"  \
+                                                                             "table_" #name        \
+                                                                             ": .long 10b-" #name  \
+                                                                             "+0x1000, 11b-" #name \
+                                                                             "+0x1000\n"           \
+                                                                             ".long 12b-" #name    \
+                                                                             "+0x1000, 13b-" #name \
+                                                                             "+0x1000")
+#define NEXT(name)                                                                                 \
+    "movzbl (%esi), %edx\n inc %esi\n jmp *table_" #name "-" #name "+0x1000(,%edx,4)\n"
+
+INTERPRETER(interpreter, "")
+/* After a while it changes what one of the bytes means, and where another leads. */
+INTERPRETER(interpreter_patched, "cmp $100, %ecx\n jne 15f\n"
+                                 "movb $0x29, 10b-interpreter_patched+0x1000\n" /* sub */
+                                 "movl $12b-interpreter_patched+0x1000,"
+                                 " table_interpreter_patched+4-interpreter_patched+0x1000\n"
+                                 "15:\n")
+
+/* Fibonacci numbers, and as many calls. */
+PROGRAM(recursion, "mov $14, %eax\n xor %edi, %edi\n call 1f\n hlt\n"
+                   "1: inc %edi\n cmp $2, %eax\n jb 2f\n push %eax\n dec %eax\n call 1b\n"
+                   "xchg %eax, (%esp)\n sub $2, %eax\n call 1b\n pop %ecx\n add %ecx, %eax\n"
+                   "2: ret")
+
+/* Calls through a table of three functions, one of which now and then returns to where nobody
+ * called from, as longjmp does. */
+PROGRAM(unwinding, "xor %eax, %eax\n mov $2000, %ecx\n"
+                   "1: mov %ecx, %edx\n and $3, %edx\n call *5f-unwinding+0x1000(,%edx,4)\n"
+                   "add %ecx, %eax\n"
+                   "2: dec %ecx\n jnz 1b\n hlt\n"
+                   "3: add $7, %eax\n ret\n"
+                   "4: rol %eax\n test $0x1c, %ecx\n jnz 3b\n movl $2b-unwinding+0x1000, (%esp)\n"
+                   "ret\n"
+                   "6: call 4b\n xor %edx, %eax\n ret\n"
+                   "5: .long 3b-unwinding+0x1000, 4b-unwinding+0x1000, 6b-unwinding+0x1000\n"
+                   ".long 3b-unwinding+0x1000")
+
+/* A loop that calls a function through a register, in the place of which other code comes. */
+PROGRAM(patch_callee, "xor %eax, %eax\n mov $400, %ecx\n mov $2f-patch_callee+0x1000, %ebx\n"
+                      "1: call *%ebx\n add %edx, %eax\n cmp $200, %ecx\n jne 3f\n"
+                      "incb 2f+1-patch_callee+0x1000\n"
+                      "3: dec %ecx\n jnz 1b\n hlt\n"
+                      "2: mov $1, %edx\n ret")
+
 /* Four pages that share an index of the soft TLB. */
 PROGRAM(aliases, "mov $2000, %ecx\n"
                  "1: add %ecx, 0x600000\n mov 0x600000, %edx\n add %edx, 0xa00000\n"
@@ -441,7 +499,12 @@ static void test_regions(void **state)
         const u8 *code, *end;
     } cases[] = {{sum, sum_end},
                  {nested, nested_end},
+                 {interpreter, interpreter_end},
+                 {recursion, recursion_end},
+                 {unwinding, unwinding_end},
+                 {patch_callee, patch_callee_end},
                  {calls, calls_end},
+                 {interpreter_patched, interpreter_patched_end},
                  {patch_own, patch_own_end},
                  {patch_loop, patch_loop_end}};
 
@@ -451,13 +514,13 @@ static void test_regions(void **state)
         struct dbt_stats stats;
 
         program(&reference, false, cases[i].code, cases[i].end);
-        for (u32 hot = 1; hot <= 20; hot += 19) {
+        for (u32 hot = 1; hot <= 16; hot *= 4) {
             start_hot(&m, true, 0, hot);
             load(&m, START, cases[i].code, cases[i].end);
             run(&m);
             assert_memory_equal(m.cpu->gpr, reference.cpu->gpr, sizeof(m.cpu->gpr));
             dbt_get_stats(m.dbt, &stats);
-            if (i < 2)
+            if (i < 6)
                 assert_true(stats.regions > 0);
             stop(&m);
         }
