@@ -13,8 +13,6 @@
 #include "soft/private.h"
 #include "trace/trace.h"
 
-#define BLOCKING_BY_NMI BIT(3) /* of the interruptibility state, SDM table 25-3 */
-
 static soft_exit_handler *const handlers[VMX_REASONS] = {
 #define R(number, name, information, section, when, handler) [number] = soft_exit_##handler,
 #include "vmx/reasons.def"
@@ -171,7 +169,7 @@ static bool nmi_waits(const struct soft_vcpu *vcpu)
  * is about virtual ones. */
 static void merge_blocked_nmis(struct soft_vcpu *vcpu)
 {
-    if (x86_interruptibility(&vcpu->cpu) & BLOCKING_BY_NMI &&
+    if (x86_interruptibility(&vcpu->cpu) & X86_BLOCKED_BY_NMI &&
         !vmx_exits_on_interrupt(&vcpu->cpu, true))
         __atomic_fetch_and(&vcpu->run.signals, ~(u32)SOFT_SIGNAL_NMI_AGAIN, __ATOMIC_SEQ_CST);
 }
@@ -230,7 +228,7 @@ static void look_for_virtual(struct soft_vcpu *vcpu)
         vcpu->priv.events_due = true;
     } else {
         cpu->quiet = false;
-        if (x86_interruptibility(cpu) & 3 && cpu->eflags & X86_FLAG_IF)
+        if (x86_interruptibility(cpu) & X86_SHADOW && cpu->eflags & X86_FLAG_IF)
             vcpu->priv.shadow_step = true;
     }
 }
@@ -284,7 +282,7 @@ static void look_for_events(struct soft_vcpu *vcpu)
         return;
     }
     cpu->quiet = !nmi && !interrupt && !vmx_window_waits(cpu);
-    if (unlikely(vmx_window_waits(cpu)) && x86_interruptibility(cpu) & 3)
+    if (unlikely(vmx_window_waits(cpu)) && x86_interruptibility(cpu) & X86_SHADOW)
         vcpu->priv.shadow_step = true;
     if (likely(!nmi && !interrupt)) {
         look_for_virtual(vcpu);
@@ -300,7 +298,7 @@ static void look_for_events(struct soft_vcpu *vcpu)
         inject_interrupt(vcpu);
         cpu->quiet = !nmi_waits(vcpu) && !interrupt_waits(vcpu) && !vmx_window_waits(cpu);
         vcpu->priv.events_due = !cpu->quiet;
-    } else if (x86_interruptibility(cpu) & 3 && (nmi || cpu->eflags & X86_FLAG_IF)) {
+    } else if (x86_interruptibility(cpu) & X86_SHADOW && (nmi || cpu->eflags & X86_FLAG_IF)) {
         vcpu->priv.shadow_step = true;
     } else {
         look_for_virtual(vcpu);
@@ -325,7 +323,7 @@ static bool wakes(struct soft_vcpu *vcpu)
 /* To running; in non-root operation the activity state stays until an event or exit ends it. */
 static void wake(struct soft_vcpu *vcpu)
 {
-    u32 activity = vcpu->cpu.common.mode & X86_MODE_NONROOT ? vcpu->cpu.activity : 0;
+    u32 activity = vcpu->cpu.common.mode & X86_MODE_NONROOT ? vcpu->cpu.activity : X86_ACTIVE;
 
     soft_set_state(vcpu, SOFT_RUNNING);
     vcpu->cpu.activity = activity;
@@ -336,7 +334,7 @@ static u32 sleep_again(struct soft_vcpu *vcpu)
 {
     u32 activity = vcpu->cpu.activity;
 
-    soft_set_state(vcpu, activity == 3 ? SOFT_WAIT_SIPI : SOFT_HALTED);
+    soft_set_state(vcpu, activity == X86_WAITS_FOR_SIPI ? SOFT_WAIT_SIPI : SOFT_HALTED);
     vcpu->cpu.activity = activity;
     return X86_EXIT_STATE;
 }

@@ -72,10 +72,10 @@ int soft_get_vcpu_events(struct vcpu *vcpu, struct kvm_vcpu_events *events)
     memset(events, 0, sizeof *events);
     get_pending(&soft->cpu, events);
     get_injected(soft, events);
-    events->interrupt.shadow =
-        (shadow & 1 ? KVM_X86_SHADOW_INT_STI : 0) | (shadow & 2 ? KVM_X86_SHADOW_INT_MOV_SS : 0);
+    events->interrupt.shadow = (shadow & X86_SHADOW_STI ? KVM_X86_SHADOW_INT_STI : 0) |
+                               (shadow & X86_SHADOW_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0);
     events->nmi.pending = !!(signals & SOFT_SIGNAL_NMI) + !!(signals & SOFT_SIGNAL_NMI_AGAIN);
-    events->nmi.masked = !!(shadow & 8);
+    events->nmi.masked = !!(shadow & X86_BLOCKED_BY_NMI);
     events->sipi_vector = signals & 0xff;
     events->smi.latched_init = !!(signals & SOFT_SIGNAL_INIT);
     events->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
@@ -129,12 +129,14 @@ int soft_set_vcpu_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events
     if (events->flags & KVM_VCPUEVENT_VALID_SHADOW) {
         x86_clear_shadow(cpu);
         if (events->interrupt.shadow & KVM_X86_SHADOW_INT_STI)
-            cpu->interruptibility |= 1;
+            cpu->interruptibility |= X86_SHADOW_STI;
         if (events->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS)
-            cpu->interruptibility |= 2;
+            cpu->interruptibility |= X86_SHADOW_MOV_SS;
         cpu->shadow_lip = cpu->lip;
     }
-    cpu->interruptibility = (cpu->interruptibility & ~8u) | (events->nmi.masked ? 8 : 0);
+    cpu->interruptibility &= ~X86_BLOCKED_BY_NMI;
+    if (events->nmi.masked)
+        cpu->interruptibility |= X86_BLOCKED_BY_NMI;
     if (events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
         set_nmis(soft, events->nmi.pending);
     soft->priv.events_due = true;

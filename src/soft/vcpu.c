@@ -41,7 +41,9 @@ void soft_set_state(struct soft_vcpu *vcpu, enum soft_state state)
     BUG_ON(!(states[old].next >> state & 1));
     vcpu->run.state = state;
     /* The VMCS's activity state says the same to whoever looks there (SDM 25.4.2). */
-    vcpu->cpu.activity = state == SOFT_HALTED ? 1 : state == SOFT_WAIT_SIPI ? 3 : 0;
+    vcpu->cpu.activity = state == SOFT_HALTED      ? X86_HALTED
+                         : state == SOFT_WAIT_SIPI ? X86_WAITS_FOR_SIPI
+                                                   : X86_ACTIVE;
     x86_pmu_halt(&vcpu->cpu, state != SOFT_RUNNING);
     if (!(old == SOFT_RUNNABLE && state == SOFT_RUNNING) &&
         !(old == SOFT_RUNNING && state == SOFT_RUNNABLE))

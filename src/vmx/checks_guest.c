@@ -190,14 +190,14 @@ static bool check_activity(const struct x86_cpu *cpu, const struct vmcs *v)
     unsigned type = VMX_INTR_TYPE(info), vector = info & 0xff;
     bool injecting = info & VMX_INTR_VALID;
 
-    CHECK(activity <= 3);
-    CHECK(activity != 1 || X86_SEG_DPL(v->guest_ss_access_rights) == 0);
-    CHECK(!(v->guest_interruptibility_state & 3) || activity == 0);
-    CHECK(!injecting || activity != 1 || type == 0 || type == 2 ||
+    CHECK(activity <= X86_WAITS_FOR_SIPI);
+    CHECK(activity != X86_HALTED || X86_SEG_DPL(v->guest_ss_access_rights) == 0);
+    CHECK(!(v->guest_interruptibility_state & X86_SHADOW) || activity == X86_ACTIVE);
+    CHECK(!injecting || activity != X86_HALTED || type == 0 || type == 2 ||
           (type == 3 && (vector == X86_DB || vector == X86_MC)) || (type == 7 && vector == 0));
-    CHECK(!injecting || activity != 2 || (type == 2 && vector == 2) ||
+    CHECK(!injecting || activity != X86_SHUTDOWN || (type == 2 && vector == 2) ||
           (type == 3 && vector == X86_MC));
-    CHECK(!injecting || activity != 3);
+    CHECK(!injecting || activity != X86_WAITS_FOR_SIPI);
     return true;
 }
 
@@ -221,7 +221,8 @@ static bool check_interruptibility(const struct x86_cpu *cpu, const struct vmcs 
 static bool check_pending_debug(const struct x86_cpu *cpu, const struct vmcs *v)
 {
     u64 pending = v->guest_pending_debug_exceptions;
-    bool shadow = v->guest_interruptibility_state & 3 || v->guest_activity_state == 1;
+    bool shadow =
+        v->guest_interruptibility_state & X86_SHADOW || v->guest_activity_state == X86_HALTED;
     bool single_step =
         v->guest_rflags & X86_FLAG_TF && !(v->guest_ia32_debugctl & X86_DEBUGCTL_BTF);
 

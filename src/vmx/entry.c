@@ -86,7 +86,7 @@ static void load_rest(struct x86_cpu *cpu, const struct vmcs *v)
                    ? v->guest_rip
                    : (u32)(v->guest_rip + cpu->seg[X86_CS].base);
     x86_set_rflags(cpu, v->guest_rflags);
-    cpu->interruptibility = state & (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI);
+    cpu->interruptibility = state & (X86_SHADOW | X86_BLOCKED_BY_NMI);
     cpu->shadow_lip = cpu->rf_lip = cpu->lip;
     cpu->activity = v->guest_activity_state;
     cpu->monitor_armed = false;
@@ -131,7 +131,7 @@ static void pend_debug(struct x86_cpu *cpu, const struct vmcs *v)
     software = VMX_INTR_TYPE(info) == 4 || VMX_INTR_TYPE(info) == 6;
     if (vectoring ? software && mov_ss : mov_ss)
         cpu->debug_hits = (u32)bits;
-    else if (!vectoring && v->guest_activity_state <= 1)
+    else if (!vectoring && v->guest_activity_state <= X86_HALTED)
         cpu->pending = (struct x86_event){
             .valid = true, .vector = X86_DB, .type = 3, .payload = bits, .has_payload = true};
 }

@@ -196,7 +196,7 @@ static void load_host_state(struct x86_cpu *cpu)
     /* Virtual-NMI blocking ends with non-root operation, blocking of NMIs does not (SDM 28.5.5). */
     cpu->interruptibility &= vmx_pin(v, VMX_C_virtual_nmis) && nonroot ? 0 : X86_BLOCKED_BY_NMI;
     cpu->iret_keeps_nmi = false;
-    cpu->activity = 0;
+    cpu->activity = X86_ACTIVE;
     cpu->pending.valid = false;
     cpu->debug_hits = 0;
     cpu->monitor_armed = false;

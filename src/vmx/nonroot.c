@@ -60,14 +60,14 @@ bool vmx_exits_on_interrupt(const struct x86_cpu *cpu, bool nmi)
     if (likely(!v))
         return false;
     /* SDM 26.2, 25.4: blocking by STI or MOV SS holds them back; RFLAGS.IF does not. */
-    if (x86_interruptibility(cpu) & (X86_SHADOW_STI | X86_SHADOW_MOV_SS))
+    if (x86_interruptibility(cpu) & X86_SHADOW)
         return false;
     if (nmi)
-        return vmx_pin(v, VMX_C_nmi_exiting) && cpu->activity != 3 &&
+        return vmx_pin(v, VMX_C_nmi_exiting) && cpu->activity != X86_WAITS_FOR_SIPI &&
                (vmx_pin(v, VMX_C_virtual_nmis) ||
                 !(x86_interruptibility(cpu) & X86_BLOCKED_BY_NMI));
     /* Neither in the shutdown nor in the wait-for-SIPI state. */
-    return vmx_pin(v, VMX_C_external_interrupt_exiting) && cpu->activity <= 1;
+    return vmx_pin(v, VMX_C_external_interrupt_exiting) && cpu->activity <= X86_HALTED;
 }
 
 bool vmx_acknowledges(const struct x86_cpu *cpu)
@@ -109,7 +109,7 @@ static bool preempted(struct x86_cpu *cpu)
 {
     struct vmx_cpu *vmx = vmx_of(cpu);
 
-    if (likely(!vmx->preemption) || cpu->activity == 3)
+    if (likely(!vmx->preemption) || cpu->activity == X86_WAITS_FOR_SIPI)
         return false;
     if (vmx_outer_tsc(cpu) >= vmx->preemption_tsc)
         return true;
@@ -192,7 +192,7 @@ enum vmx_signal vmx_init_signal(struct x86_cpu *cpu)
 {
     if (likely(!vmx_of(cpu)->on))
         return VMX_SIGNAL_TAKE;
-    if (!vmx_inner(cpu) || cpu->activity == 3)
+    if (!vmx_inner(cpu) || cpu->activity == X86_WAITS_FOR_SIPI)
         return VMX_SIGNAL_BLOCKED;
     exit_without_qualification(cpu, VMX_REASON_init_signal);
     return VMX_SIGNAL_EXITED;
@@ -202,7 +202,7 @@ enum vmx_signal vmx_startup_ipi(struct x86_cpu *cpu, u8 vector)
 {
     if (likely(!vmx_inner(cpu)))
         return VMX_SIGNAL_TAKE;
-    if (cpu->activity != 3)
+    if (cpu->activity != X86_WAITS_FOR_SIPI)
         return VMX_SIGNAL_BLOCKED;
     exit_qualified(cpu, VMX_REASON_startup_ipi, vector);
     return VMX_SIGNAL_EXITED;
@@ -218,8 +218,8 @@ static u32 window_reason(struct x86_cpu *cpu)
         return 0;
     if (preempted(cpu))
         return VMX_REASON_preemption_timer;
-    if (vmx_proc(v, (u32)VMX_C_nmi_window_exiting) && cpu->activity != 3 &&
-        !(x86_interruptibility(cpu) & (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI)))
+    if (vmx_proc(v, (u32)VMX_C_nmi_window_exiting) && cpu->activity != X86_WAITS_FOR_SIPI &&
+        !(x86_interruptibility(cpu) & (X86_SHADOW | X86_BLOCKED_BY_NMI)))
         return VMX_REASON_nmi_window;
     if (vmx_proc(v, VMX_C_interrupt_window_exiting) && x86_interrupt_allowed(cpu))
         return VMX_REASON_interrupt_window;

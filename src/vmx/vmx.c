@@ -332,7 +332,7 @@ static int deliver(struct x86_cpu *cpu, struct x86_event event, bool injected)
     if (!injected && exception_exits(cpu, &event))
         return VMX_EXITED;
     /* SDM 28.1: what ends with a delivery has ended if it leads to an exit. */
-    cpu->activity = 0;
+    cpu->activity = X86_ACTIVE;
     x86_clear_shadow(cpu);
     for (;;) {
         int ret;

@@ -453,7 +453,7 @@ int x86_deliver_once(struct x86_cpu *cpu, const struct x86_event *wanted)
     x86_clear_shadow(cpu);
     if (event.type == X86_EVENT_NMI)
         cpu->interruptibility |= X86_BLOCKED_BY_NMI;
-    cpu->activity = 0;
+    cpu->activity = X86_ACTIVE;
     x86_update(cpu);
     return 0;
 }

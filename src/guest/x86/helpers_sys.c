@@ -35,7 +35,7 @@ u64 x86_helper_hlt(struct x86_cpu *cpu, u64 length)
 {
     x86_intercept(cpu, X86_REASON_HLT, 0, (u32)length, 0, 0);
     cpu->lip += length;
-    cpu->activity = 1;
+    cpu->activity = X86_HALTED;
     x86_pmu_retired(cpu, ~0u, false);
     guest_leave(&cpu->common, X86_EXIT_HALT_CHECK);
 }

@@ -174,25 +174,25 @@ u32 x86_interruptibility(const struct x86_cpu *cpu)
     u32 state = cpu->interruptibility;
 
     if (cpu->lip != cpu->shadow_lip)
-        state &= ~(u32)(X86_SHADOW_STI | X86_SHADOW_MOV_SS);
+        state &= ~X86_SHADOW;
     return state;
 }
 
 void x86_clear_shadow(struct x86_cpu *cpu)
 {
-    cpu->interruptibility &= ~(u32)(X86_SHADOW_STI | X86_SHADOW_MOV_SS);
+    cpu->interruptibility &= ~X86_SHADOW;
 }
 
 bool x86_interrupt_allowed(const struct x86_cpu *cpu)
 {
-    return cpu->eflags & X86_FLAG_IF && cpu->activity <= 1 &&
-           !(x86_interruptibility(cpu) & (X86_SHADOW_STI | X86_SHADOW_MOV_SS));
+    return cpu->eflags & X86_FLAG_IF && cpu->activity <= X86_HALTED &&
+           !(x86_interruptibility(cpu) & X86_SHADOW);
 }
 
 bool x86_nmi_allowed(const struct x86_cpu *cpu)
 {
-    return cpu->activity <= 2 &&
-           !(x86_interruptibility(cpu) & (X86_SHADOW_STI | X86_SHADOW_MOV_SS | X86_BLOCKED_BY_NMI));
+    return cpu->activity <= X86_SHUTDOWN &&
+           !(x86_interruptibility(cpu) & (X86_SHADOW | X86_BLOCKED_BY_NMI));
 }
 
 /* Register, bit and feature for x86_update_features. */

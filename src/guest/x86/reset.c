@@ -65,7 +65,7 @@ void x86_reset(struct x86_cpu *cpu, bool init)
     cpu->dr[7] = 0x400;
     memset(cpu->pdpte, 0, sizeof(cpu->pdpte));
     cpu->interruptibility = 0;
-    cpu->activity = 0;
+    cpu->activity = X86_ACTIVE;
     cpu->pending.valid = false;
     cpu->monitor_armed = false;
     x86_set_rip(cpu, 0xfff0);

@@ -28,6 +28,15 @@ struct x86_seg {
 #define X86_SEG_G (1u << 15)
 #define X86_SEG_UNUSABLE (1u << 16)
 
+/* Interruptibility state, SDM vol. 3 table 25-3. */
+#define X86_SHADOW_STI (1u << 0)
+#define X86_SHADOW_MOV_SS (1u << 1)
+#define X86_SHADOW (X86_SHADOW_STI | X86_SHADOW_MOV_SS)
+#define X86_BLOCKED_BY_NMI (1u << 3)
+
+/* Activity state, SDM vol. 3 25.4.2. */
+enum { X86_ACTIVE, X86_HALTED, X86_SHUTDOWN, X86_WAITS_FOR_SIPI };
+
 struct x86_table { /* GDTR, IDTR */
     u64 base;
     u32 limit;
@@ -171,10 +180,8 @@ struct x86_cpu {
     struct x86_lbr lbr;
     struct x86_pmu pmu;
 
-    /* SDM vol. 3 25.4.2: interruptibility state (bit 0 STI, 1 MOV SS, 3 NMI) and activity state
-     * (0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI). Bits 0 and 1 hold only while lip is
-     * shadow_lip: nothing has to clear them when the instruction in the shadow is done. Read them
-     * through x86_interruptibility. */
+    /* X86_SHADOW holds only while lip is shadow_lip: nothing has to clear it when the instruction in
+     * the shadow is done. Read it through x86_interruptibility. */
     u32 interruptibility;
     u32 activity;
     u64 shadow_lip;

@@ -316,7 +316,7 @@ static void commit(struct task_switch *t, const struct task_state *s)
     x86_clear_shadow(cpu);
     cpu->nmi_unblocked = false;
     cpu->debug_hits = 0;
-    cpu->activity = 0;
+    cpu->activity = X86_ACTIVE;
     x86_update(cpu);
     if (t->to->width == 4 && cpu->cr0 & X86_CR0_PG && !x86_write_cr3(cpu, s->cr3, true))
         x86_raise_error(cpu, X86_GP, t->ext);

@@ -133,12 +133,6 @@ enum {
     X86_REASON_UMONITOR,        /* so here */
 };
 
-enum {
-    X86_SHADOW_STI = 1 << 0,
-    X86_SHADOW_MOV_SS = 1 << 1,
-    X86_BLOCKED_BY_NMI = 1 << 3,
-};
-
 static inline void x86_intercept(struct x86_cpu *cpu, u32 reason, u64 qualification, u32 insn_len,
                                  u64 linear, u64 insn_info)
 {
