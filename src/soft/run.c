@@ -248,7 +248,7 @@ static void exit_for_event(struct soft_vcpu *vcpu, bool nmi)
         if (vector >= 0 && vmx_post_interrupts(cpu, (u8)vector)) {
             lapic_eoi(&vcpu->parts.lapic);
             look_for_virtual(vcpu);
-        } else {
+        } else if (vector >= 0 || !vmx_acknowledges(cpu)) { /* else it is gone again */
             vmx_interrupt_exit(cpu, false, vector);
         }
     }
