@@ -69,6 +69,7 @@ static void add_part(struct former *f, s64 offset)
     struct guest_lift lift = {.unit = &part->unit,
                               .pc = align_down(ops->pc(f->cpu), MEM_PAGE_SIZE) + (u64)offset,
                               .mode = f->cpu->mode,
+                              .polls = true,
                               .max_insns = DBT_MAX_INSNS};
 
     if (avail > DBT_MAX_INSNS * DBT_INSN_BYTES)

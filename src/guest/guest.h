@@ -111,6 +111,7 @@ struct guest_lift {
     u32 mode;             /* in: cpu->mode */
     u32 max_insns;        /* in: upper bound on guest instructions */
     bool two_pages;       /* in: the bytes span two pages; lift only the first instruction */
+    bool polls;           /* in: the block is to poll, wherever it leads */
     bool chains_pages;    /* in: a jump to an instruction that spans two pages can be chained;
                                 * else ir_goto_ind finds it sooner */
     u32 length;           /* out: bytes of guest code lifted */

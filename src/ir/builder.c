@@ -353,9 +353,23 @@ ir_ref ir_emit(struct ir_unit *unit, enum ir_op op, enum ir_type type, ir_ref a,
     case IR_call:
         return emit_call(unit, &inst);
     case IR_insn:
-        unit->guest_insns++;
+        if (!unit->guest_insns++)
+            unit->first_insn = (u32)imm;
         ir_append(unit, &inst);
         return IR_NONE;
+    case IR_poll:
+        unit->poll = ir_append(unit, &inst);
+        return IR_NONE;
+    case IR_goto:
+    case IR_goto_if:
+        unit->may_return |= (s64)imm <= (s64)unit->first_insn;
+        break;
+    case IR_goto_ind:
+    case IR_exit:
+    case IR_jump:
+    case IR_branch:
+        unit->may_return = true;
+        break;
     default:
         break;
     }
@@ -365,4 +379,10 @@ ir_ref ir_emit(struct ir_unit *unit, enum ir_op op, enum ir_type type, ir_ref a,
     if (inst.op == IR_const)
         return emit_shared(unit, &inst);
     return ir_op_info[inst.op].flags & IR_SIDE ? ir_append(unit, &inst) : emit_shared(unit, &inst);
+}
+
+void ir_drop_poll(struct ir_unit *unit)
+{
+    if (!unit->failed && unit->poll && !unit->may_return)
+        unit->insts[unit->poll] = (struct ir_inst){.op = IR_NOP};
 }

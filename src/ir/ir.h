@@ -107,11 +107,18 @@ struct ir_unit {
     struct ir_forward *forward; /* builder's view of slot contents in the current block */
     bool pc_pending;            /* ir_pc_is: the put is still to be made, */
     s64 pc_offset;              /* of base + this */
+    u32 first_insn;             /* offset of the first guest instruction, */
+    bool may_return;            /* and there is a way out that may lead back to it or before it */
+    ir_ref poll;
 };
 
 /* Begins an empty unit; instructions live in @arena. Block 0 exists and is current. */
 void ir_init(struct ir_unit *unit, struct arena *arena, const struct ir_helper *helpers,
              u32 nhelpers, u32 pc_slot);
+
+/* The unit is complete. Takes its poll back if all ways out are jumps to behind its beginning: a ring
+ * of units has one in it that jumps back, and it is enough that this one polls. */
+void ir_drop_poll(struct ir_unit *unit);
 
 /* A new block's number; ir_begin makes it current (once, after the one before has its terminator).*/
 u32 ir_block_new(struct ir_unit *unit);

@@ -110,6 +110,8 @@ int riscv_lift(struct guest_lift *lift)
         l.next += l.in.length;
         lift_one(&l, decoded);
     }
+    if (!lift->polls)
+        ir_drop_poll(l.u);
     lift->length = l.next - start;
     return l.u->failed ? -ENOMEM : 0;
 }

@@ -409,6 +409,8 @@ int x86_lift(struct guest_lift *lift)
         l.next += decoded == -E2BIG ? 15 : insn.length;
         lift_one(&l, decoded);
     }
+    if (!lift->polls && !(lift->mode & X86_MODE_COUNT))
+        ir_drop_poll(lift->unit);
     lift->length = l.next - start;
     return lift->unit->failed ? -ENOMEM : 0;
 }

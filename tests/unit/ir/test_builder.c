@@ -410,6 +410,80 @@ static void test_leaving(void **state)
     assert_int_equal(u->insts[u->ninsts - 1].op, IR_goto_ind);
 }
 
+/* How many puts to the pc slot, and polls, there are. */
+static unsigned count_pc_puts(const struct ir_unit *u, unsigned *polls)
+{
+    unsigned puts = 0;
+
+    *polls = 0;
+    for (ir_ref ref = 1; ref < u->ninsts; ref++) {
+        puts += u->insts[ref].op == IR_put && u->insts[ref].imm == u->pc_slot;
+        *polls += u->insts[ref].op == IR_poll;
+    }
+    return puts;
+}
+
+static void test_pc_where_it_shows(void **state)
+{
+    struct ir_unit *u = &((struct bench *)*state)->unit;
+    unsigned polls;
+    ir_ref at;
+
+    ir_insn(u, 0x10, 4);
+    ir_pc_is(u, 0x10);
+    ir_put(u, 8, ir_add(u, ir_get(u, IR_I64, 8), ir_const(u, IR_I64, 1)));
+    ir_goto_if(u, ir_eq(u, ir_get(u, IR_I64, 8), ir_const(u, IR_I64, 0)), 0x40);
+    assert_int_equal(count_pc_puts(u, &polls), 0);
+    ir_insn(u, 0x14, 4);
+    ir_pc_is(u, 0x14);
+    at = ir_ld(u, IR_I64, ir_get(u, IR_I64, 8), 0);
+    ir_st(u, at, 0, at);
+    assert_int_equal(count_pc_puts(u, &polls), 1);
+    assert_int_equal(u->insts[at - 1].op, IR_put);
+    assert_int_equal(u->insts[u->insts[at - 1].a].op, IR_base);
+    assert_int_equal(u->insts[u->insts[at - 1].a].imm, 0x14);
+    ir_pc_is(u, 0x18);
+    at = ir_get(u, IR_I64, u->pc_slot);
+    assert_int_equal(u->insts[at].op, IR_base);
+    assert_int_equal(u->insts[at].imm, 0x18);
+    ir_pc_is(u, 0x1c);
+    ir_exit(u, 17);
+    assert_int_equal(count_pc_puts(u, &polls), 3);
+}
+
+/* Only who may lead back to its beginning has to poll. */
+static void test_poll_where_it_turns(void **state)
+{
+    static const struct {
+        s64 from, jump, next;
+        unsigned polls;
+    } cases[] = {{0x10, 0x40, 0x18, 0}, {0x10, 0x10, 0x18, 1}, {0x10, 0xc, 0x18, 1},
+                 {0x10, 0x18, 0xc, 1},  {0x10, 0x12, 0x18, 0}, {0, 0x2000, 4, 0}};
+    struct bench *b = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct ir_unit *u = &b->unit;
+        unsigned polls;
+
+        bench_reset(b, helpers, ARRAY_SIZE(helpers));
+        ir_insn(u, (u32)cases[i].from, 4);
+        ir_pc_is(u, cases[i].from);
+        ir_poll(u);
+        ir_insn(u, (u32)cases[i].from + 4, 4);
+        ir_goto_if(u, ir_eq(u, ir_get(u, IR_I64, 8), ir_const(u, IR_I64, 0)), cases[i].jump);
+        ir_goto(u, cases[i].next);
+        ir_drop_poll(u);
+        count_pc_puts(u, &polls);
+        assert_int_equal(polls, cases[i].polls);
+    }
+    bench_reset(b, helpers, ARRAY_SIZE(helpers));
+    ir_insn(&b->unit, 0, 4);
+    ir_poll(&b->unit);
+    ir_goto_ind(&b->unit, ir_get(&b->unit, IR_I64, 8));
+    ir_drop_poll(&b->unit);
+    assert_int_equal(b->unit.insts[b->unit.poll].op, IR_poll);
+}
+
 static void test_no_memory(void **state)
 {
     struct bench *b = *state;
@@ -436,6 +510,8 @@ int main(void)
         TEST(test_calls_and_slots),
         TEST(test_many_slots),
         TEST(test_leaving),
+        TEST(test_pc_where_it_shows),
+        TEST(test_poll_where_it_turns),
         TEST(test_no_memory),
     };
 
