@@ -1,8 +1,8 @@
 /*
  * Linear scan: one walk in instruction order gives each value a register, or a spill granule when
- * there is none: of all values alive, the one that lives longest (in a unit of several blocks: that
- * is used least) goes to memory, for its whole life. Values never move, so nothing has to be
- * reconciled between blocks.
+ * there is none: of all values alive, the one that lives longest goes to memory, for its whole life.
+ * Values never move, so nothing has to be reconciled between blocks. In a unit of several blocks
+ * registers are given before, by use (color.c), and the walk gives granules to the others.
  */
 #include "host/x64/lower.h"
 
@@ -65,27 +65,7 @@ static void release(struct allocator *a, ir_ref ref)
     }
 }
 
-static u64 length(const struct value *v)
-{
-    return v->end - v->start + 1;
-}
-
-/* Is @x rather than @y to be in memory? Who is used seldom for the time that it would take a register
- * away from others. */
-static bool matters_less(const struct lowering *l, ir_ref x, ir_ref y)
-{
-    const struct value *vx = &l->values[x], *vy = &l->values[y];
-
-    if (l->lives) {
-        u64 wx = l->lives[x].weight * length(vy), wy = l->lives[y].weight * length(vx);
-
-        if (wx != wy)
-            return wx < wy;
-    }
-    return vx->end > vy->end;
-}
-
-/* A register of @mask from who is used least, or lives longest, @ref included. */
+/* A register of @mask from who lives longest, @ref included. */
 static bool evict(struct allocator *a, ir_ref ref, u32 mask, unsigned bank)
 {
     struct value *values = a->l->values;
@@ -95,7 +75,7 @@ static bool evict(struct allocator *a, ir_ref ref, u32 mask, unsigned bank)
     for (; mask; mask &= mask - 1) {
         ir_ref owner = a->owner[bank + (unsigned)__builtin_ctz(mask)];
 
-        if (owner && matters_less(a->l, owner, victim))
+        if (owner && values[owner].end > values[victim].end)
             victim = owner;
     }
     if (victim == ref)
@@ -116,8 +96,8 @@ static bool place(struct allocator *a, ir_ref ref, unsigned hint)
     bool crosses = a->next_call && a->next_call < v->end;
 
     v->flags |= VALUE_PLACED;
-    if (plan_root(a->l, ref) != ref) /* has its place with the root's */
-        return true;
+    if (a->l->lives) /* in a register already, or with its root */
+        return plan_root(a->l, ref) != ref || v->reg != NO_LOC || give_granule(a, ref);
     v->next = a->l->values[v->end].ending;
     a->l->values[v->end].ending = ref;
     if (crosses) {
@@ -252,6 +232,8 @@ int alloc_unit(struct lowering *l)
 {
     struct allocator a;
 
+    if (l->lives && color_unit(l))
+        return -ENOMEM;
     a.l = l;
     a.free[0] = GPR_VALUES;
     a.free[1] = XMM_VALUES;

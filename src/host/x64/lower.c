@@ -331,6 +331,13 @@ static u32 place_to(const struct parallel_move *m)
     return m->to_reg != NO_LOC ? m->to_reg : 32 + m->to_spill;
 }
 
+bool move_is_needed(struct lowering *l, const struct parallel_move *move)
+{
+    struct operand from = operand_at(l, move->from, true);
+
+    return place_of(&from, is_xmm_type(move->type)) != place_to(move);
+}
+
 static void move_one(struct lowering *l, const struct parallel_move *m, const struct operand *o)
 {
     struct x64 *c = &l->code;

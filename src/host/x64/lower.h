@@ -194,8 +194,11 @@ static inline unsigned wide_bytes(unsigned type)
 
 /* --- alloc.c ------------------------------------------------------------------------------ */
 
-/* 0, -E2BIG when there are not enough granules. */
+/* 0, -ENOMEM, -E2BIG when there are not enough granules. */
 int alloc_unit(struct lowering *l);
+
+/* color.c: registers for a unit of several blocks; 0 or -ENOMEM. */
+int color_unit(struct lowering *l);
 
 /* --- lower.c: operands and results -------------------------------------------------------- */
 
@@ -257,6 +260,8 @@ void xmm_store(struct x64 *c, unsigned type, struct x64_mem m, unsigned s);
 /* Stores operand @ref of @type, whatever it is, to @mem; rdx and xmm15 are used. */
 void store_operand(struct lowering *l, ir_ref ref, unsigned type, struct x64_mem mem);
 
+/* Does the copy change anything? */
+bool move_is_needed(struct lowering *l, const struct parallel_move *move);
 /* Copies all @n at once: no destination changes before all sources are read. No flags change. */
 void move_parallel(struct lowering *l, struct parallel_move *moves, unsigned n);
 

@@ -95,6 +95,16 @@ static bool sets_phis(const struct lowering *l, u32 block)
     return false;
 }
 
+/* The same, if one of them does not lie where it is to go already. */
+static bool moves_phis(struct lowering *l, u32 block)
+{
+    for (u32 i = 0; i < l->nsets; i++) {
+        if (in_block(l, l->sets[i].phi, block) && move_is_needed(l, &l->sets[i]))
+            return true;
+    }
+    return false;
+}
+
 /* Nothing that the phis of @block share a place with is wanted on the way to @other: not by its
  * code, nor as a value for phis of its own. */
 static bool may_set_early(const struct lowering *l, u32 block, u32 other)
@@ -143,7 +153,7 @@ LOWER(branch)
     (void)ref;
     count_insns(l);
     cond = condition_flags(l, inst->a);
-    if (falls_into(l, then) || (sets_phis(l, then) && !falls_into(l, otherwise))) {
+    if (falls_into(l, then) || (moves_phis(l, then) && !falls_into(l, otherwise))) {
         u32 t = then;
 
         then = otherwise;
@@ -151,7 +161,7 @@ LOWER(branch)
         cond = condition_not(cond);
     }
     /* Now: jump to then if cond, go on to otherwise. */
-    if (!sets_phis(l, then)) {
+    if (!moves_phis(l, then)) {
         place_to_block(l, condition_jump(l, cond), then);
     } else if (then == otherwise || may_set_early(l, then, otherwise)) {
         set_phis(l, then); /* leaves the flags alone */

@@ -560,10 +560,13 @@ static void extend_over_loops(struct lowering *l)
 
 /* --- several blocks ----------------------------------------------------------------------- */
 
-/* The last jump back to @block, or 0. */
-static u32 last_jump_back(const struct ir_unit *unit, u32 block)
+struct back_edges {
+    u32 first, last; /* where the first and last jump back to a block stand, or 0 */
+};
+
+static struct back_edges find_back_edges(const struct ir_unit *unit, u32 block)
 {
-    u32 last = 0;
+    struct back_edges edges = {0};
 
     for (u32 b = 0; b < unit->nblocks; b++) {
         u32 ref = unit->blocks[b].first + unit->blocks[b].count - 1;
@@ -572,23 +575,30 @@ static u32 last_jump_back(const struct ir_unit *unit, u32 block)
             (term->op == IR_jump && (u32)term->imm == block) ||
             (term->op == IR_branch && ((u32)term->imm == block || (u32)(term->imm >> 32) == block));
 
-        if (leads && ref >= unit->blocks[block].first && ref > last)
-            last = ref;
+        if (!leads || ref < unit->blocks[block].first)
+            continue;
+        if (!edges.first || ref < edges.first)
+            edges.first = ref;
+        if (ref > edges.last)
+            edges.last = ref;
     }
-    return last;
+    return edges;
 }
 
+/* Two loops may begin with one block: the inner one jumps back first. */
 static void find_depths(struct lowering *l)
 {
     const struct ir_unit *unit = l->unit;
 
     for (u32 header = 0; header < unit->nblocks; header++) {
-        u32 last = last_jump_back(unit, header);
+        struct back_edges edges = find_back_edges(unit, header);
 
-        for (u32 b = 0; b < unit->nblocks && last; b++) {
-            if (unit->blocks[b].first >= unit->blocks[header].first &&
-                unit->blocks[b].first <= last)
-                l->depths[b]++;
+        for (u32 b = 0; b < unit->nblocks && edges.last; b++) {
+            u32 first = unit->blocks[b].first;
+
+            if (first >= unit->blocks[header].first)
+                l->depths[b] +=
+                    (first <= edges.last) + (edges.first < edges.last && first <= edges.first);
         }
     }
 }
