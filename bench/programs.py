@@ -1,9 +1,12 @@
-"""What bench/guest and bench/user share: the programs, how they are compiled, tables of ratios."""
+"""What the benchmarks of programs share: the small programs, how they are compiled, a run, tables of
+ratios."""
 import math
 import os
 import shutil
 import statistics
 import subprocess
+import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = ["integer", "core", "sha256", "interpreter", "recursion", "virtual", "sort", "strings",
@@ -31,6 +34,20 @@ def build(folder, names, machine="x86_64"):
     for name in names:
         subprocess.run([*command, "-O2", "-static", "-o", os.path.join(folder, name),
                         os.path.join(HERE, "programs", name + ".c"), "-lm"], check=True)
+
+
+def once(command, measure, environment=None):
+    """Seconds that a command took, by the wall or of CPU time with all its children, and its output."""
+    begin = time.monotonic()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    output = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"{' '.join(command)}: exit status {child.returncode}")
+    if measure == "cpu":
+        return usage.ru_utime + usage.ru_stime, output
+    return time.monotonic() - begin, output
 
 
 def geometric_mean(numbers):
