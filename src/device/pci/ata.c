@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LAST_28_BITS 0xfffffffull
+
 void ata_drive_irq(struct ata_channel *c)
 {
     struct ata_state *s = ata_state_of(c);
@@ -13,7 +15,7 @@ void ata_drive_irq(struct ata_channel *c)
     env->irq_set(env->opaque, c->line, s->irq && !(s->control & ATA_CONTROL_NO_IRQ));
 }
 
-static void ata_raise(struct ata_channel *c)
+static void raise_irq(struct ata_channel *c)
 {
     ata_state_of(c)->irq = 1;
     ata_state_of(c)->bm_status |= BM_IRQ;
@@ -33,7 +35,7 @@ void ata_fail(struct ata_channel *c, u8 error)
     s->dma = 0;
     s->error = error;
     s->status = ATA_DRDY | ATA_DSC | ATA_ERR;
-    ata_raise(c);
+    raise_irq(c);
 }
 
 void ata_succeed(struct ata_channel *c)
@@ -43,7 +45,7 @@ void ata_succeed(struct ata_channel *c)
     s->transfer = ATA_NOTHING;
     s->status = ATA_DRDY | ATA_DSC;
     s->error = 0;
-    ata_raise(c);
+    raise_irq(c);
 }
 
 /* After reset: the signature of a disk (ATA/ATAPI-6, 9.12). */
@@ -96,7 +98,6 @@ static void identify(struct ata_channel *c)
 {
     struct ata_state *s = ata_state_of(c);
     u64 sectors = sectors_of(c), cylinders = cylinders_of(c);
-    u64 small = sectors > 0xfffffff ? 0xfffffff : sectors;
     char serial[20];
 
     snprintf(serial, sizeof(serial), "triode-%u", c->line);
@@ -116,7 +117,7 @@ static void identify(struct ata_channel *c)
     put_words(s->data, 56, 1, ATA_TRACK);
     put_words(s->data, 57, 2, cylinders * ATA_HEADS * ATA_TRACK);
     put_words(s->data, 59, 1, s->multiple ? 0x100u | s->multiple : 0);
-    put_words(s->data, 60, 2, small);
+    put_words(s->data, 60, 2, sectors > LAST_28_BITS ? LAST_28_BITS : sectors);
     put_words(s->data, 63, 1, 0x0007); /* multiword DMA 0 to 2 */
     put_words(s->data, 64, 1, 0x0003); /* PIO 3 and 4 */
     for (unsigned i = 65; i <= 68; i++)
@@ -188,7 +189,7 @@ static void next_read_block(struct ata_channel *c)
     s->len = now * IMAGE_SECTOR;
     s->transfer = ATA_TO_HOST;
     s->status = ATA_DRDY | ATA_DSC | ATA_DRQ;
-    ata_raise(c);
+    raise_irq(c);
 }
 
 static void expect_write_block(struct ata_channel *c, bool interrupt)
@@ -201,7 +202,7 @@ static void expect_write_block(struct ata_channel *c, bool interrupt)
     s->transfer = ATA_FROM_HOST;
     s->status = ATA_DRDY | ATA_DSC | ATA_DRQ;
     if (interrupt)
-        ata_raise(c);
+        raise_irq(c);
 }
 
 void ata_block_done(struct ata_channel *c)
@@ -284,6 +285,103 @@ static void set_features(struct ata_channel *c, u8 feature)
     }
 }
 
+static void send_identity(struct ata_channel *c)
+{
+    struct ata_state *s = ata_state_of(c);
+
+    identify(c);
+    s->at = 0;
+    s->len = IMAGE_SECTOR;
+    s->left = 0;
+    s->transfer = ATA_TO_HOST;
+    s->status = ATA_DRDY | ATA_DSC | ATA_DRQ;
+    raise_irq(c);
+}
+
+static void succeed_if(struct ata_channel *c, bool fine, u8 error)
+{
+    if (fine)
+        ata_succeed(c);
+    else
+        ata_fail(c, error);
+}
+
+static void set_multiple(struct ata_channel *c)
+{
+    struct ata_state *s = ata_state_of(c);
+    u8 sectors = s->regs[ATA_COUNT];
+    bool fine = sectors <= ATA_MULTIPLE && !(sectors & (sectors - 1));
+
+    if (fine)
+        s->multiple = sectors;
+    succeed_if(c, fine, ATA_E_ABORT);
+}
+
+/* All of the disk is native. */
+static void native_max(struct ata_channel *c)
+{
+    struct ata_state *s = ata_state_of(c);
+    u64 last = sectors_of(c) - 1;
+
+    if (last > LAST_28_BITS)
+        last = LAST_28_BITS;
+    s->regs[ATA_LBA_LOW] = (u8)last;
+    s->regs[ATA_LBA_MIDDLE] = (u8)(last >> 8);
+    s->regs[ATA_LBA_HIGH] = (u8)(last >> 16);
+    s->regs[ATA_DEVICE] = (s->regs[ATA_DEVICE] & 0xf0) | (last >> 24 & 15);
+    ata_succeed(c);
+}
+
+/* The disk has passed its test. */
+static void diagnose(struct ata_channel *c)
+{
+    struct ata_state *s = ata_state_of(c);
+
+    s->regs[ATA_COUNT] = s->regs[ATA_LBA_LOW] = 1;
+    s->regs[ATA_LBA_MIDDLE] = s->regs[ATA_LBA_HIGH] = 0;
+    ata_succeed(c);
+    s->error = 1;
+}
+
+/* Commands that move sectors; with 48-bit addresses where @wide, blocks of several where @multiple. */
+static const struct transfer {
+    u8 command;
+    bool dma, write, wide, multiple;
+} transfers[] = {
+    {0x20}, /* READ SECTORS (EXT); 21h and the like are the older ones that do not retry */
+    {0x21},
+    {0x24, .wide = true},
+    {0xc4, .multiple = true}, /* READ MULTIPLE (EXT) */
+    {0x29, .wide = true, .multiple = true},
+    {0x30, .write = true}, /* WRITE SECTORS (EXT) */
+    {0x31, .write = true},
+    {0x34, .write = true, .wide = true},
+    {0xc5, .write = true, .multiple = true}, /* WRITE MULTIPLE (EXT) */
+    {0x39, .write = true, .wide = true, .multiple = true},
+    {0xc8, .dma = true}, /* READ DMA (EXT) */
+    {0xc9, .dma = true},
+    {0x25, .dma = true, .wide = true},
+    {0xca, .dma = true, .write = true}, /* WRITE DMA (EXT) */
+    {0xcb, .dma = true, .write = true},
+    {0x35, .dma = true, .write = true, .wide = true},
+};
+
+static bool start_transfer(struct ata_channel *c, u8 command)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(transfers); i++) {
+        const struct transfer *t = &transfers[i];
+
+        if (t->command != command)
+            continue;
+        if (t->dma)
+            start_dma(c, t->write, t->wide);
+        else
+            start_pio(c, t->write, t->wide, t->multiple ? ata_state_of(c)->multiple : 1);
+        return true;
+    }
+    return false;
+}
+
 void ata_command(struct ata_channel *c, u8 value)
 {
     struct ata_state *s = ata_state_of(c);
@@ -291,98 +389,44 @@ void ata_command(struct ata_channel *c, u8 value)
     if (!ata_present(c) || (s->status & ATA_BSY))
         return;
     s->error = 0;
+    if (start_transfer(c, value))
+        return;
     switch (value) {
     case 0xec: /* IDENTIFY DEVICE */
-        identify(c);
-        s->at = 0;
-        s->len = IMAGE_SECTOR;
-        s->left = 0;
-        s->transfer = ATA_TO_HOST;
-        s->status = ATA_DRDY | ATA_DSC | ATA_DRQ;
-        ata_raise(c);
+        send_identity(c);
         break;
-    case 0x20: /* READ SECTORS */
-    case 0x21:
-        start_pio(c, false, false, 1);
-        break;
-    case 0x24:
-        start_pio(c, false, true, 1);
-        break;
-    case 0x29:
-        start_pio(c, false, true, s->multiple);
-        break;
-    case 0xc4: /* READ MULTIPLE */
-        start_pio(c, false, false, s->multiple);
-        break;
-    case 0x30: /* WRITE SECTORS */
-    case 0x31:
-        start_pio(c, true, false, 1);
-        break;
-    case 0x34:
-        start_pio(c, true, true, 1);
-        break;
-    case 0x39:
-        start_pio(c, true, true, s->multiple);
-        break;
-    case 0xc5: /* WRITE MULTIPLE */
-        start_pio(c, true, false, s->multiple);
-        break;
-    case 0xc8: /* READ DMA */
-    case 0xc9:
-    case 0x25:
-        start_dma(c, false, value == 0x25);
-        break;
-    case 0xca: /* WRITE DMA */
-    case 0xcb:
-    case 0x35:
-        start_dma(c, true, value == 0x35);
-        break;
-    case 0x40: /* READ VERIFY SECTORS */
+    case 0x40: /* READ VERIFY SECTORS (EXT) */
     case 0x42:
-        if (get_address(c, value == 0x42))
-            ata_succeed(c);
-        else
-            ata_fail(c, ATA_E_NOT_FOUND);
+        succeed_if(c, get_address(c, value == 0x42), ATA_E_NOT_FOUND);
         break;
     case 0xc6: /* SET MULTIPLE MODE */
-        if (s->regs[ATA_COUNT] > ATA_MULTIPLE || (s->regs[ATA_COUNT] & (s->regs[ATA_COUNT] - 1))) {
-            ata_fail(c, ATA_E_ABORT);
-        } else {
-            s->multiple = s->regs[ATA_COUNT];
-            ata_succeed(c);
-        }
+        set_multiple(c);
         break;
     case 0xe7: /* FLUSH CACHE (EXT) */
     case 0xea:
-        if (image_flush(c->image))
-            ata_fail(c, ATA_E_ABORT);
-        else
-            ata_succeed(c);
+        succeed_if(c, !image_flush(c->image), ATA_E_ABORT);
         break;
-    case 0xf8: /* READ NATIVE MAX ADDRESS: all of it is */
-        s->regs[ATA_LBA_LOW] = (u8)(sectors_of(c) - 1);
-        s->regs[ATA_LBA_MIDDLE] = (u8)((sectors_of(c) - 1) >> 8);
-        s->regs[ATA_LBA_HIGH] = (u8)((sectors_of(c) - 1) >> 16);
-        s->regs[ATA_DEVICE] = (s->regs[ATA_DEVICE] & 0xf0) | ((sectors_of(c) - 1) >> 24 & 15);
-        ata_succeed(c);
+    case 0xf8: /* READ NATIVE MAX ADDRESS */
+        native_max(c);
         break;
-    case 0xef:
+    case 0xef: /* SET FEATURES */
         set_features(c, s->regs[ATA_ERROR]);
         break;
     case 0xe5: /* CHECK POWER MODE: active */
         s->regs[ATA_COUNT] = 0xff;
         ata_succeed(c);
         break;
+    case 0x91: /* INITIALIZE DEVICE PARAMETERS: there is one geometry */
+        succeed_if(c,
+                   s->regs[ATA_COUNT] == ATA_TRACK && (s->regs[ATA_DEVICE] & 15) == ATA_HEADS - 1,
+                   ATA_E_ABORT);
+        break;
     case 0x10:          /* RECALIBRATE */
-    case 0x91:          /* INITIALIZE DEVICE PARAMETERS */
     case 0xe0 ... 0xe3: /* STANDBY, IDLE */
         ata_succeed(c);
         break;
-    case 0x90: /* EXECUTE DEVICE DIAGNOSTIC: passed */
-        s->regs[ATA_COUNT] = s->regs[ATA_LBA_LOW] = 1;
-        s->regs[ATA_LBA_MIDDLE] = s->regs[ATA_LBA_HIGH] = 0;
-        ata_succeed(c);
-        s->error = 1;
+    case 0x90: /* EXECUTE DEVICE DIAGNOSTIC */
+        diagnose(c);
         break;
     default:
         ata_fail(c, ATA_E_ABORT);

@@ -126,6 +126,44 @@ static void pio(void **state)
     cleanup();
 }
 
+/* A geometry that is not the disk's own would make addresses mean something else. */
+static void geometry(void **state)
+{
+    (void)state;
+    setup(false);
+    outb(t.b, 0x1f6, 0xa0 | 15);
+    outb(t.b, 0x1f2, 63);
+    outb(t.b, 0x1f7, 0x91);
+    assert_int_equal(inb(t.b, 0x1f7), 0x50);
+    outb(t.b, 0x1f2, 17);
+    outb(t.b, 0x1f7, 0x91);
+    assert_int_equal(inb(t.b, 0x1f7), 0x51);
+    assert_int_equal(inb(t.b, 0x1f1), 4);
+    outb(t.b, 0x1f6, 0xa0 | 3);
+    outb(t.b, 0x1f2, 63);
+    outb(t.b, 0x1f7, 0x91);
+    assert_int_equal(inb(t.b, 0x1f7), 0x51);
+    cleanup();
+}
+
+/* The highest address in 28 bits: of a disk that has more, the highest that they can tell. */
+static void native_max(void **state)
+{
+    (void)state;
+    setup(false);
+    start(0xf8, 0, 0);
+    assert_int_equal(inb(t.b, 0x1f7), 0x50);
+    assert_int_equal(inb(t.b, 0x1f3), SECTORS - 1);
+    assert_int_equal(inb(t.b, 0x1f6) & 15, 0);
+    t.image.size = 0x10000001ull * 512;
+    start(0xf8, 0, 0);
+    assert_int_equal(inb(t.b, 0x1f3), 0xff);
+    assert_int_equal(inb(t.b, 0x1f4), 0xff);
+    assert_int_equal(inb(t.b, 0x1f5), 0xff);
+    assert_int_equal(inb(t.b, 0x1f6) & 15, 15);
+    cleanup();
+}
+
 static void errors(void **state)
 {
     (void)state;
@@ -233,10 +271,9 @@ static void random_registers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pio),
-        cmocka_unit_test(errors),
-        cmocka_unit_test(direct_memory),
-        cmocka_unit_test(random_registers),
+        cmocka_unit_test(pio),           cmocka_unit_test(geometry),
+        cmocka_unit_test(native_max),    cmocka_unit_test(errors),
+        cmocka_unit_test(direct_memory), cmocka_unit_test(random_registers),
     };
     int ret;
 
