@@ -5,11 +5,13 @@
 #include "base/log.h"
 #include "dbt/internal.h"
 
+/* Neighbours in a page are neighbours in the table: they are mostly looked for together. */
 static u32 hash_of(u64 gpa, u32 mode)
 {
-    u64 h = (gpa ^ ((u64)mode << 40)) * 0x9e3779b97f4a7c15ull;
+    u64 h = (gpa >> MEM_PAGE_SHIFT ^ ((u64)mode << 40)) * 0x9e3779b97f4a7c15ull;
 
-    return (u32)(h >> (64 - DBT_HASH_BITS));
+    return (u32)((h >> (64 - DBT_HASH_BITS)) + (gpa & (MEM_PAGE_SIZE - 1)) / 4) &
+           ((1u << DBT_HASH_BITS) - 1);
 }
 
 struct block *block_find(struct dbt *dbt, u64 gpa, u32 mode, u64 page2)

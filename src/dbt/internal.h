@@ -21,7 +21,7 @@
 #define DBT_CHUNK_COUNTERS 512        /* of jumps back in a chunk */
 #define DBT_BLOCK_JUMPS 3             /* jump cache entries a block remembers */
 #define DBT_MAX_UNITS 100000          /* kept by the interpreter */
-#define DBT_HASH_BITS 16
+#define DBT_HASH_BITS 18              /* large programs have some 100,000 blocks */
 #define DBT_JUMP_BITS 14
 #define DBT_SPACES 12 /* address spaces a vCPU remembers */
 #define DBT_PRIVS 4
