@@ -39,15 +39,22 @@ static void write_port(struct soft_vm *vm, u16 port, u8 value)
         pit_write(&vm->pit, port, value);
 }
 
-/* Wider accesses are byte cycles at consecutive ports, as the ISA bus does them. */
-static void access_inside(struct soft_vm *vm, u16 port, bool in, u8 *data, u32 size)
+/* Wider accesses are byte cycles at consecutive ports, as the ISA bus does them. (The trace of all
+ * others is the machine's.) */
+static void access_inside(struct soft_vcpu *vcpu, u16 port, bool in, u8 *data, u32 size)
 {
+    struct soft_vm *vm = vcpu->id.vm;
+    u32 value = 0;
+
     for (u32 i = 0; i < size; i++) {
         if (in)
             data[i] = read_port(vm, (u16)(port + i));
         else
             write_port(vm, (u16)(port + i), data[i]);
     }
+    memcpy(&value, data, size);
+    trace_emit(PIO, pio, (int)vcpu->id.vcpu.index, .op = in ? "in" : "out", .port = port,
+               .size = size, .value = value);
 }
 
 /* --- registers --- */
@@ -192,7 +199,7 @@ static int string_io(struct soft_vcpu *vcpu)
     if (!inside(vcpu->id.vm, port))
         return hand_up(vcpu);
     for (u32 i = 0; i < pio->count; i++)
-        access_inside(vcpu->id.vm, port, in, data + i * size, size);
+        access_inside(vcpu, port, in, data + i * size, size);
     vcpu->priv.stats.pio_inside++;
     if (in)
         store_string(vcpu, data);
@@ -215,14 +222,11 @@ int soft_exit_io(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
     x86_debug_io(&vcpu->cpu, port, size);
     if (exit->qualification & QUAL_STRING)
         return string_io(vcpu);
-    if (!(exit->qualification & QUAL_IN)) {
+    if (!(exit->qualification & QUAL_IN))
         memcpy(data, &vcpu->cpu.gpr[X86_RAX], size);
-        trace_emit(PIO, pio, (int)vcpu->id.vcpu.index, .op = "out", .port = port, .size = size,
-                   .value = vcpu->cpu.gpr[X86_RAX] & mask_low(8 * size));
-    }
     if (!inside(vcpu->id.vm, port))
         return hand_up(vcpu);
-    access_inside(vcpu->id.vm, port, exit->qualification & QUAL_IN, data, size);
+    access_inside(vcpu, port, exit->qualification & QUAL_IN, data, size);
     vcpu->priv.stats.pio_inside++;
     if (exit->qualification & QUAL_IN)
         set_rax(&vcpu->cpu, data, size);
@@ -234,15 +238,11 @@ int soft_exit_io(struct soft_vcpu *vcpu, const struct x86_vmexit *exit)
 int soft_finish_io(struct soft_vcpu *vcpu)
 {
     struct soft_pio *pio = &vcpu->priv.pio;
-    const struct kvm_run *run = soft_record(vcpu);
     u8 *data = record_data(vcpu);
 
     pio->waiting = false;
     if (vcpu->cpu.lip != pio->lip)
         return SOFT_RESUME;
-    if (run->io.direction == KVM_EXIT_IO_IN)
-        trace_emit(PIO, pio, (int)vcpu->id.vcpu.index, .op = "in", .port = run->io.port,
-                   .size = run->io.size, .value = data[0]);
     if (pio->qualification & QUAL_STRING) {
         if (pio->qualification & QUAL_IN)
             store_string(vcpu, data);

@@ -49,6 +49,18 @@ POWER_OFF = """
     jmp 1b
 """
 
+# Reads back the address port of PCI's configuration space, in a device, and the 8259's mask, inside
+# of the engine.
+READ_PORTS = """
+    mov dx, 0xcf8
+    mov eax, 0x80001234
+    out dx, eax
+    in eax, dx
+    mov al, 0xa5
+    out 0x21, al
+    in al, 0x21
+"""
+
 SAY = """
     mov dx, 0x3f8
     mov al, '{}'

@@ -4,6 +4,7 @@
 Guests are a few instructions each, made here; they run on the soft engine. Prints one line a test
 and "N passed, N failed" at the end.
 """
+import json
 import os
 import pty
 import re
@@ -391,6 +392,18 @@ def trace():
     with open(path("trace.jsonl"), encoding="utf-8") as file:
         text = file.read()
     need(result.returncode == 0 and "604" in text, text)
+
+
+@test
+def trace_of_ports():
+    code = guests.READ_PORTS + guests.POWER_OFF
+    result = run(kernel("ports", code), "--trace", "pio:" + path("ports.jsonl"))
+    with open(path("ports.jsonl"), encoding="utf-8") as file:
+        told = [json.loads(line) for line in file]
+    accesses = [(line["op"], line["port"], line["size"], line["value"]) for line in told]
+    need(result.returncode == 0 and accesses == [
+        ("out", "0xcf8", 4, "0x80001234"), ("in", "0xcf8", 4, "0x80001234"),
+        ("out", "0x21", 1, "0xa5"), ("in", "0x21", 1, "0xa5"), ("out", "0x604", 2, "0x2000")], told)
 
 
 # ---- Serial ports --------------------------------------------------------------------------------
