@@ -148,6 +148,18 @@ static void ask(struct soft_vcpu *vcpu, u64 gpa, const void *data, unsigned byte
     vmx_ept_violation(&vcpu->cpu, gpa, write ? GUEST_WRITE : GUEST_READ);
 }
 
+/* The trace of all others is the machine's. */
+static void note_inside(struct soft_vcpu *vcpu, const char *op, u64 gpa, const void *buf,
+                        unsigned bytes)
+{
+    u64 value = 0;
+
+    vcpu->priv.stats.mmio_inside++;
+    memcpy(&value, buf, bytes < sizeof(value) ? bytes : sizeof(value));
+    trace_emit(MMIO, mmio, (int)vcpu->id.vcpu.index, .op = op, .gpa = gpa, .size = bytes,
+               .value = value);
+}
+
 void soft_mmio_read(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes)
 {
     struct soft_vcpu *vcpu = soft_of(cpu);
@@ -155,7 +167,7 @@ void soft_mmio_read(struct x86_cpu *cpu, u64 gpa, void *buf, unsigned bytes)
     if (vmx_apic_read(cpu, gpa, buf, bytes))
         return;
     if (inside_read(vcpu, gpa, buf, bytes)) {
-        vcpu->priv.stats.mmio_inside++;
+        note_inside(vcpu, "read", gpa, buf, bytes);
         return;
     }
     for (unsigned done = 0; done < bytes;) { /* a record holds 8 bytes */
@@ -176,7 +188,7 @@ void soft_mmio_write(struct x86_cpu *cpu, u64 gpa, const void *buf, unsigned byt
     if (vmx_apic_write(cpu, gpa, buf, bytes))
         return;
     if (inside_write(vcpu, gpa, buf, bytes)) {
-        vcpu->priv.stats.mmio_inside++;
+        note_inside(vcpu, "write", gpa, buf, bytes);
         return;
     }
     for (unsigned done = 0; done < bytes;) {
@@ -203,9 +215,6 @@ int soft_exit_ept_violation(struct soft_vcpu *vcpu, const struct x86_vmexit *exi
     run->mmio.len = mmio->pending.bytes;
     run->mmio.is_write = mmio->pending.write;
     memcpy(run->mmio.data, mmio->pending.data, sizeof run->mmio.data);
-    if (mmio->pending.write)
-        trace_emit(MMIO, mmio, (int)vcpu->id.vcpu.index, .op = "write", .gpa = mmio->pending.gpa,
-                   .size = mmio->pending.bytes, .value = *(u64 *)(void *)run->mmio.data);
     mmio->waiting = true;
     return SOFT_HAND_UP;
 }
@@ -217,11 +226,8 @@ void soft_finish_mmio(struct soft_vcpu *vcpu)
     const struct kvm_run *run = soft_record(vcpu);
 
     mmio->waiting = false;
-    if (!mmio->pending.write) {
+    if (!mmio->pending.write)
         memcpy(mmio->pending.data, run->mmio.data, sizeof mmio->pending.data);
-        trace_emit(MMIO, mmio, (int)vcpu->id.vcpu.index, .op = "read", .gpa = mmio->pending.gpa,
-                   .size = mmio->pending.bytes, .value = *(u64 *)(void *)mmio->pending.data);
-    }
     mmio->done[mmio->count++] = mmio->pending;
     mmio->next = 0;
 }

@@ -61,6 +61,18 @@ READ_PORTS = """
     in al, 0x21
 """
 
+# Writes and reads a comparator of the HPET, a device, and the local APIC's initial count, inside of the
+# engine.
+READ_REGISTERS = """
+    mov ecx, 0xfed00108
+    mov eax, 0x12345678
+    mov [rcx], rax
+    mov eax, [rcx]
+    mov ecx, 0xfee00380
+    mov dword ptr [rcx], 0
+    mov eax, [rcx]
+"""
+
 SAY = """
     mov dx, 0x3f8
     mov al, '{}'

@@ -406,6 +406,18 @@ def trace_of_ports():
         ("out", "0x21", 1, "0xa5"), ("in", "0x21", 1, "0xa5"), ("out", "0x604", 2, "0x2000")], told)
 
 
+@test
+def trace_of_memory_that_is_none():
+    code = guests.READ_REGISTERS + guests.POWER_OFF
+    result = run(kernel("registers", code), "--trace", "mmio:" + path("mmio.jsonl"))
+    with open(path("mmio.jsonl"), encoding="utf-8") as file:
+        told = [json.loads(line) for line in file]
+    accesses = [(line["op"], line["gpa"], line["size"], line["value"]) for line in told]
+    need(result.returncode == 0 and accesses == [
+        ("write", "0xfed00108", 8, "0x12345678"), ("read", "0xfed00108", 4, "0x12345678"),
+        ("write", "0xfee00380", 4, "0"), ("read", "0xfee00380", 4, "0")], told)
+
+
 # ---- Serial ports --------------------------------------------------------------------------------
 
 @test
