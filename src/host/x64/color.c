@@ -1,16 +1,12 @@
 /*
- * Registers for a unit of several blocks. Values get them one after the other, who is used most first,
- * each the first register that is free all its life. So what a loop works with is served before what only
- * lives through it, and short lives share few registers.
- *
- * An instruction is three points of time: its operands are read, a call takes registers away, its result
- * is made. A value has its register from the point where it is made to the one where it is read last.
+ * Registers for a unit of several blocks. Values get them one after the other, who is used most for the
+ * time that it is alive first, each the first register that is free all that time. So what a loop works
+ * with is served before what only lives through it, and short lives share few registers.
  */
 #include <stdlib.h>
 
 #include "host/x64/lower.h"
 
-enum { READ, CLOBBER, MADE, POINTS };
 enum { REGISTERS = 32 }; /* numbered as value.reg */
 
 struct coloring {
@@ -19,11 +15,6 @@ struct coloring {
     u32 words;
     ir_ref *partner; /* by root: who it would best share a register with */
 };
-
-static u32 point(u32 pos, u32 part)
-{
-    return pos * POINTS + part;
-}
 
 /* The bits of word @word from point @from to @to, inclusive. */
 static u64 word_mask(u32 word, u32 from, u32 to)
@@ -37,11 +28,13 @@ static u64 word_mask(u32 word, u32 from, u32 to)
     return mask;
 }
 
-static bool is_free(const struct coloring *c, unsigned reg, u32 from, u32 to)
+static bool is_free(const struct coloring *c, unsigned reg, const struct live_range *range)
 {
-    for (u32 word = from / 64; word <= to / 64; word++) {
-        if (c->busy[reg][word] & word_mask(word, from, to))
-            return false;
+    for (; range; range = range->next) {
+        for (u32 word = range->from / 64; word <= range->to / 64; word++) {
+            if (c->busy[reg][word] & word_mask(word, range->from, range->to))
+                return false;
+        }
     }
     return true;
 }
@@ -52,13 +45,6 @@ static void occupy(struct coloring *c, unsigned reg, u32 from, u32 to)
         c->busy[reg][word] |= word_mask(word, from, to);
 }
 
-/* --- registers that two values at one instruction may or may not share ------------------------ */
-
-static bool shares_any(const struct ir_inst *inst)
-{
-    return lower_ops[inst->op].flags & LOWER_ANY || inst->op == IR_phi;
-}
-
 static ir_ref operand_root(const struct lowering *l, ir_ref user, ir_ref ref)
 {
     const struct ir_inst *inst = ir_inst(l->unit, user);
@@ -67,8 +53,7 @@ static ir_ref operand_root(const struct lowering *l, ir_ref user, ir_ref ref)
     return ref ? plan_root(l, plan_peel(l->unit, ref, strict)) : IR_NONE;
 }
 
-/* The operand whose register the result of @ref may take when it is read there last; to others it
- * must not fall, unless shares_any. */
+/* The operand whose register the result of @ref had best take. */
 static ir_ref reused_operand(const struct lowering *l, ir_ref ref)
 {
     const struct ir_inst *inst = ir_inst(l->unit, ref);
@@ -77,33 +62,6 @@ static ir_ref reused_operand(const struct lowering *l, ir_ref ref)
     if (l->values[first].end != ref && lower_ops[inst->op].flags & (LOWER_COMM | LOWER_ANY))
         return operand_root(l, ref, inst->b);
     return first;
-}
-
-/* Registers of those that are read last where @ref is made. */
-static u32 taken_by_operands(const struct lowering *l, ir_ref ref)
-{
-    ir_ref reused = reused_operand(l, ref);
-    u32 taken = 0;
-
-    if (shares_any(ir_inst(l->unit, ref)))
-        return 0;
-    for (ir_ref other = l->values[ref].ending; other; other = l->values[other].next) {
-        if (other != reused && other != ref && l->values[other].reg != NO_LOC)
-            taken |= 1u << l->values[other].reg;
-    }
-    return taken;
-}
-
-/* The register of what is made where @ref is read last. */
-static u32 taken_by_result(const struct lowering *l, ir_ref ref)
-{
-    ir_ref user = l->values[ref].end;
-    const struct value *made = &l->values[user];
-
-    if (user == ref || !(made->flags & VALUE_NEEDED) || plan_root(l, user) != user ||
-        made->reg == NO_LOC || shares_any(ir_inst(l->unit, user)) || reused_operand(l, user) == ref)
-        return 0;
-    return 1u << made->reg;
 }
 
 /* --- one value -------------------------------------------------------------------------------- */
@@ -130,13 +88,10 @@ static void place(struct coloring *c, ir_ref ref)
 {
     struct lowering *l = c->l;
     struct value *v = &l->values[ref];
-    u32 from = point(v->start, MADE), to = point(v->end, READ);
+    const struct live_range *ranges = web_ranges(l, ref);
     u32 may = v->flags & VALUE_XMM ? XMM_VALUES << LOC_XMM : GPR_VALUES;
     u32 order[3];
 
-    if (to < from)
-        to = from;
-    may &= ~(taken_by_operands(l, ref) | taken_by_result(l, ref));
     order[0] = may & wanted(c, ref);
     order[1] = may & (l->ncalls ? GPR_CALLER_SAVED | XMM_VALUES << LOC_XMM : ~0u);
     order[2] = may;
@@ -144,9 +99,10 @@ static void place(struct coloring *c, ir_ref ref)
         for (u32 left = order[i]; left; left &= left - 1) {
             unsigned reg = (unsigned)__builtin_ctz(left);
 
-            if (!is_free(c, reg, from, to))
+            if (!is_free(c, reg, ranges))
                 continue;
-            occupy(c, reg, from, to);
+            for (; ranges; ranges = ranges->next)
+                occupy(c, reg, ranges->from, ranges->to);
             v->reg = (u8)reg;
             l->vectors |= reg >= LOC_XMM;
             return;
@@ -157,19 +113,27 @@ static void place(struct coloring *c, ir_ref ref)
 /* --- all -------------------------------------------------------------------------------------- */
 
 struct candidate {
-    u32 weight, length;
+    u64 rank;
     ir_ref ref;
 };
 
-static int by_weight(const void *a, const void *b)
+static int by_rank(const void *a, const void *b)
 {
     const struct candidate *x = a, *y = b;
 
-    if (x->weight != y->weight)
-        return x->weight < y->weight ? 1 : -1;
-    if (x->length != y->length)
-        return x->length > y->length ? 1 : -1;
+    if (x->rank != y->rank)
+        return x->rank < y->rank ? 1 : -1;
     return x->ref < y->ref ? -1 : x->ref > y->ref;
+}
+
+/* How much it is used for the time that it takes a register away from others. */
+static u64 rank(const struct lowering *l, ir_ref ref)
+{
+    u64 length = 0;
+
+    for (const struct live_range *range = web_ranges(l, ref); range; range = range->next)
+        length += range->to - range->from + 1;
+    return ((u64)l->lives[ref].weight << 16) / (length ? length : 1);
 }
 
 static bool needs_place(const struct lowering *l, ir_ref ref)
@@ -182,13 +146,8 @@ static u32 find_candidates(struct lowering *l, struct candidate *candidates)
     u32 n = 0;
 
     for (ir_ref ref = 1; ref < l->unit->ninsts; ref++) {
-        struct value *v = &l->values[ref];
-
-        if (!needs_place(l, ref))
-            continue;
-        candidates[n++] = (struct candidate){l->lives[ref].weight, v->end - v->start, ref};
-        v->next = l->values[v->end].ending;
-        l->values[v->end].ending = ref;
+        if (needs_place(l, ref))
+            candidates[n++] = (struct candidate){rank(l, ref), ref};
     }
     return n;
 }
@@ -220,7 +179,8 @@ static void clobber(struct coloring *c)
         if (ir_inst(c->l->unit, ref)->op != IR_call)
             continue;
         for (u32 left = lost; left; left &= left - 1)
-            occupy(c, (unsigned)__builtin_ctz(left), point(ref, CLOBBER), point(ref, CLOBBER));
+            occupy(c, (unsigned)__builtin_ctz(left), point_at(ref, POINT_CLOBBER),
+                   point_at(ref, POINT_CLOBBER));
     }
 }
 
@@ -228,7 +188,7 @@ int color_unit(struct lowering *l)
 {
     struct arena *arena = l->unit->arena;
     u32 ninsts = l->unit->ninsts, n;
-    struct coloring c = {.l = l, .words = point(ninsts, 0) / 64 + 1};
+    struct coloring c = {.l = l, .words = point_at(ninsts, 0) / 64 + 1};
     struct candidate *candidates = arena_alloc_dirty(arena, ninsts * sizeof(*candidates));
     u64 *busy = arena_alloc(arena, (size_t)REGISTERS * c.words * sizeof(*busy));
 
@@ -240,10 +200,8 @@ int color_unit(struct lowering *l)
     clobber(&c);
     find_partners(&c);
     n = find_candidates(l, candidates);
-    qsort(candidates, n, sizeof(*candidates), by_weight);
+    qsort(candidates, n, sizeof(*candidates), by_rank);
     for (u32 i = 0; i < n; i++)
         place(&c, candidates[i].ref);
-    for (ir_ref ref = 1; ref < ninsts; ref++)
-        l->values[ref].ending = IR_NONE;
     return 0;
 }

@@ -46,13 +46,25 @@ struct value {
     u8 flags;
 };
 
-/* What is known besides in a unit of several blocks. Values of one group live in one place: a phi of
- * a loop, and what is to be its next value, where the lives do not meet. */
+/* What is known besides in a unit of several blocks. Values of one web live in one place (web.c). */
 struct life {
     u32 weight;  /* how often it is read and written, roughly */
-    u32 use_end; /* of a phi: its last use before the jump back gives it the next value */
     ir_ref root; /* the value in whose place it lives; 0: its own */
-    u32 group;   /* of a root: where the last of its group ends */
+};
+
+/* Points of time: an instruction's operands are read, a call takes registers away, its result is
+ * made. */
+enum { POINT_READ, POINT_CLOBBER, POINT_MADE, POINTS };
+
+static inline u32 point_at(u32 pos, u32 part)
+{
+    return pos * POINTS + part;
+}
+
+/* A place is taken from one point to another, inclusive; lists are in order. */
+struct live_range {
+    u32 from, to;
+    struct live_range *next;
 };
 
 struct active_dput {
@@ -107,11 +119,17 @@ struct lowering {
     struct value *values;
     struct life *lives; /* NULL for a single block */
     u32 *depths;        /* of loops, by block */
-    u32 weight;         /* plan: of a use by the current instruction */
-    u64 *put_slots;     /* bits: 8 bytes of state each, that the unit changes */
-    u32 pos;            /* instruction being lowered */
-    u32 block;          /* its block */
-    int error;          /* the first reason why this unit cannot be compiled, or 0 */
+    struct use {
+        ir_ref ref;
+        u32 pos;
+    } * uses; /* of values, in a unit of several blocks */
+    u32 nuses, uses_cap;
+    struct webs *webs; /* in a unit of several blocks */
+    u32 weight;        /* plan: of a use by the current instruction */
+    u64 *put_slots;    /* bits: 8 bytes of state each, that the unit changes */
+    u32 pos;           /* instruction being lowered */
+    u32 block;         /* its block */
+    int error;         /* the first reason why this unit cannot be compiled, or 0 */
 
     u8 **block_places; /* code of each block, NULL before it is emitted */
     struct fixup *fixups;
@@ -196,6 +214,13 @@ static inline unsigned wide_bytes(unsigned type)
 
 /* 0, -ENOMEM, -E2BIG when there are not enough granules. */
 int alloc_unit(struct lowering *l);
+
+/* web.c, for a unit of several blocks: joins phis with what they are set to; 0 or -ENOMEM. */
+int web_unit(struct lowering *l);
+/* Where @ref, a root, has to have its place. */
+const struct live_range *web_ranges(const struct lowering *l, ir_ref ref);
+/* Is the place of @ref that of a value that @block begins with? */
+bool web_wanted(const struct lowering *l, ir_ref ref, u32 block);
 
 /* color.c: registers for a unit of several blocks; 0 or -ENOMEM. */
 int color_unit(struct lowering *l);

@@ -109,11 +109,10 @@ static bool moves_phis(struct lowering *l, u32 block)
  * code, nor as a value for phis of its own. */
 static bool may_set_early(const struct lowering *l, u32 block, u32 other)
 {
-    if (l->unit->blocks[other].first <= l->pos || sets_phis(l, other))
+    if (sets_phis(l, other))
         return false;
     for (u32 i = 0; i < l->nsets; i++) {
-        if (in_block(l, l->sets[i].phi, block) &&
-            l->values[plan_root(l, l->sets[i].phi)].end > l->pos)
+        if (in_block(l, l->sets[i].phi, block) && web_wanted(l, l->sets[i].phi, other))
             return false;
     }
     return true;

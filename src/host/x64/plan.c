@@ -316,11 +316,23 @@ static void live_until(struct lowering *l, ir_ref ref, u32 pos)
         l->values[ref].end = pos;
 }
 
-static void use_at(struct life *life, u32 pos, u32 weight)
+static void use_at(struct lowering *l, ir_ref ref, u32 pos)
 {
-    if (life->use_end < pos)
-        life->use_end = pos;
-    life->weight += weight;
+    l->lives[ref].weight += l->weight;
+    if (l->nuses == l->uses_cap) {
+        u32 cap = l->uses_cap ? 2 * l->uses_cap : 2 * l->unit->ninsts;
+        struct use *uses = arena_alloc_dirty(l->unit->arena, cap * sizeof(*uses));
+
+        if (!uses) {
+            lower_fail(l, -ENOMEM);
+            return;
+        }
+        if (l->nuses)
+            memcpy(uses, l->uses, l->nuses * sizeof(*uses));
+        l->uses = uses;
+        l->uses_cap = cap;
+    }
+    l->uses[l->nuses++] = (struct use){ref, pos};
 }
 
 /* May the get at @ref be done at @pos instead? */
@@ -360,7 +372,7 @@ static void request(struct lowering *l, ir_ref ref, u32 pos, bool strict, unsign
         return;
     live_until(l, ref, pos);
     if (l->lives)
-        use_at(&l->lives[ref], pos, l->weight);
+        use_at(l, ref, pos);
     v = &l->values[ref];
     if (inst->op == IR_get && bytes && v->uses == 1 && !(v->flags & VALUE_NEEDED) &&
         type_bytes(inst->type) >= bytes && (inst->type != IR_V128 || bytes <= 8) &&
@@ -523,41 +535,6 @@ static void find_lives(struct lowering *l)
     }
 }
 
-/* --- loops -------------------------------------------------------------------------------- */
-
-/* What is live at the start of a loop and used in it stays so until the jump back. */
-static void extend_over(struct lowering *l, u32 header, u32 last)
-{
-    for (ir_ref ref = 1; ref < last; ref++) {
-        struct value *v = &l->values[ref];
-
-        if (v->flags & VALUE_NEEDED && v->start < header && v->end >= header && v->end < last)
-            v->end = last;
-    }
-}
-
-/* In order of the loops' ends, so that one walk is enough for nested loops. */
-static void extend_over_loops(struct lowering *l)
-{
-    const struct ir_unit *unit = l->unit;
-
-    for (ir_ref ref = 1; ref < unit->ninsts; ref++) {
-        const struct ir_inst *inst = ir_inst(unit, ref);
-        u32 to[2], n = 0;
-
-        if (inst->op == IR_jump) {
-            to[n++] = (u32)inst->imm;
-        } else if (inst->op == IR_branch) {
-            to[n++] = (u32)inst->imm;
-            to[n++] = (u32)(inst->imm >> 32);
-        }
-        for (u32 i = 0; i < n; i++) {
-            if (unit->blocks[to[i]].first <= ref)
-                extend_over(l, unit->blocks[to[i]].first, ref);
-        }
-    }
-}
-
 /* --- several blocks ----------------------------------------------------------------------- */
 
 struct back_edges {
@@ -633,95 +610,6 @@ bool plan_at_home(const struct lowering *l, ir_ref ref)
     return !(inst->imm % 8) && !(l->put_slots[word / 64] >> word % 64 & 1);
 }
 
-/* A phi is used up by the loops inside of which it is used, but not by its own: at the jump back it
- * gets its next value. */
-static void extend_uses(struct lowering *l, u32 block, u32 last)
-{
-    u32 header = l->unit->blocks[block].first, end = header + l->unit->blocks[block].count;
-
-    for (ir_ref ref = 1; ref < last; ref++) {
-        struct life *life = &l->lives[ref];
-
-        if (ir_inst(l->unit, ref)->op == IR_phi && !(ref >= header && ref < end) &&
-            l->values[ref].start < header && life->use_end >= header && life->use_end < last)
-            life->use_end = last;
-    }
-}
-
-static void extend_uses_over_loops(struct lowering *l)
-{
-    for (ir_ref ref = 1; ref < l->unit->ninsts; ref++) {
-        const struct ir_inst *inst = ir_inst(l->unit, ref);
-
-        if (inst->op != IR_jump && inst->op != IR_branch)
-            continue;
-        if (l->unit->blocks[(u32)inst->imm].first <= ref)
-            extend_uses(l, (u32)inst->imm, ref);
-        if (inst->op == IR_branch && l->unit->blocks[inst->imm >> 32].first <= ref)
-            extend_uses(l, (u32)(inst->imm >> 32), ref);
-    }
-}
-
-/* May the result of @ref, for which @phi is used for the last time, take its place? */
-static bool may_replace(const struct lowering *l, ir_ref ref, ir_ref phi)
-{
-    const struct ir_inst *inst = ir_inst(l->unit, ref);
-    unsigned flags = lower_ops[inst->op].flags;
-    bool strict = flags & LOWER_STRICT || is_vector_op(inst->op);
-
-    if (inst->op == IR_phi || flags & LOWER_ANY)
-        return true;
-    if (inst->b && plan_peel(l->unit, inst->b, strict) == phi && !(flags & LOWER_COMM))
-        return false;
-    return !inst->c || plan_peel(l->unit, inst->c, strict) != phi;
-}
-
-static u32 group_end(const struct lowering *l, ir_ref ref)
-{
-    u32 own = l->values[ref].end, group = l->lives[ref].group;
-
-    return own > group ? own : group;
-}
-
-/* The next value of a loop's phi is to live in its place, if the phi is not used any more. */
-static void join(struct lowering *l, const struct ir_inst *set, u32 block_of_phi)
-{
-    ir_ref phi = (ir_ref)set->imm, next = plan_peel(l->unit, set->a, true);
-    struct value *p = &l->values[phi], *n = &l->values[next];
-    struct life *life = &l->lives[phi];
-    u32 end;
-
-    if (next == phi || !(n->flags & VALUE_NEEDED) || !(p->flags & VALUE_NEEDED) ||
-        l->lives[next].root || life->root || (n->flags ^ p->flags) & VALUE_XMM)
-        return;
-    if (n->start < l->unit->blocks[block_of_phi].first || life->use_end > n->start ||
-        life->group >= n->start || (life->use_end == n->start && !may_replace(l, next, phi)))
-        return;
-    end = group_end(l, next);
-    l->lives[next].root = phi;
-    life->weight += l->lives[next].weight;
-    if (life->group < end)
-        life->group = end;
-    if (p->end < end)
-        p->end = end;
-}
-
-static void join_phis(struct lowering *l)
-{
-    const struct ir_unit *unit = l->unit;
-
-    for (ir_ref ref = 1; ref < unit->ninsts; ref++) {
-        const struct ir_inst *inst = ir_inst(unit, ref);
-        u32 block = 0;
-
-        if (inst->op != IR_set || inst->imm > ref)
-            continue;
-        while (inst->imm - unit->blocks[block].first >= unit->blocks[block].count)
-            block++;
-        join(l, inst, block);
-    }
-}
-
 static int plan_blocks(struct lowering *l)
 {
     const struct ir_unit *unit = l->unit;
@@ -749,10 +637,5 @@ int plan_unit(struct lowering *l)
     if (rc)
         return rc;
     find_lives(l);
-    if (l->unit->nblocks > 1) {
-        extend_over_loops(l);
-        extend_uses_over_loops(l);
-        join_phis(l);
-    }
-    return 0;
+    return l->lives ? web_unit(l) : 0;
 }
