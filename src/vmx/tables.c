@@ -300,7 +300,7 @@ bool vmx_eptp_switch(const struct x86_cpu *cpu, u64 *eptp)
            vmx_valid_eptp(cpu, *eptp);
 }
 
-/* Which word each control of controls.def is in, for ON() and OFF(). */
+/* Which word each control of controls.def is in, for ON(). */
 enum {
 #define C(word, bit, name, allowed) VMX_WORD_OF_##name = VMX_##word,
 #include "vmx/controls.def"
@@ -318,7 +318,6 @@ enum {
 #define INNER .when = VMX_INNER
 #define ALWAYS .when = VMX_ALWAYS
 #define ON(control) .when = VMX_ON, .word = VMX_WORD_OF_##control, .mask = (u32)VMX_C_##control
-#define OFF(control) .when = VMX_OFF, .word = VMX_WORD_OF_##control, .mask = (u32)VMX_C_##control
 #define ASK(function) .when = VMX_ASK, .ask = function
 static const struct vmx_reason_info reasons[VMX_REASONS] = {
 #define R(number, text, information, manual, when_, handler)                                       \

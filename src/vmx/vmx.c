@@ -85,8 +85,6 @@ static bool intercepts(const struct vmx_level *level, const struct x86_cpu *cpu,
         return level->outer;
     case VMX_ON:
         return control_word(&level->vmcs, info->word) & info->mask;
-    case VMX_OFF:
-        return !(control_word(&level->vmcs, info->word) & info->mask);
     case VMX_ASK:
         return info->ask(level, cpu, qualification);
     default:

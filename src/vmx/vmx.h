@@ -103,8 +103,8 @@ struct vmx_reason_info {
     const char *name;
     const char *section;
     u8 info; /* VMX_INFO_* */
-    enum vmx_when { VMX_NEVER, VMX_EVENT, VMX_INNER, VMX_ALWAYS, VMX_ON, VMX_OFF, VMX_ASK } when;
-    u8 word; /* of the control, for VMX_ON and VMX_OFF */
+    enum vmx_when { VMX_NEVER, VMX_EVENT, VMX_INNER, VMX_ALWAYS, VMX_ON, VMX_ASK } when;
+    u8 word; /* of the control, for VMX_ON */
     u32 mask;
     bool (*ask)(const struct vmx_level *level, const struct x86_cpu *cpu, u64 qualification);
 };

@@ -16,7 +16,6 @@
 #define FIRST_FILE 0x20
 #define ITEMS (FIRST_FILE + MAX_FILES)
 #define NAME_BYTES 56
-#define NO_ITEM 0xffff
 
 enum {
     FEATURE_PORTS = 1,

@@ -9,7 +9,7 @@
 #define LEGACY_BYTES 512
 #define HEADER 512
 #define HEADER_BYTES 64
-#define EXTENDED 576 /* first byte behind the header */
+#define EXTENDED (HEADER + HEADER_BYTES)
 #define XCOMP_COMPACTED BIT(63)
 #define MXCSR_MASK 0xffffu
 
