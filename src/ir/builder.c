@@ -378,6 +378,10 @@ ir_ref ir_emit(struct ir_unit *unit, enum ir_op op, enum ir_type type, ir_ref a,
         return ref;
     if (inst.op == IR_const)
         return emit_shared(unit, &inst);
+    if (inst.op == IR_exit_if) { /* what did not leave here before does not now */
+        emit_shared(unit, &inst);
+        return IR_NONE;
+    }
     return ir_op_info[inst.op].flags & IR_SIDE ? ir_append(unit, &inst) : emit_shared(unit, &inst);
 }
 

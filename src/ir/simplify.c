@@ -111,6 +111,12 @@ static ir_ref rule_and(struct ir_unit *unit, struct ir_inst *inst)
         if ((c & live) == 0)
             return become_const(inst, 0);
     }
+    /* Low bits that a sum does not change: is base + 32 aligned? */
+    if (at(unit, inst->a)->op == IR_add && const_value(unit, at(unit, inst->a)->b, &c1) &&
+        c < (c1 & (0 - c1))) {
+        inst->a = at(unit, inst->a)->a;
+        return CHANGED;
+    }
     if (!through(unit, inst, IR_and, &c1))
         return IR_NONE;
     inst->b = ir_const(unit, inst->type, c & c1);

@@ -272,6 +272,13 @@ static void test_identities(void **state)
     assert_int_equal(ir_eq(u, ir_sub(u, x, y), zero), ir_eq(u, x, y));
     assert_int_equal(ir_inst(u, ir_not(u, less))->op, IR_ule);
     assert_int_equal(ir_bitcast(u, IR_I32, ir_bitcast(u, IR_F32, z)), z);
+    in = ir_and(u, x, ir_const(u, IR_I64, 15));
+    assert_int_equal(ir_and(u, ir_add(u, x, ir_const(u, IR_I64, 0x130)), ir_const(u, IR_I64, 15)),
+                     in);
+    assert_int_not_equal(ir_and(u, ir_add(u, x, ir_const(u, IR_I64, 8)), ir_const(u, IR_I64, 15)),
+                         in);
+    assert_int_equal(ir_and(u, ir_add(u, x, ir_const(u, IR_I64, 16)), ir_const(u, IR_I64, 12)),
+                     ir_and(u, x, ir_const(u, IR_I64, 12)));
     in = ir_vec(u, x, y);
     assert_int_equal(ir_vlo(u, in), x);
     assert_int_equal(ir_vhi(u, in), y);
@@ -484,6 +491,26 @@ static void test_poll_where_it_turns(void **state)
     assert_int_equal(b->unit.insts[b->unit.poll].op, IR_poll);
 }
 
+static void test_exit_once(void **state)
+{
+    struct ir_unit *u = &((struct bench *)*state)->unit;
+    ir_ref x = ir_get(u, IR_I64, 8);
+    ir_ref odd = ir_trunc(u, IR_I1, x), other = ir_eq(u, x, ir_const(u, IR_I64, 0));
+    u32 before;
+
+    ir_exit_if(u, odd, IR_EXIT_GUEST);
+    before = u->ninsts;
+    ir_exit_if(u, odd, IR_EXIT_GUEST);
+    assert_int_equal(u->ninsts, before);
+    ir_exit_if(u, other, IR_EXIT_GUEST);
+    assert_int_equal(u->ninsts, before + 1);
+    ir_jump(u, ir_block_new(u));
+    ir_begin(u, 1);
+    before = u->ninsts;
+    ir_exit_if(u, odd, IR_EXIT_GUEST);
+    assert_int_equal(u->ninsts, before + 1);
+}
+
 static void test_no_memory(void **state)
 {
     struct bench *b = *state;
@@ -512,6 +539,7 @@ int main(void)
         TEST(test_leaving),
         TEST(test_pc_where_it_shows),
         TEST(test_poll_where_it_turns),
+        TEST(test_exit_once),
         TEST(test_no_memory),
     };
 
