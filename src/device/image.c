@@ -45,8 +45,9 @@ static int lock(struct disk_image *image, const char *path, struct err *err)
     if (!fcntl(image->fd, F_OFD_SETLK, &whole))
         return 0;
     if (errno == EAGAIN || errno == EACCES)
-        return err_set(err, -EBUSY, "the disk %s is in use by another machine%s", path,
-                       image->read_only ? ", which writes to it" : "");
+        return err_set(err, -EBUSY,
+                       "the disk %s is in use already, by another machine or another --disk%s",
+                       path, image->read_only ? ", which writes to it" : "");
     return errno == ENOLCK || errno == EINVAL
                ? 0
                : err_set(err, -errno, "cannot lock the disk %s: %s", path, strerror(errno));

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -311,13 +312,20 @@ static int cannot_listen(const char *text, int error, struct err *err)
     return err_set(err, -error, "--gdb: cannot listen at %s: %s", text, strerror(error));
 }
 
-/* Is somebody listening behind the socket in the file system? If not it is left over. */
+/* A socket in the file system behind which nobody listens. (Connecting to a plain file is refused, too.) */
 static bool left_over(const struct sockaddr_un *address)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) &&
-                   errno == ECONNREFUSED;
+    struct stat st;
+    bool refused;
+    int fd;
 
+    if (lstat(address->sun_path, &st) || !S_ISSOCK(st.st_mode)) {
+        errno = EADDRINUSE;
+        return false;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) &&
+              errno == ECONNREFUSED;
     if (fd >= 0)
         close(fd);
     return refused;

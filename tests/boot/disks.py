@@ -42,7 +42,7 @@ def refused_twice(triode, disk, interface):
     """Another process may not have the disk meanwhile, to write or to read."""
     for more in (), ("ro",):
         result = run(triode, options(disk, interface, *more), seconds=20)
-        if result.returncode != STATUS_USAGE or "in use by another machine" not in result.stderr:
+        if result.returncode != STATUS_USAGE or "in use already, by another machine" not in result.stderr:
             sys.exit(f"FAILED: a second machine got the disk: status {result.returncode}\n"
                      f"{result.stderr}")
 

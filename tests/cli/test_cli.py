@@ -184,6 +184,10 @@ def usage_errors():
     for where in ("", "x", "70000", "tcp:", "udp:1234", "1.2.3.4", "unix:", "unix:/none/socket"):
         refused(run(image, "--gdb", where), "--gdb")
     refused(run(image, "--gdb-wait"), "--gdb")
+    with open(path("mine"), "wb") as file:
+        file.write(b"precious")
+    refused(run(image, "--gdb", "unix:" + path("mine")), "--gdb", path("mine"))
+    need(os.path.getsize(path("mine")) == 8, "a file where a socket is to be was removed")
 
 
 # ---- Bad input -----------------------------------------------------------------------------------
