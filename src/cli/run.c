@@ -19,6 +19,7 @@
 #include "trace/trace.h"
 
 #define DEFAULT_MEMORY (512 * MiB)
+#define TERMINAL_LOOK_MS 250              /* in the background: is the terminal ours now? */
 #define STOP_LIMIT_NS (10 * NSEC_PER_SEC) /* for vCPUs to leave the guest after a signal */
 
 struct run {
@@ -32,6 +33,7 @@ struct run {
     int signals;                 /* signalfd, or -1 */
     int ended_by;                /* the signal that ended the run, 0 for none */
     bool stats;
+    bool raw; /* the terminal is ours, and its keys go to the guest */
 };
 
 static const char *option(const struct run *run, enum cli_option which)
@@ -422,12 +424,13 @@ static int take_signals(struct run *run, struct err *err)
 }
 
 /* Stops as any program does on Ctrl-Z, but with the terminal as the shell knows it. */
-static void suspend(void)
+static void suspend(struct run *run)
 {
     struct sigaction stop = {.sa_handler = SIG_DFL};
     sigset_t set;
 
     terminal_restore();
+    run->raw = false;
     sigemptyset(&stop.sa_mask);
     sigaction(SIGTSTP, &stop, NULL);
     sigemptyset(&set);
@@ -439,9 +442,21 @@ static void suspend(void)
 
 static void go_on(struct run *run)
 {
-    if (run->config.serial.filter)
-        terminal_raw(STDIN_FILENO);
+    run->raw = run->config.serial.filter && terminal_raw(STDIN_FILENO);
     machine_serial_resume(run->machine);
+}
+
+/* A shell that brings a running job to the foreground need not tell it so. */
+static bool waits_for_terminal(const struct run *run)
+{
+    return run->config.serial.filter && !run->raw;
+}
+
+static void look_at_terminal(struct run *run)
+{
+    run->raw = terminal_raw(STDIN_FILENO);
+    if (run->raw)
+        machine_serial_resume(run->machine);
 }
 
 static void on_signal(struct run *run)
@@ -452,7 +467,7 @@ static void on_signal(struct run *run)
         return;
     switch (info.ssi_signo) {
     case SIGTSTP:
-        suspend();
+        suspend(run);
         break;
     case SIGCONT:
         go_on(run);
@@ -476,7 +491,7 @@ static bool wait_for_end(struct run *run)
     u64 deadline = 0;
 
     for (;;) {
-        int timeout = -1;
+        int timeout = waits_for_terminal(run) ? TERMINAL_LOOK_MS : -1, ready;
 
         if (run->ended_by && !deadline)
             deadline = clock_mono_ns() + STOP_LIMIT_NS;
@@ -487,7 +502,10 @@ static bool wait_for_end(struct run *run)
                 return false;
             timeout = (int)((deadline - now) / 1000000) + 1;
         }
-        if (poll(fds, ARRAY_SIZE(fds), timeout) < 0)
+        ready = poll(fds, ARRAY_SIZE(fds), timeout);
+        if (!ready && waits_for_terminal(run))
+            look_at_terminal(run);
+        if (ready <= 0)
             continue;
         if (fds[0].revents)
             return true;
@@ -535,7 +553,7 @@ static int run_machine(struct run *run, struct err *err)
     int ret = take_signals(run, err);
 
     if (!ret && run->config.serial.filter)
-        terminal_raw(STDIN_FILENO);
+        run->raw = terminal_raw(STDIN_FILENO);
     if (!ret)
         ret = machine_start(run->machine, err);
     if (ret) {

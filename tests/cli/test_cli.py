@@ -570,10 +570,8 @@ def suspending_and_going_on():
     need(b"K" in vm.text, repr(vm.text))
 
 
-@test
-def job_control():
-    """Under a shell with job control: Ctrl-Z stops, the terminal is the shell's, fg goes on."""
-    image = kernel("echo", guests.ECHO)
+def under_a_shell(shell, script, image, steps):
+    """Runs a script with job control on a terminal of its own: waits for texts, types, calls functions."""
     master, slave = pty.openpty()
     before = termios.tcgetattr(slave)
 
@@ -582,36 +580,52 @@ def job_control():
         import fcntl
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    script = ('set -m; "$0" run --engine soft --kernel "$1"; echo "stopped $?"; stty -a; fg; '
-              'echo "ended $?"')
-    child = subprocess.Popen(["sh", "-c", script, TRIODE, image], stdin=slave, stdout=slave,
+    child = subprocess.Popen([shell, "-c", script, TRIODE, image], stdin=slave, stdout=slave,
                              stderr=slave, preexec_fn=control)
     text = b""
-
-    def expect(what):
-        nonlocal text
+    for kind, what in steps:
+        if kind == "call":
+            what(child)
+        elif kind == "type":
+            os.write(master, what)
         end = time.monotonic() + 20
-        while what not in text:
-            need(time.monotonic() < end, f"no {what!r} in {text!r}")
+        while kind == "expect" and what not in text:
+            if time.monotonic() > end:
+                child.kill()
+                need(False, f"no {what!r} in {text!r}")
             if select.select([master], [], [], 0.05)[0]:
                 text += os.read(master, 4096)
-        text = text[text.index(what) + len(what):]
-
-    expect(b">")
-    time.sleep(0.1)
-    with open(f"/proc/{child.pid}/task/{child.pid}/children", encoding="ascii") as file:
-        pids = file.read().split()
-    os.kill(int(pids[0]), signal.SIGTSTP)
-    expect(b"stopped 148")
-    expect(b" icanon")
-    time.sleep(0.3)
-    os.write(master, b"q.")
-    expect(b"Q")
-    expect(b"ended 0")
+        if kind == "expect":
+            text = text[text.index(what) + len(what):]
     child.wait(20)
     need(termios.tcgetattr(slave) == before, "the terminal is not as it was")
     os.close(master)
     os.close(slave)
+
+
+@test
+def job_control():
+    """Under a shell with job control: Ctrl-Z by signal stops, the terminal is the shell's, fg goes on."""
+    def suspend(shell):
+        time.sleep(0.1)
+        with open(f"/proc/{shell.pid}/task/{shell.pid}/children", encoding="ascii") as file:
+            pids = file.read().split()
+        os.kill(int(pids[0]), signal.SIGTSTP)
+
+    under_a_shell("sh", 'set -m; "$0" run --engine soft --kernel "$1"; echo "stopped $?"; stty -a; fg; '
+                  'echo "ended $?"', kernel("echo", guests.ECHO),
+                  (("expect", b">"), ("call", suspend), ("expect", b"stopped 148"),
+                   ("expect", b" icanon"), ("call", lambda shell: time.sleep(0.3)), ("type", b"q."),
+                   ("expect", b"Q"), ("expect", b"ended 0")))
+
+
+@test
+def from_background_to_foreground():
+    """bash sends no SIGCONT to a job that runs already; what was typed goes to the guest all the same."""
+    under_a_shell("bash", 'set -m; "$0" run --engine soft --kernel "$1" & sleep 1; echo now; fg; '
+                  'echo "ended $?"', kernel("echo", guests.ECHO),
+                  (("expect", b">"), ("expect", b"now"), ("type", b"q."), ("expect", b"Q"),
+                   ("expect", b"ended 0")))
 
 
 def main():
