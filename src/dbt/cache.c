@@ -55,14 +55,16 @@ int cache_create(struct dbt *dbt, struct err *err)
     dbt->code_rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, dbt->code_fd, 0);
     if (dbt->code_rw == MAP_FAILED) {
         dbt->code_rw = NULL;
-        return err_set(err, -errno, "cannot map the code cache: %s", strerror(errno));
+        return err_set(err, -errno, "cannot map the code cache of %" PRIu64 " MiB: %s", size / MiB,
+                       strerror(errno));
     }
     dbt->code_size = size;
     dbt->code_exec = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, dbt->code_fd, 0);
     if (dbt->code_exec == MAP_FAILED) {
         dbt->code_exec = NULL;
         if (errno == ENOMEM)
-            return err_set(err, -ENOMEM, "cannot map the code cache: %s", strerror(errno));
+            return err_set(err, -ENOMEM, "cannot map the code cache of %" PRIu64 " MiB twice: %s",
+                           size / MiB, strerror(errno));
         return err_set(err, -errno,
                        "this system does not let memory files be executed (%s): use --jit=off",
                        strerror(errno));
