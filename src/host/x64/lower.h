@@ -181,6 +181,15 @@ bool plan_base_plus(const struct ir_unit *unit, ir_ref ref, s32 *offset);
 bool plan_fits_displacement(s64 v);
 ir_ref plan_address(const struct lowering *l, ir_ref ref, s64 imm, s32 *disp);
 
+/* The same for load or store @access, which may have a second register as well when guest addresses are
+ * the host's: base + (index << shift) + disp. @index: IR_NONE for none. */
+struct plan_index {
+    ir_ref base, index;
+    unsigned shift;
+    s32 disp;
+};
+struct plan_index plan_index(const struct lowering *l, const struct ir_inst *access);
+
 /* The comparison that decides condition @ref when it melts into its user, else IR_NONE; *@invert
  * is set when the opposite is meant. @pos: the user. */
 ir_ref plan_condition(const struct lowering *l, ir_ref ref, u32 pos, bool *invert);
@@ -415,6 +424,9 @@ bool leave_may_link(const struct lowering *l, s64 offset);
 void leave_link(struct lowering *l, u8 *place, s64 offset);
 /* The next displacement after @opcode_bytes will be 4-byte aligned. */
 void align_displacement(struct lowering *l, unsigned opcode_bytes);
+/* Compares the entry of the jump cache at rcx with the state's space and mode, both at once if they lie
+ * side by side; rdx is used. False: there is no such @part (0, 1). */
+bool compare_space(struct x64 *c, const struct host_abi *abi, unsigned part);
 void count_insns(struct lowering *l);
 /* rax = base + @offset. */
 void leave_address(struct lowering *l, s64 offset);

@@ -38,27 +38,34 @@ LOWER(put)
 /* A guest address: register (never rax or rdx) and displacement. */
 struct address {
     u8 reg;
+    u8 index, shift; /* X64_NO_REG for none; never with the TLB */
     s32 disp;
 };
 
+/* The index of an access may be in rax. */
 static struct address address_of(struct lowering *l, const struct ir_inst *inst)
 {
+    struct plan_index p = plan_index(l, inst);
+    struct operand o = operand_at(l, p.base, true);
+    struct address a = {.index = X64_NO_REG, .shift = (u8)p.shift, .disp = p.disp};
     s64 imm = (s64)inst->imm;
-    s32 disp;
-    ir_ref ref = plan_address(l, inst->a, imm, &disp);
-    struct operand o = operand_at(l, ref, true);
     bool taken = plan_fits_displacement(imm);
-    unsigned reg;
 
-    if (o.kind == IN_BASE && taken && o.imm + (u64)(s64)disp + (1ull << 30) < 1ull << 31)
-        return (struct address){BASE_REG, (s32)o.imm + disp};
-    reg = gpr_of(l, &o, 8, RCX);
+    if (p.index)
+        a.index = (u8)operand_gpr(l, p.index, RAX, true);
+    if (o.kind == IN_BASE && taken && o.imm + (u64)(s64)p.disp + (1ull << 30) < 1ull << 31) {
+        a.reg = BASE_REG;
+        a.disp += (s32)o.imm;
+        return a;
+    }
+    a.reg = (u8)gpr_of(l, &o, 8, RCX);
     if (taken)
-        return (struct address){(u8)reg, disp};
+        return a;
     /* The displacement is too large for an address form. */
     x64_mov_ri(&l->code, RAX, (u64)imm);
-    x64_lea(&l->code, 8, RCX, x64_at_index(RAX, reg, 0, 0));
-    return (struct address){RCX, 0};
+    x64_lea(&l->code, 8, RCX, x64_at_index(RAX, a.reg, 0, 0));
+    a.reg = RCX;
+    return a;
 }
 
 static unsigned log2_of(u32 v)
@@ -161,6 +168,8 @@ static struct x64_mem access_mem(struct lowering *l, const struct access *a, uns
         x64_load(c, 8, index, x64_at(RAX, (s32)l->abi->tlb_addend));
         return x64_at_index(a->address.reg, index, 0, a->address.disp);
     }
+    if (a->address.index != X64_NO_REG)
+        return x64_at_index(a->address.reg, a->address.index, a->address.shift, a->address.disp);
     if (!l->abi->direct_base)
         return x64_at(a->address.reg, a->address.disp);
     x64_mov_ri(c, index, l->abi->direct_base);

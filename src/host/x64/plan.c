@@ -98,6 +98,24 @@ ir_ref plan_address(const struct lowering *l, ir_ref ref, s64 imm, s32 *disp)
     return ref;
 }
 
+struct plan_index plan_index(const struct lowering *l, const struct ir_inst *access)
+{
+    const struct ir_inst *inst;
+    struct plan_index p = {0};
+
+    p.base = plan_address(l, access->a, (s64)access->imm, &p.disp);
+    inst = ir_inst(l->unit, p.base);
+    if (l->abi->memory != HOST_MEMORY_DIRECT || l->abi->direct_base ||
+        (access->op != IR_ld && access->op != IR_st) || !plan_fits_displacement((s64)access->imm) ||
+        inst->op != IR_add || l->values[p.base].uses != 1 || ir_is_const(l->unit, inst->b))
+        return p;
+    p.index = plan_scaled(l, inst->b, &p.shift);
+    if (!p.index)
+        p.index = inst->b;
+    p.base = inst->a;
+    return p;
+}
+
 /* May @ref's comparison move down to @pos? Its flags in MXCSR must not be missed in between. */
 static bool fp_may_move(const struct lowering *l, ir_ref ref, u32 pos)
 {
@@ -453,16 +471,24 @@ static unsigned read_bytes(const struct lowering *l, const struct ir_inst *inst,
     }
 }
 
+static void request_address(struct lowering *l, const struct ir_inst *inst, u32 pos)
+{
+    struct plan_index p = plan_index(l, inst);
+
+    request(l, p.base, pos, true, 0);
+    if (p.index)
+        request(l, p.index, pos, true, 0);
+}
+
 static void request_row(struct lowering *l, const struct ir_inst *inst, u32 pos)
 {
     unsigned flags = lower_ops[inst->op].flags;
     bool strict = flags & LOWER_STRICT || is_vector_op(inst->op);
-    s32 disp;
 
     if (flags & LOWER_COND)
         request_condition(l, inst->a, pos);
     else if (flags & LOWER_ADDRESS)
-        request(l, plan_address(l, inst->a, (s64)inst->imm, &disp), pos, true, 0);
+        request_address(l, inst, pos);
     else if (inst->a)
         request(l, inst->a, pos, strict, flags & LOWER_MEM_A ? read_bytes(l, inst, inst->a) : 0);
     if (inst->b)
