@@ -155,20 +155,21 @@ void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to)
     pthread_mutex_unlock(&dbt->lock);
 }
 
-/* A jump cache entry of any vCPU as a number. */
+/* Two jump cache entries of any vCPU, side by side, as a number. */
 static u32 jump_name(const struct dbt_cpu *dc, unsigned table, u32 index)
 {
-    return (dc->cpu->index << 1 | table) << DBT_JUMP_BITS | index;
+    return (dc->cpu->index << 1 | table) << DBT_JUMP_BITS | (index & ~1u);
 }
 
-/* The entry of that name, if it leads to @block, forgets it. */
+/* The entries of that name, if they lead to @block, forget it. */
 static void forget_jump(struct dbt *dbt, u32 name, struct block *block)
 {
     struct dbt_cpu *dc = dbt->cpus[name >> (DBT_JUMP_BITS + 1)];
     unsigned table = name >> DBT_JUMP_BITS & 1, index = name & ((1u << DBT_JUMP_BITS) - 1);
 
-    if (dc && __atomic_load_n(&dc->jump_more[table][index].block, __ATOMIC_SEQ_CST) == block)
-        __atomic_store_n(&dc->jumps[table][index].space, 0, __ATOMIC_SEQ_CST); /* no space's tag */
+    for (unsigned i = index; dc && i < index + 2; i++)
+        if (__atomic_load_n(&dc->jump_more[table][i].block, __ATOMIC_SEQ_CST) == block)
+            __atomic_store_n(&dc->jumps[table][i].space, 0, __ATOMIC_SEQ_CST); /* no space's tag */
 }
 
 bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr)

@@ -88,7 +88,8 @@ static void forget_others(struct dbt *dbt, struct dbt_cpu *self)
         cache_leave(dc);
         tlb_free(dc);
         arena_free(&dc->arena);
-        free(dc);
+        free(dc->notes);
+        munmap(dc, sizeof(*dc));
     }
 }
 

@@ -153,11 +153,12 @@ struct dbt_cpu {
     u64 use_clock;
     /* Supervisor code is the same in all spaces (of space_tag 0) as long as it runs from global
      * pages: then it has one tag, whatever space is current, and the second jump cache alone. */
-    struct host_jump jumps[2][1u << DBT_JUMP_BITS];
+    _Alignas(64) struct host_jump jumps[2][1u << DBT_JUMP_BITS];
     struct host_jump_more jump_more[2][1u << DBT_JUMP_BITS]; /* what belongs to jumps[] */
     u32 shared_id;
     bool private_code; /* it ran from another page since the last flush of all */
-    struct host_jump no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
+    _Alignas(64) struct host_jump
+        no_jumps[1u << DBT_JUMP_BITS]; /* never hits: for single instructions */
     atomic_bool drop_jumps; /* some entry of jumps[] may lead to a dead block: nobody knows which */
     struct fetch_entry fetch[DBT_FETCH_ENTRIES];
     /* Pages that jumps[] or fetch[] may speak of: two bits for each, by hash. Large enough that the
@@ -268,7 +269,7 @@ void block_jump_again(struct dbt *dbt, u64 patch_addr);
 /* Publishes region @block in the place of @head, if @unchanged says yes with the lock held. */
 bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
                    bool (*unchanged)(void *opaque), void *opaque);
-/* Entry @index of dc->jumps[@table] is about to lead to @block. */
+/* Entry @index of dc->jumps[@table], or the one beside it, is about to lead to @block. */
 void block_remember_jump(struct block *block, struct dbt_cpu *dc, unsigned table, u32 index);
 void block_invalidate(struct dbt *dbt, struct block *block); /* lock held */
 

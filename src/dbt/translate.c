@@ -431,44 +431,108 @@ static bool may_close_loop(const struct dbt_cpu *dc, const struct block *block, 
            block->page2 == DBT_NO_PAGE;
 }
 
-/* Entry @index of the jump cache leads to @block from now on. */
-static void fill_jump(struct dbt_cpu *dc, unsigned table, u32 index, struct block *block)
+/* Others can find from here on that an entry leads to @block. This CPU looks whether it is dead after it
+ * has written that; who drops the block says so before it looks. */
+static void publish_jump(struct dbt_cpu *dc, unsigned table, u32 index, u32 space,
+                         struct block *block)
 {
     struct host_jump *jump = &dc->jumps[table][index];
-    struct host_jump_more *more = &dc->jump_more[table][index];
-    u64 pc = dc->cpu->ops->pc(dc->cpu);
 
+    __atomic_store_n(&jump->space, space, __ATOMIC_RELAXED);
+    __atomic_store_n(&dc->jump_more[table][index].block, block, __ATOMIC_SEQ_CST);
+    if (unlikely(atomic_load(&block->dead)))
+        __atomic_store_n(&jump->space, 0, __ATOMIC_SEQ_CST);
+}
+
+/* Makes room at @index: what is there goes to the entry beside. */
+static void move_jump(struct dbt_cpu *dc, unsigned table, u32 index)
+{
+    const struct host_jump *from = &dc->jumps[table][index];
+    struct host_jump *to = &dc->jumps[table][index ^ 1];
+    struct host_jump_more *more = &dc->jump_more[table][index ^ 1];
+    struct block *block = dc->jump_more[table][index].block;
+    u32 space = __atomic_load_n(&from->space, __ATOMIC_RELAXED);
+
+    if (space != dc->cpu->space)
+        return;
+    to->gva = from->gva;
+    to->mode = from->mode;
+    to->code = from->code;
+    to->base = from->base;
+    more->code = dc->jump_more[table][index].code;
+    more->left = dc->jump_more[table][index].left;
+    more->generation = dc->jump_more[table][index].generation;
+    publish_jump(dc, table, index ^ 1, space, block);
+}
+
+static bool jump_is_of(const struct dbt_cpu *dc, unsigned table, u32 index, u64 pc)
+{
+    const struct host_jump *jump = &dc->jumps[table][index];
+
+    return jump->gva == pc && jump->mode == dc->cpu->mode &&
+           __atomic_load_n(&jump->space, __ATOMIC_RELAXED) == dc->cpu->space;
+}
+
+/* The jump cache leads to @block from now on. */
+static void fill_jump(struct dbt_cpu *dc, struct block *block)
+{
+    u64 pc = dc->cpu->ops->pc(dc->cpu);
+    u32 index = host_jump_index(pc, DBT_JUMP_BITS);
+    unsigned table = tlb_jumps(dc);
+    struct host_jump_more *more;
+    struct host_jump *jump;
+
+    if (jump_is_of(dc, table, index ^ 1, pc))
+        index ^= 1;
+    else if (!jump_is_of(dc, table, index, pc))
+        move_jump(dc, table, index);
+    jump = &dc->jumps[table][index];
+    more = &dc->jump_more[table][index];
     block_remember_jump(block, dc, table, index);
     jump->gva = pc;
     jump->mode = dc->cpu->mode;
     jump->code = block->code;
     jump->base = align_down(pc, MEM_PAGE_SIZE);
+    more->generation = dc->dbt->generation;
     if (may_close_loop(dc, block, pc)) {
         more->code = block->code;
         more->left = dc->dbt->config.hot ? dc->dbt->config.hot : DBT_HOT;
         jump->code = (void *)dc->dbt->abi.thunk_counted;
     }
-    __atomic_store_n(&jump->space, dc->cpu->space, __ATOMIC_RELAXED);
-    /* Before the look at dead, or this CPU and who drops the block could each miss the other. */
-    __atomic_store_n(&more->block, block, __ATOMIC_SEQ_CST);
-    if (unlikely(atomic_load(&block->dead))) /* gone meanwhile: who dropped it saw an older entry */
-        __atomic_store_n(&jump->space, 0, __ATOMIC_SEQ_CST);
+    publish_jump(dc, table, index, dc->cpu->space, block);
+}
+
+/* What the jump cache knows of @pc in the current space; or, if @gpa is not 0, of code there that some
+ * space has at @pc. */
+static struct block *known_jump(const struct dbt_cpu *dc, u64 pc, u64 gpa)
+{
+    u32 index = host_jump_index(pc, DBT_JUMP_BITS);
+    unsigned table = tlb_jumps(dc);
+
+    for (u32 i = 0; i < 2; i++, index ^= 1) {
+        const struct host_jump_more *more = &dc->jump_more[table][index];
+        struct block *block = more->block;
+
+        if (!block ||
+            more->generation != dc->dbt->generation || /* else it may be no block any more */
+            atomic_load_explicit(&block->dead, memory_order_relaxed))
+            continue;
+        if (gpa ? block->gpa == gpa && block->mode == dc->cpu->mode && block->page2 == DBT_NO_PAGE
+                : jump_is_of(dc, table, index, pc))
+            return block;
+    }
+    return NULL;
 }
 
 static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     u64 pc = cpu->ops->pc(cpu);
-    u32 index = host_jump_index(pc, DBT_JUMP_BITS);
-    unsigned table = tlb_jumps(dc);
-    const struct host_jump *jump = &dc->jumps[table][index];
-    struct block *block = dc->jump_more[table][index].block;
+    struct block *block = known_jump(dc, pc, 0);
     struct source src;
     int ret;
 
-    if (jump->gva == pc && __atomic_load_n(&jump->space, __ATOMIC_RELAXED) == cpu->space &&
-        jump->mode == cpu->mode && block &&
-        !atomic_load_explicit(&block->dead, memory_order_relaxed))
+    if (block)
         return block;
     dc->lookups++;
     ret = find_source(cpu, &src);
@@ -476,7 +540,9 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
         *exit_code = DBT_EXIT_FETCH;
         return NULL;
     }
-    block = block_find(dc->dbt, src.gpa, cpu->mode, DBT_NO_PAGE);
+    block = known_jump(dc, pc, src.gpa);
+    if (!block)
+        block = block_find(dc->dbt, src.gpa, cpu->mode, DBT_NO_PAGE);
     if (!block && src.avail < DBT_INSN_BYTES) {
         /* Known blocks that go on in the next page: found by that page's address too, but only if
          * there are any, because asking may fault where the instruction does not. */
@@ -490,8 +556,7 @@ static struct block *lookup(struct guest_cpu *cpu, u32 *exit_code)
         *exit_code = ret == -EFAULT ? DBT_EXIT_FETCH : DBT_EXIT_NOMEM;
         return NULL;
     }
-    /* The fetch may have found that code is not shared. */
-    fill_jump(dc, tlb_jumps(dc), index, block);
+    fill_jump(dc, block); /* the fetch may have found that code is not shared */
     tlb_note_code(dc, pc);
     return block;
 }
@@ -584,7 +649,6 @@ static struct block *counted(struct guest_cpu *cpu, struct block *block)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     struct block *region = NULL;
-    u64 pc = cpu->ops->pc(cpu);
 
     if (may_begin_region(block) && !dc->watching) {
         if (indirect_leads_to(dc, block))
@@ -596,8 +660,8 @@ static struct block *counted(struct guest_cpu *cpu, struct block *block)
     }
     if (region)
         return region;
-    dc->jumped_from = pc; /* counts again, if there may be a region later */
-    fill_jump(dc, tlb_jumps(dc), host_jump_index(pc, DBT_JUMP_BITS), block);
+    dc->jumped_from = cpu->ops->pc(cpu); /* counts again, if there may be a region later */
+    fill_jump(dc, block);
     return block;
 }
 

@@ -67,7 +67,8 @@ struct host_link {
 #define HOST_MAX_LINKS 40
 #define HOST_MAX_COUNTERS 2
 
-/* An entry of the jump cache. */
+/* An entry of the jump cache. An address is in the entry of its index or in the one beside it: of index
+ * ^ 1, in the same line of the host's cache. */
 struct host_jump {
     u64 gva;
     u32 space, mode;
@@ -80,8 +81,8 @@ struct host_jump {
 struct host_jump_more {
     void *code;
     s64 left; /* jumps until the missed callback is to know; it is asked when this gets below 0 */
-    void *block; /* the run time's */
-    u64 unused;
+    void *block;    /* the run time's */
+    u64 generation; /* the run time's */
 };
 _Static_assert(sizeof(struct host_jump) == sizeof(struct host_jump_more), "they have one index");
 
@@ -120,7 +121,7 @@ struct host_abi {
     u64 thunk_site_general;      /* the same for units that use no vector registers */
     u64 thunk_read, thunk_write; /* call'ed by accesses that miss the first way of the TLB */
     u64 thunk_goto;              /* unchained goto: destination in rax, link in rdx */
-    u64 thunk_miss;    /* jump cache miss: destination in rax, offset of the instruction in ecx */
+    u64 thunk_miss; /* the entry at rcx is not of the address in rax; instruction's offset in rdx */
     u64 thunk_counted; /* code of jump cache entries that count */
     u64 thunk_exit;    /* exit_code is written */
     u32 features;      /* HOST_FEATURE_* */

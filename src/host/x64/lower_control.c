@@ -275,11 +275,18 @@ static void jump_misses(struct lowering *l, unsigned reg)
     stub->reg = (u8)reg;
 }
 
-/* Both at once if they lie side by side. */
-static void compare_with_entry(struct x64 *c, u32 state, s32 entry, unsigned bytes)
+bool compare_space(struct x64 *c, const struct host_abi *abi, unsigned part)
 {
-    x64_load(c, bytes, RDX, slot_mem(state));
-    x64_alu_rm(c, ALU_CMP, bytes, RDX, x64_at(RCX, entry));
+    bool together = abi->mode == abi->space + 4;
+    unsigned bytes = together ? 8 : 4;
+
+    if (part == (together ? 1 : 2))
+        return false;
+    x64_load(c, bytes, RDX, slot_mem(part ? abi->mode : abi->space));
+    x64_alu_rm(
+        c, ALU_CMP, bytes, RDX,
+        x64_at(RCX, part ? offsetof(struct host_jump, mode) : offsetof(struct host_jump, space)));
+    return true;
 }
 
 /* Guest execution goes on at the address in @reg, not rcx nor rdx: through the jump cache. */
@@ -287,7 +294,6 @@ static void leave_indirect(struct lowering *l, unsigned reg)
 {
     const struct host_abi *abi = l->abi;
     struct x64 *c = &l->code;
-    bool together = abi->mode == abi->space + 4;
 
     x64_rr(c, 0x6b, RCX, reg); /* host_jump_index, in bytes */
     x64_byte(c, sizeof(struct host_jump) + 1);
@@ -296,12 +302,8 @@ static void leave_indirect(struct lowering *l, unsigned reg)
     x64_alu_rm(c, ALU_ADD, 8, RCX, slot_mem(abi->jump_cache));
     x64_alu_rm(c, ALU_CMP, 8, reg, x64_at(RCX, offsetof(struct host_jump, gva)));
     jump_misses(l, reg);
-    compare_with_entry(c, abi->space, offsetof(struct host_jump, space), together ? 8 : 4);
-    jump_misses(l, reg);
-    if (!together) {
-        compare_with_entry(c, abi->mode, offsetof(struct host_jump, mode), 4);
+    for (unsigned part = 0; compare_space(c, abi, part); part++)
         jump_misses(l, reg);
-    }
     x64_load(c, 8, BASE_REG, x64_at(RCX, offsetof(struct host_jump, base)));
     x64_rm(c, 0xff, 4, x64_at(RCX, offsetof(struct host_jump, code)));
 }

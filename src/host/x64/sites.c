@@ -211,7 +211,7 @@ static void emit_missed_stub(struct lowering *l, const struct stub *stub)
 {
     if (stub->reg != RAX)
         x64_mov_rr(&l->code, 8, RAX, stub->reg);
-    x64_mov_ri(&l->code, RCX, (u64)stub->insn_offset);
+    x64_mov_ri(&l->code, RDX, (u64)stub->insn_offset);
     x64_jmp(&l->code, l->abi->thunk_miss);
 }
 

@@ -167,6 +167,26 @@ static void emit_counted(struct x64 *c, const struct host_abi *abi)
     x64_jmp(c, abi->thunk_goto);
 }
 
+/* The entry beside the one at rcx, or else what emit_goto wants. No value is in a register here. */
+static void emit_miss(struct x64 *c, const struct host_abi *abi)
+{
+    u8 *missed[3];
+    unsigned n = 0;
+
+    x64_alu_ri(c, ALU_XOR, 8, RCX, sizeof(struct host_jump));
+    x64_lea(c, 8, RSI, x64_at_index(BASE_REG, RDX, 0, 0));
+    x64_alu_rm(c, ALU_CMP, 8, RAX, x64_at(RCX, offsetof(struct host_jump, gva)));
+    missed[n++] = x64_jcc_later(c, CC_NE);
+    while (compare_space(c, abi, n - 1))
+        missed[n++] = x64_jcc_later(c, CC_NE);
+    x64_load(c, 8, BASE_REG, x64_at(RCX, offsetof(struct host_jump, base)));
+    x64_rm(c, 0xff, 4, x64_at(RCX, offsetof(struct host_jump, code)));
+    while (n)
+        x64_land(c, missed[--n]);
+    x64_mov_rr(c, 8, RCX, RSI);
+    x64_alu_rr(c, ALU_XOR, 4, RDX, RDX);
+}
+
 static u32 detect_features(void)
 {
     u32 a, b, c, d, features = 0;
@@ -208,8 +228,7 @@ size_t host_make_thunks(u8 *buf, u64 exec_addr, size_t size, struct host_abi *ab
 
     align_code(&c);
     abi->thunk_miss = x64_here(&c);
-    x64_alu_rr(&c, ALU_XOR, 4, RDX, RDX);
-    x64_alu_rr(&c, ALU_ADD, 8, RCX, BASE_REG);
+    emit_miss(&c, abi);
     abi->thunk_goto = x64_here(&c);
     emit_goto(&c, abi, callbacks, leave);
 

@@ -213,10 +213,14 @@ static void test_more_gotos_than_links(void **state)
 
 /* --- the jump cache ----------------------------------------------------------------------- */
 
+static void put_jump_at(u32 index, u64 gva, void *code)
+{
+    b.w->jump_entries[index] = (struct host_jump){gva, b.w->space, b.w->mode, code, gva & ~4095ull};
+}
+
 static void put_jump(u64 gva, void *code)
 {
-    b.w->jump_entries[host_jump_index(gva, WORLD_JUMP_BITS)] =
-        (struct host_jump){gva, b.w->space, b.w->mode, code, gva & ~4095ull};
+    put_jump_at(host_jump_index(gva, WORLD_JUMP_BITS), gva, code);
 }
 
 static void check_jump_cache(u32 *mode)
@@ -245,6 +249,16 @@ static void check_jump_cache(u32 *mode)
     gva += 1ull << 32;
     memcpy(b.w->slots + 8, &gva, 8);
     assert_int_equal(run(indirect), 0);
+
+    /* In the entry beside its own. */
+    put_jump(gva ^ 1ull << 40, to);
+    put_jump_at(host_jump_index(gva, WORLD_JUMP_BITS) ^ 1, gva, to);
+    assert_int_equal(run(indirect), 53);
+    assert_int_equal(slot(16), gva & ~4095ull);
+    b.w->space = 7;
+    assert_int_equal(run(indirect), 0);
+    assert_int_equal(b.w->missed_from, WORLD_BASE + 0x77);
+    b.w->space = 5;
 
     put_jump(WORLD_BASE + 0x2345, to);
     assert_int_equal(run(far), 53);
