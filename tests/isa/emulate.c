@@ -73,13 +73,7 @@ static void cpuid(struct x86_cpu *cpu, u32 leaf, u32 subleaf, u32 out[4])
 struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump)
 {
     struct isa_emulator *e = NULL;
-    struct dbt_config config = {
-        .guest = &x86_guest_ops,
-        .jit = engine != ISA_INTERPRETER,
-        .hot = engine == ISA_REGIONS ? 1 : ~0u,
-        .dump_stages = dump ? DBT_DUMP_GUEST | DBT_DUMP_LIFT | DBT_DUMP_OPT | DBT_DUMP_HOST : 0,
-        .dump_last = ~0ull,
-    };
+    struct dbt_config config = isa_dbt_config(&x86_guest_ops, engine, dump);
     struct err err;
 
     if (posix_memalign((void **)&e, 64, sizeof(*e)))

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/types.h"
+#include "engines.h"
 #include "guest/x86/rows.h"
 
 /* Where code and data lie, the same in both worlds: below 4 GiB, for 32-bit code too. */
@@ -146,12 +147,6 @@ const struct isa_result *isa_native_run(struct isa_native *native, const struct 
 void isa_native_destroy(struct isa_native *native);
 
 /* emulate.c: runs them on ours. With @dump each stage of what is translated goes to stderr. */
-enum isa_engine {
-    ISA_INTERPRETER,
-    ISA_TRANSLATOR, /* block by block; */
-    ISA_REGIONS,    /* and loops, all that go round a second time, as regions */
-    ISA_ENGINES
-};
 struct isa_emulator;
 struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump);
 void isa_emulate(struct isa_emulator *emulator, const struct isa_case *cases, unsigned count,

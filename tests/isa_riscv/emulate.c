@@ -17,15 +17,10 @@ struct isa_emulator {
 struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump)
 {
     struct isa_emulator *e = NULL;
-    struct dbt_config config = {
-        .guest = &riscv_guest_ops,
-        .jit = engine != ISA_INTERPRETER,
-        .hot = engine == ISA_REGIONS ? 1 : ~0u,
-        .dump_stages = dump ? DBT_DUMP_GUEST | DBT_DUMP_LIFT | DBT_DUMP_OPT | DBT_DUMP_HOST : 0,
-        .dump_first = ISA_TEXT + 0x800,
-        .dump_last = ~0ull};
+    struct dbt_config config = isa_dbt_config(&riscv_guest_ops, engine, dump);
     struct err err;
 
+    config.dump_first = ISA_TEXT + 0x800;
     if (posix_memalign((void **)&e, 64, sizeof(*e)))
         abort();
     memset(e, 0, sizeof(*e));

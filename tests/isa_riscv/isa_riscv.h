@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 
+#include "../isa/engines.h"
 #include "base/types.h"
 #include "guest/riscv/rows.h"
 
@@ -117,12 +118,6 @@ int isa_write_elf(const struct isa_program *p, int fd);
 int isa_oracle(const struct isa_program *p, struct isa_area *results);
 
 /* emulate.c. With @dump each stage of what is translated goes to stderr. */
-enum isa_engine {
-    ISA_INTERPRETER,
-    ISA_TRANSLATOR, /* block by block; */
-    ISA_REGIONS,    /* and loops, all that go round a second time, as regions */
-    ISA_ENGINES
-};
 struct isa_emulator;
 struct isa_emulator *isa_emulator_create(enum isa_engine engine, bool dump);
 void isa_emulator_destroy(struct isa_emulator *e);

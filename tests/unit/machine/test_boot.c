@@ -2,17 +2,12 @@
  * refused. */
 #include <asm/bootparam.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "../unit.h"
+#include "boot_test.h"
 
-#include "machine/boot.h"
-
-#define RAM (64 * MiB)
 #define SETUP_BYTES 1024 /* one boot sector, one sector of setup */
 #define KERNEL_BYTES 8192
 #define ELF_BYTES 1024
@@ -29,15 +24,6 @@ static struct {
 
 static char kernel_path[] = "/tmp/triode-test-XXXXXX";
 static char initrd_path[] = "/tmp/triode-test-XXXXXX";
-
-static void write_file(const char *path, const void *data, size_t len)
-{
-    FILE *file = fopen(path, "wb");
-
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
 
 /* A bzImage whose payload is at @payload, if any. */
 static size_t make_bzimage(u8 *image, const void *payload, u32 payload_len)
@@ -667,16 +653,8 @@ static int set_up(void **state)
     (void)state;
     close(mkstemp(kernel_path));
     close(mkstemp(initrd_path));
-    t.ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    t.mem = mem_create();
-    if (t.ram == MAP_FAILED || !t.mem || mem_set_slot(t.mem, 0, 0, 0, RAM, t.ram))
+    if (make_ram(&t.mem, &t.ram, &t.map))
         return -1;
-    t.map.count = 2;
-    t.map.ranges[0].size = 0x9fc00;
-    t.map.ranges[0].type = MAP_RAM;
-    t.map.ranges[1].first = MiB;
-    t.map.ranges[1].size = RAM - MiB;
-    t.map.ranges[1].type = MAP_RAM;
     t.ctx = (struct boot_context){
         .mem = t.mem, .map = &t.map, .low_end = RAM, .rsdp = 0xe0000, .command_line = "a=b quiet"};
     return 0;

@@ -1,16 +1,11 @@
 /* Multiboot kernels made here: where things land, what the record says, which lies are refused. */
 #include <elf.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "../unit.h"
+#include "boot_test.h"
 
-#include "machine/boot.h"
-
-#define RAM (64 * MiB)
 #define IMAGE_BYTES 16384
 #define CODE 4096 /* offset in the file */
 #define PLACE 0x200000
@@ -25,15 +20,6 @@ static struct {
 } t;
 
 static char path[] = "/tmp/triode-multiboot-XXXXXX", module[] = "/tmp/triode-module-XXXXXX";
-
-static void write_file(const char *name, const void *data, size_t len)
-{
-    FILE *file = fopen(name, "wb");
-
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, len, file), len);
-    assert_int_equal(fclose(file), 0);
-}
 
 static void put_header(u32 at, u32 flags, const u32 *addresses)
 {
@@ -70,16 +56,8 @@ static int setup(void **state)
 {
     (void)state;
     memset(&t, 0, sizeof(t));
-    t.mem = mem_create();
-    t.ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!t.mem || t.ram == MAP_FAILED || mem_set_slot(t.mem, 0, 0, 0, RAM, t.ram))
+    if (make_ram(&t.mem, &t.ram, &t.map))
         return -1;
-    t.map.count = 2;
-    t.map.ranges[0].size = 0x9fc00;
-    t.map.ranges[0].type = MAP_RAM;
-    t.map.ranges[1].first = MiB;
-    t.map.ranges[1].size = RAM - MiB;
-    t.map.ranges[1].type = MAP_RAM;
     t.ctx = (struct boot_context){.mem = t.mem, .map = &t.map, .low_end = RAM};
     return 0;
 }
