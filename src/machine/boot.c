@@ -54,12 +54,12 @@ int boot_read_file(const char *path, const char *what, struct boot_file *file, s
     if (ret)
         return ret;
     *file = (struct boot_file){.path = path, .size = size};
-    file->data =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    file->data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (file->data == MAP_FAILED) {
         close(fd);
         return err_set(err, -ENOMEM, "out of memory for the %s %s", what, path);
     }
+    mem_populate(file->data, size);
     ret = read_all(fd, file->data, size);
     close(fd);
     if (ret) {

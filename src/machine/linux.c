@@ -236,8 +236,7 @@ static int unpack_in_place(struct boot_context *ctx, const struct boot_file *fil
     vmlinux.data = mem_hva(ctx->mem, gpa, payload->unpacked, true);
     if (!vmlinux.data)
         return -ENOTSUP;
-    /* All of it is written now: getting the pages by one call is cheaper than by faults. */
-    madvise(vmlinux.data, vmlinux.size, MADV_POPULATE_WRITE);
+    mem_populate(vmlinux.data, vmlinux.size);
     ret = unpack(payload, vmlinux.data);
     if (!ret)
         ret = check_unpacked(ctx, &vmlinux, false, elf);

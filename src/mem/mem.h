@@ -94,5 +94,8 @@ struct mem_ram {
 };
 int mem_ram_alloc(struct mem_ram *ram, u64 size, struct err *err);
 void mem_ram_free(struct mem_ram *ram);
+/* All of [hva, hva + size), @hva a page's beginning, is about to be written: has the host give memory
+ * for it at once, in huge pages where it can, which costs a tenth of what the faults would. */
+void mem_populate(u8 *hva, u64 size);
 
 #endif

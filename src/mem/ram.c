@@ -1,9 +1,39 @@
 #include <errno.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "mem/mem.h"
+
+#define HUGE_PAGE (2 * MiB)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+/* Maps @size bytes of @fd where a huge page of the host may begin. */
+static void *map_aligned(int fd, u64 size)
+{
+    u8 *room, *p, *aligned;
+
+    if (size > SIZE_MAX - HUGE_PAGE)
+        return MAP_FAILED;
+    room =
+        mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return MAP_FAILED;
+    aligned = (u8 *)align_up((u64)room, HUGE_PAGE);
+    p = mmap(aligned, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
+    if (p == MAP_FAILED) {
+        munmap(room, size + HUGE_PAGE);
+        return MAP_FAILED;
+    }
+    if (aligned != room)
+        munmap(room, (size_t)(aligned - room));
+    munmap(aligned + size, (size_t)(room + HUGE_PAGE - aligned));
+    return p;
+}
 
 int mem_ram_alloc(struct mem_ram *ram, u64 size, struct err *err)
 {
@@ -23,7 +53,7 @@ int mem_ram_alloc(struct mem_ram *ram, u64 size, struct err *err)
         goto fail;
     }
     /* Pages come when the guest touches them, so a guest may be larger than what is free now. */
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram->fd, 0);
+    void *p = map_aligned(ram->fd, size);
 
     if (p == MAP_FAILED) {
         code = -errno;
@@ -47,4 +77,20 @@ void mem_ram_free(struct mem_ram *ram)
     if (ram->fd >= 0)
         close(ram->fd);
     *ram = (struct mem_ram){.fd = -1};
+}
+
+void mem_populate(u8 *hva, u64 size)
+{
+    u8 *end = hva + size, *huge = (u8 *)align_up((u64)hva, HUGE_PAGE);
+
+    if (huge < end)
+        madvise(hva, (size_t)(huge - hva), MADV_POPULATE_WRITE);
+    else
+        huge = hva;
+    for (; (u64)(end - huge) >= HUGE_PAGE; huge += HUGE_PAGE) {
+        __atomic_fetch_or(huge, 0, __ATOMIC_RELAXED); /* there must be a page table to begin with */
+        if (madvise(huge, HUGE_PAGE, MADV_COLLAPSE))
+            break;
+    }
+    madvise(huge, (size_t)(end - huge), MADV_POPULATE_WRITE);
 }

@@ -322,6 +322,36 @@ static void ram_is_shared_and_sparse(void **state)
     mem_ram_free(&ram);
 }
 
+/* Nothing of what was there, or is beside, changes; and all of it is there to be written at once. */
+static void populated_ram_keeps_its_bytes(void **state)
+{
+    static const struct {
+        u64 first, size;
+    } pieces[] = {{PAGE, PAGE}, {0, 5 * MiB + 3}, {3 * MiB, 2 * MiB}, {3 * PAGE, 8 * MiB}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+        u8 *from, *to, resident[16 * MiB / PAGE];
+        struct mem_ram ram;
+
+        assert_int_equal(mem_ram_alloc(&ram, 16 * MiB, NULL), 0);
+        assert_int_equal((u64)ram.hva % (2 * MiB), 0);
+        from = ram.hva + pieces[i].first;
+        to = from + pieces[i].size;
+        from[0] = 1;
+        to[-1] |= 2;
+        *to = 3;
+        mem_populate(from, pieces[i].size);
+        assert_int_equal(mincore(ram.hva, ram.size, resident), 0);
+        for (u8 *p = from; p < to; p += PAGE)
+            assert_true(resident[(size_t)(p - ram.hva) / PAGE] & 1);
+        for (u8 *p = from; p < to; p++)
+            assert_int_equal(*p, (p == from ? 1 : 0) | (p == to - 1 ? 2 : 0));
+        assert_int_equal(*to, 3);
+        mem_ram_free(&ram);
+    }
+}
+
 static void impossible_ram_is_explained(void **state)
 {
     struct mem_ram ram;
@@ -351,6 +381,7 @@ int main(void)
         MEM_TEST(code_pages_are_told),
         MEM_TEST(readers_survive_changes),
         cmocka_unit_test(ram_is_shared_and_sparse),
+        cmocka_unit_test(populated_ram_keeps_its_bytes),
         cmocka_unit_test(impossible_ram_is_explained),
     };
 
