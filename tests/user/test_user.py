@@ -12,8 +12,8 @@ import sys
 import tempfile
 
 TRIODE, FOLDER = sys.argv[1], sys.argv[2]
-PROGRAMS = ["faults", "files", "floats", "memory", "processes", "rewriting", "signals", "smc",
-            "threads"]
+PROGRAMS = ["faults", "files", "floats", "jumps", "memory", "processes", "rewriting", "signals",
+            "smc", "threads"]
 BUSYBOX = "/bin/busybox"
 APPLETS = {
     "ls": ["ls", "-la", "/usr/share/doc/busybox-static", "/etc"],
