@@ -34,37 +34,47 @@ static size_t index_of(const struct user_mm *mm, u64 addr)
     return lo;
 }
 
-static int insert(struct user_mm *mm, size_t at, struct mapping map)
+/* Makes room for @more mappings. Before the host's mappings are changed: once they are, the change
+ * must be noted. Lock held, as for all that follow. */
+static int reserve(struct user_mm *mm, size_t more)
 {
-    if (mm->count == mm->cap) {
-        size_t cap = mm->cap ? mm->cap * 2 : 64;
-        struct mapping *maps = realloc(mm->maps, cap * sizeof(*maps));
+    size_t cap = mm->cap ? mm->cap * 2 : 64;
+    struct mapping *maps;
 
-        if (!maps)
-            return -ENOMEM;
-        mm->maps = maps;
-        mm->cap = cap;
-    }
-    memmove(&mm->maps[at + 1], &mm->maps[at], (mm->count - at) * sizeof(map));
-    mm->maps[at] = map;
-    mm->count++;
+    if (mm->count + more <= mm->cap)
+        return 0;
+    maps = realloc(mm->maps, cap * sizeof(*maps));
+    if (!maps)
+        return -ENOMEM;
+    mm->maps = maps;
+    mm->cap = cap;
     return 0;
 }
 
-static int carve(struct user_mm *mm, u64 start, u64 end)
+static void insert(struct user_mm *mm, size_t at, struct mapping map)
+{
+    memmove(&mm->maps[at + 1], &mm->maps[at], (mm->count - at) * sizeof(map));
+    mm->maps[at] = map;
+    mm->count++;
+}
+
+/* Takes [start, end) out of the list. What lies around it may need room for one more. */
+static void carve(struct user_mm *mm, u64 start, u64 end)
 {
     size_t i = index_of(mm, start), n = 0;
     struct mapping *map;
 
     if (i == mm->count)
-        return 0;
+        return;
     map = &mm->maps[i];
     if (map->start < start) {
         struct mapping rest = {end, map->end, map->prot};
 
         map->end = start;
-        if (rest.start < rest.end)
-            return insert(mm, i + 1, rest);
+        if (rest.start < rest.end) {
+            insert(mm, i + 1, rest);
+            return;
+        }
         i++;
     }
     while (i + n < mm->count && mm->maps[i + n].end <= end)
@@ -73,21 +83,22 @@ static int carve(struct user_mm *mm, u64 start, u64 end)
         mm->maps[i + n].start = end;
     memmove(&mm->maps[i], &mm->maps[i + n], (mm->count - i - n) * sizeof(*map));
     mm->count -= n;
-    return 0;
 }
 
-static int note(struct user_mm *mm, u64 start, u64 end, int prot)
+/* May need room for two more. */
+static void note(struct user_mm *mm, u64 start, u64 end, int prot)
 {
-    int ret = carve(mm, start, end);
-    size_t i = index_of(mm, start);
+    size_t i;
 
-    if (ret || prot < 0)
-        return ret;
+    carve(mm, start, end);
+    if (prot < 0)
+        return;
+    i = index_of(mm, start);
     if (i && mm->maps[i - 1].end == start && mm->maps[i - 1].prot == (u32)prot) {
         mm->maps[i - 1].end = end;
-        return 0;
+        return;
     }
-    return insert(mm, i, (struct mapping){start, end, (u32)prot});
+    insert(mm, i, (struct mapping){start, end, (u32)prot});
 }
 
 int mm_note(struct user_mm *mm, u64 start, u64 end, int prot)
@@ -95,7 +106,9 @@ int mm_note(struct user_mm *mm, u64 start, u64 end, int prot)
     int ret;
 
     pthread_mutex_lock(&mm->lock);
-    ret = note(mm, start, end, prot);
+    ret = reserve(mm, 2);
+    if (!ret)
+        note(mm, start, end, prot);
     pthread_mutex_unlock(&mm->lock);
     return ret;
 }
@@ -169,6 +182,8 @@ static int claim(struct user_mm *mm, u64 addr, u64 len)
             at = mm->maps[i].end;
             continue;
         }
+        if (reserve(mm, 2))
+            return -ENOMEM;
         if (mmap(user_ptr(at), next - at, PROT_NONE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
                  0) == MAP_FAILED) {
@@ -176,8 +191,7 @@ static int claim(struct user_mm *mm, u64 addr, u64 len)
 
             return error == EEXIST ? -ENOMEM : -error;
         }
-        if (note(mm, at, next, PROT_NONE))
-            return -ENOMEM;
+        note(mm, at, next, PROT_NONE);
         at = next;
     }
     return 0;
@@ -194,17 +208,16 @@ static s64 map_locked(struct user *user, u64 addr, u64 len, int prot, int flags,
         if (ret)
             return ret;
     }
+    ret = reserve(mm, 2);
+    if (ret)
+        return ret;
     got = mmap(user_ptr(addr), len, mm_host_prot(prot), flags & ~MAP_GROWSDOWN, fd, (off_t)offset);
     if (got == MAP_FAILED)
         return -errno;
     prot &= USER_PROT_RIGHTS;
     if (flags & MAP_SHARED) /* MAP_SHARED_VALIDATE has that bit too */
         prot |= USER_PROT_SHARED;
-    ret = note(mm, (u64)got, (u64)got + len, prot);
-    if (ret) {
-        munmap(got, len);
-        return ret;
-    }
+    note(mm, (u64)got, (u64)got + len, prot);
     return (s64)got;
 }
 
@@ -231,19 +244,21 @@ static int unmap(struct user *user, u64 addr, u64 len)
 {
     struct user_mm *mm = &user->mm;
     u64 end;
-    int ret = 0;
+    int ret;
 
     if (!len || addr & (MEM_PAGE_SIZE - 1) || addr > TOP || len > TOP - addr)
         return -EINVAL;
     end = align_up(addr + len, MEM_PAGE_SIZE);
     pthread_mutex_lock(&mm->lock);
-    for (size_t i = index_of(mm, addr); i < mm->count && mm->maps[i].start < end; i++) {
+    ret = reserve(mm, 1);
+    for (size_t i = index_of(mm, addr); !ret && i < mm->count && mm->maps[i].start < end; i++) {
         u64 first = mm->maps[i].start > addr ? mm->maps[i].start : addr;
         u64 last = mm->maps[i].end < end ? mm->maps[i].end : end;
 
         munmap(user_ptr(first), last - first);
     }
-    ret = carve(mm, addr, end);
+    if (!ret)
+        carve(mm, addr, end);
     pthread_mutex_unlock(&mm->lock);
     dbt_code_changed(user->dbt, addr, end - addr);
     return ret;
@@ -276,26 +291,23 @@ static u64 first_hole(const struct user_mm *mm, u64 at, u64 end)
     return end;
 }
 
-/* The range, all of it mapped, has new rights. Lock held. */
-static int note_rights(struct user_mm *mm, u64 start, u64 end, int rights)
+/* The range, all of it mapped, has new rights: at both ends a mapping may be cut in two. */
+static void note_rights(struct user_mm *mm, u64 start, u64 end, int rights)
 {
-    int ret = 0;
-
-    while (!ret && start < end) {
+    while (start < end) {
         const struct mapping *map = &mm->maps[index_of(mm, start)];
         u64 next = map->end < end ? map->end : end;
 
-        ret = note(mm, start, next, rights | (int)(map->prot & USER_PROT_SHARED));
+        note(mm, start, next, rights | (int)(map->prot & USER_PROT_SHARED));
         start = next;
     }
-    return ret;
 }
 
 s64 sys_mprotect(struct user_thread *t, const u64 a[6])
 {
     struct user_mm *mm = &t->user->mm;
     u64 end = align_up(a[0] + a[1], MEM_PAGE_SIZE);
-    int prot = (int)a[2] & (PROT_READ | PROT_WRITE | PROT_EXEC), ret = 0, missing = 0;
+    int prot = (int)a[2] & (PROT_READ | PROT_WRITE | PROT_EXEC), ret, missing = 0;
     u64 hole;
 
     if (a[0] & (MEM_PAGE_SIZE - 1) || a[2] & ~(u64)(prot | PROT_GROWSDOWN | PROT_GROWSUP))
@@ -313,10 +325,11 @@ s64 sys_mprotect(struct user_thread *t, const u64 a[6])
     if (hole < end)
         missing = -ENOMEM; /* what lies before it is changed all the same */
     end = hole;
-    if (mprotect(user_ptr(a[0]), end - a[0], mm_host_prot(prot)))
+    ret = reserve(mm, 2);
+    if (!ret && mprotect(user_ptr(a[0]), end - a[0], mm_host_prot(prot)))
         ret = -errno;
-    else
-        ret = note_rights(mm, a[0], end, prot);
+    if (!ret)
+        note_rights(mm, a[0], end, prot);
     pthread_mutex_unlock(&mm->lock);
     dbt_code_changed(t->user->dbt, a[0], end - a[0]);
     return ret ? ret : missing;
@@ -341,6 +354,8 @@ s64 sys_mremap(struct user_thread *t, const u64 a[6])
     dbt_code_changed(t->user->dbt, a[0], old);
     pthread_mutex_lock(&mm->lock);
     ret = a[3] & MREMAP_FIXED ? claim(mm, a[4], len) : 0;
+    if (!ret)
+        ret = reserve(mm, 3);
     if (!ret) {
         got = mremap(user_ptr(a[0]), old, len, (int)a[3], user_ptr(a[4]));
         ret = got == MAP_FAILED ? -errno : (s64)got;
