@@ -70,6 +70,7 @@ static void add_part(struct former *f, s64 offset)
                               .pc = align_down(ops->pc(f->cpu), MEM_PAGE_SIZE) + (u64)offset,
                               .mode = f->cpu->mode,
                               .polls = true,
+                              .fma = dc->dbt->abi.features & HOST_FEATURE_FMA,
                               .max_insns = DBT_MAX_INSNS};
 
     if (avail > DBT_MAX_INSNS * DBT_INSN_BYTES)

@@ -199,6 +199,7 @@ static int lift_at_most(struct guest_cpu *cpu, struct ir_unit *unit, struct aren
         .max_insns = max_insns,
         .two_pages = src->page2 != DBT_NO_PAGE,
         .chains_pages = dbt_cpu(cpu)->dbt->config.direct,
+        .fma = dbt_cpu(cpu)->dbt->abi.features & HOST_FEATURE_FMA,
     };
     int ret;
 

@@ -114,6 +114,7 @@ struct guest_lift {
     bool polls;           /* in: the block is to poll, wherever it leads */
     bool chains_pages;    /* in: a jump to an instruction that spans two pages can be chained;
                                 * else ir_goto_ind finds it sooner */
+    bool fma;             /* in: the IR's fma may be used */
     u32 length;           /* out: bytes of guest code lifted */
 };
 

@@ -131,6 +131,7 @@ enum {
     HOST_FEATURE_BMI1 = 1 << 0,
     HOST_FEATURE_BMI2 = 1 << 1,
     HOST_FEATURE_LZCNT = 1 << 2,
+    HOST_FEATURE_FMA = 1 << 3,
 };
 
 #define HOST_LINK_COUNTED 1

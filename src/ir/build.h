@@ -56,6 +56,12 @@ IR_CONVERT(scvtf) IR_CONVERT(fcvts) IR_CONVERT(fcvtzs)
     return ir_emit(u, IR_const, type, 0, 0, 0, 0, value);
 }
 
+/* a * b + c, rounded once. */
+static inline ir_ref ir_fma(struct ir_unit *u, ir_ref a, ir_ref b, ir_ref c)
+{
+    return ir_emit(u, IR_fma, ir_typeof(u, a), a, b, c, 0, 0);
+}
+
 static inline ir_ref ir_base(struct ir_unit *u)
 {
     return ir_emit(u, IR_base, IR_I64, 0, 0, 0, 0, 0);

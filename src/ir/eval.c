@@ -77,6 +77,23 @@ static f64 operand_f64(f64 value)
 SIGNALLING(f32)
 SIGNALLING(f64)
 
+/* Whether infinity times zero plus a quiet NaN is invalid differs between hosts (IEEE 754 7.2): a
+ * product with a zero is exact, and invalid if the other factor is infinite. */
+#define FUSED(type, fma, nan)                                                                      \
+    type ir_fma_##type(type a, type b, type c)                                                     \
+    {                                                                                              \
+        volatile type r = fma(a, b, c), product;                                                   \
+                                                                                                   \
+        if (!isunordered(r, r))                                                                    \
+            return r;                                                                              \
+        if (a == 0 || b == 0)                                                                      \
+            product = a * b;                                                                       \
+        (void)product;                                                                             \
+        return nan;                                                                                \
+    }
+FUSED(f32, fmaf, ir_f32(0x7fc00000))
+FUSED(f64, fma, ir_f64(0x7ff8ull << 48))
+
 enum { ROUND_EVEN, ROUND_DOWN, ROUND_UP, ROUND_ZERO, ROUND_CURRENT, ROUND_QUIET = 8 };
 
 f64 ir_fround_f64(f64 value, u64 mode)

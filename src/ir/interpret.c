@@ -91,6 +91,16 @@ EXEC(sel)
     return in + 1;
 }
 
+EXEC(fma)
+{
+    u64 a = scalar(m, in->a), b = scalar(m, in->b), c = scalar(m, in->c);
+
+    result(m, in)->q[0] = in->type == IR_F32
+                              ? ir_bits_f32(ir_fma_f32(ir_f32(a), ir_f32(b), ir_f32(c)))
+                              : ir_bits_f64(ir_fma_f64(ir_f64(a), ir_f64(b), ir_f64(c)));
+    return in + 1;
+}
+
 EXEC(fcvt)
 {
     u64 a = scalar(m, in->a);

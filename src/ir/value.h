@@ -87,6 +87,8 @@ f32 ir_fmin_f32(f32 a, f32 b);
 f64 ir_fmin_f64(f64 a, f64 b);
 f32 ir_fmax_f32(f32 a, f32 b);
 f64 ir_fmax_f64(f64 a, f64 b);
+f32 ir_fma_f32(f32 a, f32 b, f32 c);
+f64 ir_fma_f64(f64 a, f64 b, f64 c);
 bool ir_fless_f32(f32 a, f32 b);
 bool ir_fless_f64(f64 a, f64 b);
 bool ir_fless_equal_f32(f32 a, f32 b);

@@ -356,6 +356,8 @@ static void any_pure(struct generator *g)
             continue;
         if (op == IR_get || (is_vector(op) && (!g->options->vectors || !below(g, 3))))
             continue;
+        if (op == IR_fma && !__builtin_cpu_supports("fma"))
+            continue;
         if (op >= IR_vlow && op <= IR_vmerge && !g->options->floats)
             continue;
         if ((is_float(op) && !g->options->floats) ||

@@ -90,7 +90,7 @@ static void lift_one(struct riscv_lift *l, int decoded)
 int riscv_lift(struct guest_lift *lift)
 {
     u32 start = lift->pc & (PAGE_SIZE - 1);
-    struct riscv_lift l = {.u = lift->unit, .frm = lift->mode & RISCV_MODE_FRM};
+    struct riscv_lift l = {.u = lift->unit, .frm = lift->mode & RISCV_MODE_FRM, .fma = lift->fma};
     u32 max = lift->two_pages ? 1 : lift->max_insns;
 
     l.offset = l.next = start;

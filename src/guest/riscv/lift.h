@@ -15,6 +15,7 @@ struct riscv_lift {
     u32 offset;   /* of this instruction from base */
     u32 next;     /* of the next one */
     unsigned frm; /* of the mode */
+    bool fma;     /* the IR's may be used */
     bool ended;   /* the block has its terminator */
     /* f registers known to hold a boxed single: its value (f32) in the current IR block. */
     ir_ref single[32];

@@ -207,9 +207,21 @@ void fp_sqrt(struct riscv_lift *l, enum softfp_format f)
 
 void fp_fma(struct riscv_lift *l, enum softfp_format f, bool negate_product, bool negate_addend)
 {
-    ir_ref a = get_bits(l, f, l->in.rs1), b = get_bits(l, f, l->in.rs2);
-    ir_ref c = get_bits(l, f, l->in.rs3), sign = constant(l, f, formats[f].sign);
+    ir_ref a, b, c, sign = constant(l, f, formats[f].sign);
 
+    if (native(l) && l->fma) {
+        a = get(l, f, l->in.rs1);
+        c = get(l, f, l->in.rs3);
+        if (negate_product)
+            a = from_bits(l, f, ir_xor(l->u, to_bits(l, f, a), sign));
+        if (negate_addend)
+            c = from_bits(l, f, ir_xor(l->u, to_bits(l, f, c), sign));
+        set(l, f, ir_fma(l->u, a, get(l, f, l->in.rs2), c));
+        return;
+    }
+    a = get_bits(l, f, l->in.rs1);
+    b = get_bits(l, f, l->in.rs2);
+    c = get_bits(l, f, l->in.rs3);
     if (negate_product)
         a = ir_xor(l->u, a, sign);
     if (negate_addend)

@@ -95,6 +95,19 @@ void x64_vex_rr(struct x64 *c, u32 op, unsigned reg, unsigned vvvv, unsigned rm)
     x64_byte(c, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
+void x64_vex_rm(struct x64 *c, u32 op, unsigned reg, unsigned vvvv, struct x64_mem mem)
+{
+    unsigned pp = op & X64_66 ? 1 : op & X64_F3 ? 2 : op & X64_F2 ? 3 : 0;
+    unsigned index = mem.index == X64_NO_REG ? 0 : mem.index;
+
+    x64_byte(c, 0xc4);
+    x64_byte(c, (~reg >> 3 & 1) << 7 | (~index >> 3 & 1) << 6 |
+                    (~(unsigned)mem.base >> 3 & 1) << 5 | (op & X64_MAP) >> 8);
+    x64_byte(c, (op & X64_W ? 0x80 : 0) | (~vvvv & 15) << 3 | pp);
+    x64_byte(c, op & 0xff);
+    modrm_mem(c, reg, mem);
+}
+
 void x64_alu_rr(struct x64 *c, enum x64_alu alu, unsigned bytes, unsigned d, unsigned s)
 {
     x64_rr(c, x64_size(bytes) | (u32)alu << 3, s, d);

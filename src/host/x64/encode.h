@@ -53,6 +53,7 @@ void x64_rm(struct x64 *c, u32 op, unsigned reg, struct x64_mem mem);
 /* The same with a VEX prefix, 128-bit or scalar: @vvvv is the middle operand (BMI2 shifts: the
  * count). Only for features that were detected. */
 void x64_vex_rr(struct x64 *c, u32 op, unsigned reg, unsigned vvvv, unsigned rm);
+void x64_vex_rm(struct x64 *c, u32 op, unsigned reg, unsigned vvvv, struct x64_mem mem);
 
 static inline void x64_byte(struct x64 *c, unsigned v)
 {

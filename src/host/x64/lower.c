@@ -59,6 +59,7 @@ const struct lower_op lower_ops[IR_OPS] = {
     [IR_fmax] = {lower_fp_binary, LOWER_MEM_B},
     [IR_fsqrt] = {lower_fp_unary, LOWER_ANY},
     [IR_fround] = {lower_fround, LOWER_ANY},
+    [IR_fma] = {lower_fma, LOWER_ANY},
     [IR_feq] = {lower_compare, LOWER_ANY},
     [IR_funord] = {lower_compare, LOWER_ANY},
     [IR_flt] = {lower_compare, LOWER_ANY},

@@ -387,6 +387,7 @@ LOWER(bitcast);
 LOWER(fp_binary);
 LOWER(fp_unary);
 LOWER(fround);
+LOWER(fma);
 LOWER(fcvt);
 LOWER(scvtf);
 LOWER(fcvts);

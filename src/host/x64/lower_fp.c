@@ -44,6 +44,74 @@ LOWER(fround)
     result_xmm_done(l, ref, d);
 }
 
+/* The operand in a register, or where it is in memory. */
+static void fused(struct lowering *l, unsigned type, unsigned d, unsigned a,
+                  const struct operand *b)
+{
+    u32 op = X64_66 | X64_0F38 | (type == IR_F64 ? X64_W : 0) | 0xb9; /* vfmadd231 */
+
+    if (b->kind == IN_MEM)
+        x64_vex_rm(&l->code, op, d, a, b->mem);
+    else
+        x64_vex_rr(&l->code, op, d, a, b->reg);
+}
+
+static void with(struct lowering *l, u32 op, unsigned d, const struct operand *b)
+{
+    if (b->kind == IN_MEM)
+        x64_rm(&l->code, op, d, b->mem);
+    else
+        x64_rr(&l->code, op, d, b->reg);
+}
+
+/* d is a NaN: make it the canonical one, and multiply where that is exact, for the sake of the flag. */
+static void fused_nan(struct lowering *l, unsigned type, unsigned d, unsigned a,
+                      const struct operand *b)
+{
+    u32 compare = X64_0F | (type == IR_F64 ? X64_66 : 0) | 0x2e, prefix = scalar_prefix(type);
+    struct x64 *c = &l->code;
+    u8 *zero, *not_zero;
+
+    x64_rr(c, X64_XORPS, d, d);
+    x64_rr(c, compare, d, a);
+    zero = x64_jcc8_later(c, CC_E);
+    with(l, compare, d, b);
+    not_zero = x64_jcc8_later(c, CC_NE);
+    x64_land8(c, zero);
+    x64_rr(c, X64_MOVAPS, d, a);
+    with(l, prefix | X64_0F | 0x59, d, b);
+    x64_land8(c, not_zero);
+    x64_mov_ri(c, RDX, type == IR_F64 ? 0x7ff8ull << 48 : 0x7fc00000);
+    x64_rr(c, X64_MOVD_TO_XMM | (type == IR_F64 ? X64_W : 0), d, RDX);
+}
+
+LOWER(fma)
+{
+    struct operand b = operand_at(l, inst->b, false);
+    unsigned type = inst->type, a;
+    u8 *number;
+
+    if (!(l->abi->features & HOST_FEATURE_FMA)) {
+        lower_fail(l, -E2BIG);
+        return;
+    }
+    operand_xmm_move(l, inst->c, XMM15);
+    a = operand_xmm(l, inst->a, XMM14);
+    if (b.kind == IN_CONST) {
+        /* There is no third register: by way of what only slow paths write. */
+        x64_mov_ri(&l->code, RDX, b.imm);
+        b = (struct operand){.kind = IN_MEM,
+                             .mem = x64_at(RSP, (s32)offsetof(struct host_frame, vector))};
+        x64_store(&l->code, 8, b.mem, RDX);
+    }
+    fused(l, type, XMM15, a, &b);
+    x64_rr(&l->code, X64_0F | (type == IR_F64 ? X64_66 : 0) | 0x2e, XMM15, XMM15);
+    number = x64_jcc8_later(&l->code, CC_NP);
+    fused_nan(l, type, XMM15, a, &b);
+    x64_land8(&l->code, number);
+    result_xmm_done(l, ref, XMM15);
+}
+
 LOWER(fcvt)
 {
     unsigned d = result_xmm(l, ref, XMM15), a = operand_xmm(l, inst->a, XMM14);

@@ -197,6 +197,8 @@ static u32 detect_features(void)
     }
     if (__get_cpuid(0x80000001, &a, &b, &c, &d))
         features |= c & bit_LZCNT ? HOST_FEATURE_LZCNT : 0;
+    if (__builtin_cpu_supports("fma")) /* looks at XCR0 as well */
+        features |= HOST_FEATURE_FMA;
     return features;
 }
 
