@@ -79,18 +79,9 @@ static void forget_others(struct dbt *dbt, struct dbt_cpu *self)
     pthread_cond_init(&dbt->cpus_cond, NULL);
     atomic_store(&dbt->exclusive, 0);
     dbt->exclusive_held = false;
-    for (unsigned i = 0; i < DBT_MAX_CPUS; i++) {
-        struct dbt_cpu *dc = dbt->cpus[i];
-
-        if (!dc || dc == self)
-            continue;
-        dbt->cpus[i] = NULL;
-        cache_leave(dc);
-        tlb_free(dc);
-        arena_free(&dc->arena);
-        free(dc->notes);
-        munmap(dc, sizeof(*dc));
-    }
+    for (unsigned i = 0; i < DBT_MAX_CPUS; i++)
+        if (dbt->cpus[i] && dbt->cpus[i] != self)
+            dbt_detach(dbt->cpus[i]->cpu);
 }
 
 int dbt_fork_child(struct guest_cpu *cpu)

@@ -23,7 +23,7 @@ void indirect_watch(struct dbt_cpu *dc, struct block *block)
 {
     u32 hot = dc->dbt->config.hot ? dc->dbt->config.hot : DBT_HOT;
 
-    block->watched = true;
+    __atomic_store_n(&block->watched, true, __ATOMIC_RELAXED);
     if (!dc->notes)
         dc->notes = calloc(NOTES, sizeof(*dc->notes));
     if (!dc->notes)

@@ -40,6 +40,11 @@ static u8 *code_byte(struct dbt *dbt, u64 gpa)
     return slot ? &slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT] : NULL;
 }
 
+static unsigned state_of(const u8 *code)
+{
+    return __atomic_load_n(code, __ATOMIC_RELAXED);
+}
+
 static void set_state(u8 *code, unsigned state)
 {
     __atomic_store_n(code, (u8)state, __ATOMIC_SEQ_CST);
@@ -70,10 +75,10 @@ void page_protect_locked(struct dbt *dbt, u64 gpa)
         return;
     }
     code = code_byte(dbt, gpa);
-    if (!code || *code & (CODE_WATCHED | CODE_CHECKED))
+    if (!code || state_of(code) & (CODE_WATCHED | CODE_CHECKED))
         return;
     if (dbt->config.protect(dbt->config.opaque, align_down(gpa, MEM_PAGE_SIZE), true))
-        set_state(code, *code | CODE_WATCHED);
+        set_state(code, state_of(code) | CODE_WATCHED);
     else
         set_state(code, CODE_CHECKED | CODE_SHARED);
 }
@@ -82,7 +87,7 @@ void page_protect_locked(struct dbt *dbt, u64 gpa)
 static void unprotect(struct dbt *dbt, u64 page)
 {
     u8 *code = code_byte(dbt, page);
-    u8 state = code ? *code : CODE_WATCHED;
+    u8 state = code ? state_of(code) : CODE_WATCHED;
 
     if (code)
         set_state(code, 0);
@@ -254,9 +259,9 @@ bool page_fault(struct dbt *dbt, u64 page)
     pthread_mutex_lock(&dbt->lock);
     p = find_page(dbt, page);
     code = code_byte(dbt, page);
-    watched = p && code && *code & CODE_WATCHED;
+    watched = p && code && state_of(code) & CODE_WATCHED;
     if (watched) {
-        unsigned state = *code;
+        unsigned state = state_of(code);
 
         drop_blocks(dbt, p, ~0ull);
         unprotect(dbt, page);
@@ -285,8 +290,8 @@ void page_stale(struct dbt *dbt, struct block *block)
         for (unsigned i = 0; i < 2; i++) {
             u8 *code = code_of(dbt, block, i);
 
-            if (code && *code & CODE_CHECKED)
-                set_state(code, *code | CODE_STALE);
+            if (code && state_of(code) & CODE_CHECKED)
+                set_state(code, state_of(code) | CODE_STALE);
         }
         block_invalidate(dbt, block);
     }
@@ -294,9 +299,10 @@ void page_stale(struct dbt *dbt, struct block *block)
 }
 
 /* May the page be watched again? */
-static bool is_settled(u8 *code)
+static bool is_settled(const u8 *code)
 {
-    return code && !(*code & (CODE_STALE | CODE_SHARED)) && (*code & CODE_RETURNS) != CODE_RETURNS;
+    return code && !(state_of(code) & (CODE_STALE | CODE_SHARED)) &&
+           (state_of(code) & CODE_RETURNS) != CODE_RETURNS;
 }
 
 bool page_settle(struct dbt *dbt, struct block *block)
@@ -307,18 +313,18 @@ bool page_settle(struct dbt *dbt, struct block *block)
     for (unsigned i = 0; i < 2; i++) {
         u8 *code = code_of(dbt, block, i);
 
-        if (!code || !(*code & CODE_CHECKED))
+        if (!code || !(state_of(code) & CODE_CHECKED))
             continue;
         settled = settled && is_settled(code);
-        set_state(code, *code & ~CODE_STALE);
+        set_state(code, state_of(code) & ~CODE_STALE);
     }
     for (unsigned i = 0; settled && i < 2; i++) {
         u8 *code = code_of(dbt, block, i);
         u64 page = align_down(i ? block->page2 : block->gpa, MEM_PAGE_SIZE);
 
-        if (!code || !(*code & CODE_CHECKED))
+        if (!code || !(state_of(code) & CODE_CHECKED))
             continue;
-        set_state(code, (*code & CODE_RETURNS) + CODE_RETURN);
+        set_state(code, (state_of(code) & CODE_RETURNS) + CODE_RETURN);
         drop_blocks(dbt, find_page(dbt, page), ~0ull);
     }
     unlock(dbt);

@@ -399,7 +399,7 @@ struct block *region_translate(struct guest_cpu *cpu, struct block *head, bool *
     f->dbt = dc->dbt;
     f->base = align_down(head->gpa, MEM_PAGE_SIZE);
     find_parts(f, (s64)(head->gpa - f->base));
-    if (f->unknown && !head->watched) {
+    if (f->unknown && !__atomic_load_n(&head->watched, __ATOMIC_RELAXED)) {
         *later = true;
         indirect_watch(dc, head);
         return NULL;

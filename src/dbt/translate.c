@@ -654,7 +654,7 @@ static struct block *counted(struct guest_cpu *cpu, struct block *block)
     if (may_begin_region(block) && !dc->watching) {
         if (indirect_leads_to(dc, block))
             region = form_region(cpu, block);
-        else if (!block->watched)
+        else if (!__atomic_load_n(&block->watched, __ATOMIC_RELAXED))
             indirect_watch(dc, block);
         else
             __atomic_store_n(&block->no_region, true, __ATOMIC_RELAXED);

@@ -254,7 +254,7 @@ static void stop(struct machine *m)
 
 static void run(struct machine *m)
 {
-    m->ended = false;
+    __atomic_store_n(&m->ended, false, __ATOMIC_RELAXED);
     while (!m->ended) {
         u32 code = dbt_run(&m->cpu->common);
 

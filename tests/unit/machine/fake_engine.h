@@ -78,7 +78,7 @@ static int fake_set_memory(struct vm *vm, const struct kvm_userspace_memory_regi
 static int fake_irq_line(struct vm *vm, u32 line, int level)
 {
     (void)vm;
-    fake.line[line] = level;
+    __atomic_store_n(&fake.line[line], level, __ATOMIC_SEQ_CST);
     return 0;
 }
 
