@@ -323,17 +323,19 @@ static int configure(struct run *run, struct err *err)
 
 /* ---- The engine ------------------------------------------------------------------------------ */
 
-/* Options that only the soft engine understands decide for it. */
+/* The option, if any, that only the soft engine understands: it decides for that engine. */
 static const char *needs_soft(const struct run *run)
 {
     const char *model = run->config.cpu_model;
 
     if (!run->config.jit)
-        return "--jit off asks for it";
+        return "--jit off";
     if (run->config.dump_stages)
-        return "--dump asks for it";
+        return "--dump";
+    if (run->config.code_cache_bytes)
+        return "--code-cache";
     if (model && strcmp(model, "host"))
-        return "--cpu names a model";
+        return "--cpu MODEL";
     return NULL;
 }
 
@@ -352,9 +354,11 @@ static int choose_engine(struct run *run, struct err *err)
     const char *text = option(run, CLI_OPTION_ENGINE);
     struct probe_result probe;
     char why[sizeof(probe.reason) + 64];
-    const char *soft;
+    const char *soft = needs_soft(run);
     int ret;
 
+    if (text && !strcmp(text, "kvm") && soft)
+        return err_set(err, -EINVAL, "--engine kvm does not go with %s, which only soft has", soft);
     if (text && !strcmp(text, "kvm"))
         return open_engine(run, &kvm_engine_ops, "as --engine says", err);
     if (text && !strcmp(text, "soft"))
@@ -363,9 +367,10 @@ static int choose_engine(struct run *run, struct err *err)
         err_set(err, -EINVAL, "--engine takes auto, kvm or soft, not \"%s\"", text);
         return -EINVAL;
     }
-    soft = needs_soft(run);
-    if (soft)
-        return open_engine(run, &soft_engine_ops, soft, err);
+    if (soft) {
+        snprintf(why, sizeof(why), "%s asks for it", soft);
+        return open_engine(run, &soft_engine_ops, why, err);
+    }
     ret = probe_engine(&kvm_engine_ops, &probe);
     if (ret)
         return err_set(err, ret, "cannot try the kvm engine: %s", strerror(-ret));

@@ -425,6 +425,10 @@ static int boot(struct machine *machine, struct err *err)
     ret = boot_kernel(&ctx, machine->config.kernel, err);
     if (ret)
         return ret;
+    if (ctx.sregs.cs.l && !machine_cpu_has(machine, first, 0x80000001, 3, 29))
+        return err_set(err, -EINVAL,
+                       "the kernel %s starts in 64-bit mode, which this --cpu does not have (lm)",
+                       machine->config.kernel);
     ret = put_reset_vector(machine);
     if (!ret)
         ret = machine->ops->set_sregs(first, &ctx.sregs);

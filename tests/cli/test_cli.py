@@ -184,6 +184,11 @@ def usage_errors():
     for where in ("", "x", "70000", "tcp:", "udp:1234", "1.2.3.4", "unix:", "unix:/none/socket"):
         refused(run(image, "--gdb", where), "--gdb")
     refused(run(image, "--gdb-wait"), "--gdb")
+    for words in (["--jit", "off"], ["--dump", "host"], ["--code-cache", "2M"], ["--cpu", "max"]):
+        refused(triode("run", "--kernel", image, "--engine", "kvm", *words), "kvm", words[0])
+        result = triode("run", "--kernel", image, *words)
+        need(f"engine soft: {words[0]}" in result.stderr, result.stderr)
+    refused(run(image, "--cpu", "x86-64-v2,lm=off"), image, "64-bit", "lm")
     with open(path("mine"), "wb") as file:
         file.write(b"precious")
     refused(run(image, "--gdb", "unix:" + path("mine")), "--gdb", path("mine"))
