@@ -1,4 +1,5 @@
 /* Blocks: finding them without a lock, publishing, chaining and dropping them with one. */
+#include <errno.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -68,7 +69,7 @@ static bool code_unchanged(struct dbt *dbt, const struct block *block, const u8 
     return now && !memcmp(now, code + first, block->length - first);
 }
 
-struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code)
+struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code, int *ret)
 {
     struct block *_Atomic *head = &dbt->hash[hash_of(block->gpa, block->mode)];
     struct block *answer;
@@ -76,8 +77,10 @@ struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code)
     pthread_mutex_lock(&dbt->lock);
     answer = block_find(dbt, block->gpa, block->mode, block->page2);
     if (!answer || (answer->page2 != block->page2 && !answer->region)) {
-        page_add_block(dbt, block);
-        if (code_unchanged(dbt, block, code)) {
+        if (!page_add_block(dbt, block)) {
+            *ret = -ENOMEM;
+            answer = NULL;
+        } else if (code_unchanged(dbt, block, code)) {
             atomic_store_explicit(&block->hash_next, atomic_load(head), memory_order_relaxed);
             atomic_store_explicit(head, block, memory_order_release);
             cache_published(dbt, block);
@@ -272,8 +275,9 @@ bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
     if (block->page2 != DBT_NO_PAGE)
         page_protect_locked(dbt, block->page2);
     if (!atomic_load(&head->dead)) {
-        page_add_block(dbt, block);
-        ok = !atomic_load(&block->dead) && page_watches(dbt, block) && unchanged(opaque);
+        bool added = page_add_block(dbt, block);
+
+        ok = added && page_watches(dbt, block) && unchanged(opaque);
         if (ok) {
             retire(dbt, head);
             atomic_store_explicit(&block->hash_next, atomic_load(at), memory_order_relaxed);
@@ -282,7 +286,7 @@ bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
             dbt->stats.blocks++;
             dbt->stats.regions++;
             dbt->stats.guest_insns += block->guest_insns;
-        } else {
+        } else if (added) {
             page_remove_block(dbt, block);
         }
     }

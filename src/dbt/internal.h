@@ -259,8 +259,8 @@ struct block *block_find(struct dbt *dbt, u64 gpa, u32 mode, u64 page2);
 /* A block at @gpa that goes on in some second page, or NULL. */
 struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode);
 /* Publishes @block, made from the bytes @code. If another CPU was faster, answers its block; NULL if
- * memory no longer holds these bytes: translate again. */
-struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code);
+ * memory no longer holds these bytes: translate again, unless *@ret says -ENOMEM. */
+struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code, int *ret);
 void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to);
 /* Has the jump at @patch_addr been taken so often that a region is due? */
 bool block_jump_is_hot(struct dbt *dbt, u64 patch_addr);
@@ -280,7 +280,8 @@ void page_protect(struct dbt *dbt, u64 gpa);
 void page_protect_locked(struct dbt *dbt, u64 gpa);
 /* Granules of the page that [gpa, gpa+len), within a page, touches. */
 u64 page_granules(u64 gpa, u64 len);
-void page_add_block(struct dbt *dbt, struct block *block);    /* lock held */
+/* False: no memory, and nobody could tell @block that its code changed. Lock held. */
+bool page_add_block(struct dbt *dbt, struct block *block);
 void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
 /* Direct mode: must blocks made from the page check themselves? Any thread, without the lock. */
 bool page_is_checked(struct dbt *dbt, u64 page);

@@ -130,6 +130,8 @@ static bool add_to_page(struct dbt *dbt, struct block *block, u64 page, unsigned
 {
     struct code_page *p = find_page(dbt, page);
 
+    if (dbt->config.direct && !direct_code_byte(dbt, page))
+        return false;
     if (!p) {
         p = calloc(1, sizeof(*p));
         if (!p)
@@ -157,14 +159,14 @@ static void remove_from_page(struct dbt *dbt, struct block *block, u64 page)
     *at = block->page_next[which_page(block, page)]; /* p->granules may say too much from now on */
 }
 
-void page_add_block(struct dbt *dbt, struct block *block)
+bool page_add_block(struct dbt *dbt, struct block *block)
 {
-    bool ok = add_to_page(dbt, block, align_down(block->gpa, MEM_PAGE_SIZE), 0);
-
-    if (ok && block->page2 != DBT_NO_PAGE)
-        ok = add_to_page(dbt, block, block->page2, 1);
-    if (!ok) /* nobody could tell it that its code changed: let it be found by nobody */
-        atomic_store(&block->dead, true);
+    if (!add_to_page(dbt, block, align_down(block->gpa, MEM_PAGE_SIZE), 0))
+        return false;
+    if (block->page2 == DBT_NO_PAGE || add_to_page(dbt, block, block->page2, 1))
+        return true;
+    remove_from_page(dbt, block, align_down(block->gpa, MEM_PAGE_SIZE));
+    return false;
 }
 
 void page_remove_block(struct dbt *dbt, struct block *block)

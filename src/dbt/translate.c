@@ -412,7 +412,9 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
         }
         if (!block)
             return NULL;
-        block = block_insert(dbt, block, src->code);
+        block = block_insert(dbt, block, src->code, ret);
+        if (*ret)
+            return NULL;
         if (!block)
             continue;
         trace_emit(BLOCK, block, (int)cpu->index, .gva = src->pc, .gpa = block->gpa,
