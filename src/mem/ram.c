@@ -7,7 +7,11 @@
 #include "base/bits.h"
 #include "mem/mem.h"
 
-#define HUGE_PAGE (2 * MiB)
+#define HUGE_PAGE MEM_HUGE_PAGE
+#define HUGE_PAGES (HUGE_PAGE / MEM_PAGE_SIZE)
+#define LOOK_AFTER 64          /* touches, */
+#define WORTH (HUGE_PAGES / 8) /* how many pages are in use */
+#define SETTLED 255
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
@@ -79,6 +83,12 @@ void mem_ram_free(struct mem_ram *ram)
     *ram = (struct mem_ram){.fd = -1};
 }
 
+static bool collapse(u8 *huge)
+{
+    *(volatile u8 *)huge; /* there must be a page table to begin with */
+    return !madvise(huge, HUGE_PAGE, MADV_COLLAPSE);
+}
+
 void mem_populate(u8 *hva, u64 size)
 {
     u8 *end = hva + size, *huge = (u8 *)align_up((u64)hva, HUGE_PAGE);
@@ -88,9 +98,42 @@ void mem_populate(u8 *hva, u64 size)
     else
         huge = hva;
     for (; (u64)(end - huge) >= HUGE_PAGE; huge += HUGE_PAGE) {
-        __atomic_fetch_or(huge, 0, __ATOMIC_RELAXED); /* there must be a page table to begin with */
-        if (madvise(huge, HUGE_PAGE, MADV_COLLAPSE))
+        if (!collapse(huge))
             break;
     }
     madvise(huge, (size_t)(end - huge), MADV_POPULATE_WRITE);
+}
+
+static u64 pages_in_use(u8 *huge)
+{
+    u8 resident[HUGE_PAGES];
+    u64 n = 0;
+
+    if (mincore(huge, HUGE_PAGE, resident))
+        return 0;
+    for (unsigned i = 0; i < HUGE_PAGES; i++)
+        n += resident[i] & 1;
+    return n;
+}
+
+void mem_touched(const struct mem_slot *slot, u64 gpa)
+{
+    u8 *hva = slot->hva + (gpa - slot->gpa), *huge = (u8 *)align_down((u64)hva, HUGE_PAGE);
+    u64 number = (u64)hva / HUGE_PAGE - (u64)slot->hva / HUGE_PAGE, used;
+    u8 *touches = &slot->code[(slot->size >> MEM_PAGE_SHIFT) + number];
+    u8 n = __atomic_load_n(touches, __ATOMIC_RELAXED);
+
+    if (n == SETTLED)
+        return;
+    __atomic_store_n(touches, n + 1, __ATOMIC_RELAXED); /* vCPUs may miss each other's: no matter */
+    if (n + 1 < LOOK_AFTER)
+        return;
+    if (huge < slot->hva || huge + HUGE_PAGE > slot->hva + slot->size) {
+        __atomic_store_n(touches, SETTLED, __ATOMIC_RELAXED);
+        return;
+    }
+    used = pages_in_use(huge);
+    if (used >= WORTH && used < HUGE_PAGES)
+        collapse(huge);
+    __atomic_store_n(touches, used < WORTH ? 0 : SETTLED, __ATOMIC_RELAXED);
 }
