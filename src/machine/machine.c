@@ -21,28 +21,23 @@
 #define FLUSH_NS (5 * NSEC_PER_SEC)
 #define FLUSH_STOPPED_NS (NSEC_PER_SEC / 5)
 
-#define X(name, help) extern const struct machine_board machine_board_##name;
+#define X(name) extern const struct machine_board machine_board_##name;
 #include "machine/boards.def"
 #undef X
 
 static const struct {
-    struct machine_board_info info;
+    const char *name;
     const struct machine_board *board;
 } boards[] = {
-#define X(name, help) {{#name, help}, &machine_board_##name},
+#define X(name) {#name, &machine_board_##name},
 #include "machine/boards.def"
 #undef X
 };
 
-const struct machine_board_info *machine_board_at(size_t index)
-{
-    return index < ARRAY_SIZE(boards) ? &boards[index].info : NULL;
-}
-
-const struct machine_board *machine_board_find(const char *name)
+static const struct machine_board *find_board(const char *name)
 {
     for (size_t i = 0; i < ARRAY_SIZE(boards); i++)
-        if (!strcmp(boards[i].info.name, name))
+        if (!strcmp(boards[i].name, name))
             return boards[i].board;
     return NULL;
 }
@@ -555,7 +550,7 @@ static int set_up(struct machine *machine, const struct machine_config *config, 
 
 int machine_create(struct machine **out, const struct machine_config *config, struct err *err)
 {
-    const struct machine_board *board = machine_board_find(config->board);
+    const struct machine_board *board = find_board(config->board);
     struct machine *machine;
     int ret;
 

@@ -79,12 +79,6 @@ struct machine_config {
     bool gdb_wait; /* the guest does not start before one came and let it */
 };
 
-/* A row of boards.def; NULL after the last. */
-struct machine_board_info {
-    const char *name, *help;
-};
-const struct machine_board_info *machine_board_at(size_t index);
-
 /* Takes over nothing of @config but copies its strings; the engine outlives the machine. Everything
  * a user can get wrong is found here: -EINVAL and the like with @err set. */
 int machine_create(struct machine **machine, const struct machine_config *config, struct err *err);

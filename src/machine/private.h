@@ -224,6 +224,4 @@ int machine_set_cpuid(struct machine *machine, struct vcpu *vcpu, struct err *er
 bool machine_cpu_has(struct machine *machine, struct vcpu *vcpu, u32 leaf, unsigned reg,
                      unsigned bit);
 
-const struct machine_board *machine_board_find(const char *name);
-
 #endif
