@@ -7,13 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static _Atomic(enum log_level) max_level = LOG_INFO;
 static atomic_bool terminal_raw;
-
-void log_set_level(enum log_level level)
-{
-    atomic_store_explicit(&max_level, level, memory_order_relaxed);
-}
 
 void log_terminal_raw(bool raw)
 {
@@ -51,11 +45,9 @@ static void put_line(const char *prefix, const char *fmt, va_list ap)
 void log_msg(enum log_level level, const char *fmt, ...)
 {
     static const char *const prefixes[] = {
-        [LOG_ERROR] = "", [LOG_WARN] = "warning: ", [LOG_INFO] = "", [LOG_DEBUG] = "debug: "};
+        [LOG_ERROR] = "", [LOG_WARN] = "warning: ", [LOG_INFO] = ""};
     va_list ap;
 
-    if (level > atomic_load_explicit(&max_level, memory_order_relaxed))
-        return;
     va_start(ap, fmt);
     put_line(prefixes[level], fmt, ap);
     va_end(ap);

@@ -4,10 +4,7 @@
 
 #include "base/types.h"
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
-
-/* Messages above @level are dropped; LOG_INFO at start. */
-void log_set_level(enum log_level level);
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO };
 
 /* "triode: " + message + newline, written with one write(2) so that threads do not mix lines.
  * While the terminal is raw a carriage return is put before the newline. */
@@ -20,7 +17,6 @@ bool log_terminal_is_raw(void);
 #define log_error(...) log_msg(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_msg(LOG_WARN, __VA_ARGS__)
 #define log_info(...) log_msg(LOG_INFO, __VA_ARGS__)
-#define log_debug(...) log_msg(LOG_DEBUG, __VA_ARGS__)
 
 /* An invariant of Triode itself is broken: says where and aborts. Never for guest behaviour. */
 void bug(const char *file, int line, const char *fmt, ...) PRINTF_LIKE(3, 4) NORETURN;
