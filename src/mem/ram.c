@@ -9,8 +9,8 @@
 
 #define HUGE_PAGE MEM_HUGE_PAGE
 #define HUGE_PAGES (HUGE_PAGE / MEM_PAGE_SIZE)
-#define LOOK_AFTER 64          /* touches, */
-#define WORTH (HUGE_PAGES / 8) /* how many pages are in use */
+#define WORTH (HUGE_PAGES / 8) /* how many pages are to be in use, */
+#define LOOK_AFTER (WORTH + 8) /* for which there are at least as many touches */
 #define SETTLED 255
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
@@ -126,7 +126,7 @@ void mem_touched(const struct mem_slot *slot, u64 gpa)
     if (n == SETTLED)
         return;
     __atomic_store_n(touches, n + 1, __ATOMIC_RELAXED); /* vCPUs may miss each other's: no matter */
-    if (n + 1 < LOOK_AFTER)
+    if (n + 1u < LOOK_AFTER)
         return;
     if (huge < slot->hva || huge + HUGE_PAGE > slot->hva + slot->size) {
         __atomic_store_n(touches, SETTLED, __ATOMIC_RELAXED);

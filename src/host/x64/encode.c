@@ -145,6 +145,13 @@ void x64_alu_ri(struct x64 *c, enum x64_alu alu, unsigned bytes, unsigned d, s32
 {
     u32 op = alu_imm_opcode(bytes, imm);
 
+    if (d == RAX && (op & 0xff) != 0x83) { /* a form of its own, without ModRM */
+        if (bytes == 2 || bytes == 8)
+            x64_byte(c, bytes == 2 ? 0x66 : 0x48);
+        x64_byte(c, (unsigned)alu << 3 | (bytes == 1 ? 4 : 5));
+        immediate(c, bytes, imm);
+        return;
+    }
     x64_rr(c, op, (unsigned)alu, d);
     immediate(c, (op & 0xff) == 0x83 ? 1 : bytes, imm);
 }
