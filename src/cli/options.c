@@ -60,7 +60,7 @@ int cli_parse_options(int argc, char **argv, struct cli_options *options, struct
         options->value[option] = value;
         if (option == CLI_OPTION_DISK) {
             if (options->disk_count == CLI_MAX_DISKS)
-                return err_set(err, -EINVAL, "more than %u disks", CLI_MAX_DISKS);
+                return err_set(err, -EINVAL, "--disk: more than %u disks", CLI_MAX_DISKS);
             options->disks[options->disk_count++] = value;
         }
     }

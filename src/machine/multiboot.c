@@ -359,7 +359,9 @@ static int describe(struct boot_context *ctx, const struct boot_file *file,
     ret = load_modules(ctx, image, &b, &info, err);
     memcpy(b.bytes, &info, sizeof(info));
     if (!ret && (boot_put_base_memory(ctx) || mem_write(ctx->mem, b.gpa, b.bytes, b.len)))
-        ret = err_set(err, -E2BIG, "the guest has too little memory for the kernel %s", file->path);
+        ret = err_set(err, -E2BIG,
+                      "the guest has too little memory for the kernel %s; give it more with --mem",
+                      file->path);
     free(b.bytes);
     ctx->regs.rbx = b.gpa;
     return ret;
