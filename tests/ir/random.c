@@ -406,10 +406,18 @@ static void any_get(struct generator *g)
 
 static ir_ref address(struct generator *g)
 {
-    ir_ref offset =
-        emit(g, IR_and, IR_I64, value(g, IR_I64), constant(g, IR_I64, RANDOM_WINDOW - 1), 0, 0, 0);
+    bool indexed = below(g, 2);
+    u64 window = indexed ? RANDOM_WINDOW / 2 : RANDOM_WINDOW;
+    ir_ref offset, whole, index;
 
-    return emit(g, IR_add, IR_I64, offset, constant(g, IR_I64, g->options->memory_base), 0, 0, 0);
+    offset = emit(g, IR_and, IR_I64, value(g, IR_I64), constant(g, IR_I64, window - 1), 0, 0, 0);
+    whole = emit(g, IR_add, IR_I64, offset, constant(g, IR_I64, g->options->memory_base), 0, 0, 0);
+    if (!indexed)
+        return whole;
+    index =
+        emit(g, IR_and, IR_I64, value(g, IR_I64), constant(g, IR_I64, (window - 1) >> 3), 0, 0, 0);
+    index = emit(g, IR_shl, IR_I64, index, constant(g, IR_I8, below(g, 4)), 0, 0, 0);
+    return emit(g, IR_add, IR_I64, whole, index, 0, 0, 0);
 }
 
 static void any_memory(struct generator *g)

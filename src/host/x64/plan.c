@@ -86,7 +86,7 @@ ir_ref plan_address(const struct lowering *l, ir_ref ref, s64 imm, s32 *disp)
     *disp = plan_fits_displacement(imm) ? (s32)imm : 0;
     if (plan_base_plus(l->unit, ref, &offset))
         return ref;
-    if (inst->op == IR_add && l->values[ref].uses == 1) {
+    if (inst->op == IR_add && inst->type == IR_I64 && l->values[ref].uses == 1) {
         const struct ir_inst *b = ir_inst(l->unit, inst->b);
 
         if (b->op == IR_const && plan_fits_displacement((s64)b->imm) &&
@@ -107,7 +107,8 @@ struct plan_index plan_index(const struct lowering *l, const struct ir_inst *acc
     inst = ir_inst(l->unit, p.base);
     if (l->abi->memory != HOST_MEMORY_DIRECT || l->abi->direct_base ||
         (access->op != IR_ld && access->op != IR_st) || !plan_fits_displacement((s64)access->imm) ||
-        inst->op != IR_add || l->values[p.base].uses != 1 || ir_is_const(l->unit, inst->b))
+        inst->op != IR_add || inst->type != IR_I64 || l->values[p.base].uses != 1 ||
+        ir_is_const(l->unit, inst->b))
         return p;
     p.index = plan_scaled(l, inst->b, &p.shift);
     if (!p.index)
