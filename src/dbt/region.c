@@ -124,12 +124,14 @@ static s64 page_of(const struct former *f, u32 p)
 }
 
 /* The instruction that ends @unit with a goto_ind, by its offset: one that changes neither mode nor
- * mapping. */
+ * mapping. An address that is known beforehand is not a jump's but has code looked up anew, as behind an
+ * instruction that orders fetches. */
 static bool ends_with_jump(const struct ir_unit *unit, u32 *insn)
 {
     ir_ref ref = unit->ninsts - 1;
 
-    if (ir_inst(unit, ref)->op != IR_goto_ind || unit->nblocks != 1)
+    if (unit->nblocks != 1 || ir_inst(unit, ref)->op != IR_goto_ind ||
+        ir_inst(unit, ir_inst(unit, ref)->a)->op == IR_base)
         return false;
     while (--ref) {
         const struct ir_inst *inst = ir_inst(unit, ref);
