@@ -576,7 +576,7 @@ def suspending_and_going_on():
 
 
 def under_a_shell(shell, script, image, steps):
-    """Runs a script with job control on a terminal of its own: waits for texts, types, calls functions."""
+    """Runs a script on a terminal of its own: waits for texts, types, calls functions."""
     master, slave = pty.openpty()
     before = termios.tcgetattr(slave)
 
@@ -610,7 +610,7 @@ def under_a_shell(shell, script, image, steps):
 
 @test
 def job_control():
-    """Under a shell with job control: Ctrl-Z by signal stops, the terminal is the shell's, fg goes on."""
+    """Ctrl-Z by signal stops, the terminal is the shell's, fg goes on."""
     def suspend(shell):
         time.sleep(0.1)
         with open(f"/proc/{shell.pid}/task/{shell.pid}/children", encoding="ascii") as file:
@@ -626,7 +626,7 @@ def job_control():
 
 @test
 def from_background_to_foreground():
-    """bash sends no SIGCONT to a job that runs already; what was typed goes to the guest all the same."""
+    """bash sends no SIGCONT to a job that runs already; keys go to the guest all the same."""
     under_a_shell("bash", 'set -m; "$0" run --engine soft --kernel "$1" & sleep 1; echo now; fg; '
                   'echo "ended $?"', kernel("echo", guests.ECHO),
                   (("expect", b">"), ("expect", b"now"), ("type", b"q."), ("expect", b"Q"),
