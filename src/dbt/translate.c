@@ -629,10 +629,15 @@ static struct block *form_region(struct guest_cpu *cpu, struct block *block)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
     struct block *region = NULL;
-    bool later = dc->watching;
+    bool later = false;
 
-    if (later)
+    if (dc->watching) {
+        /* A loop without such jumps, which has become hot meanwhile, is not to wait for long. */
+        dc->watching /= 2;
+        if (!dc->watching)
+            tlb_choose_jumps(dc);
         return NULL;
+    }
     atomic_store_explicit(&dc->translating, true, memory_order_relaxed);
     region = region_translate(cpu, block, &later);
     atomic_store_explicit(&dc->translating, false, memory_order_relaxed);
