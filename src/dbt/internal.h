@@ -93,7 +93,8 @@ struct code_page {
     u64 gpa;
     u64 granules; /* bit n: bytes 64n..64n+63 may hold translated instructions */
     struct block *blocks;
-    unsigned idle; /* stores since it had a block */
+    unsigned idle;        /* stores since it had a block */
+    unsigned overwritten; /* stores that took blocks since it had a new one */
     struct code_page *hash_next;
 };
 

@@ -15,6 +15,8 @@
 /* So many stores in a row without code to run: it was code. Giving up earlier, each time that a
  * program rewrites its code, would mean to search all soft TLBs each time when it runs. */
 #define IDLE_STORES 16
+/* So many that each took code, while none was made from the page: it is filled with something else. */
+#define OVERWRITES 8
 
 static struct code_page **bucket(struct dbt *dbt, u64 page)
 {
@@ -142,7 +144,7 @@ static bool add_to_page(struct dbt *dbt, struct block *block, u64 page, unsigned
     }
     block->page_next[which] = p->blocks;
     p->blocks = block;
-    p->idle = 0;
+    p->idle = p->overwritten = 0;
     p->granules |= granules(block, page);
     return true;
 }
@@ -230,6 +232,15 @@ static void unlock(struct dbt *dbt)
     pthread_mutex_unlock(&dbt->cpus_lock);
 }
 
+static bool drop_whole(struct dbt *dbt, struct code_page *p)
+{
+    if (!p)
+        return false;
+    drop_blocks(dbt, p, ~0ull);
+    drop_page(dbt, p);
+    return true;
+}
+
 bool page_written(struct dbt *dbt, u64 gpa, u64 len)
 {
     u64 invalidated;
@@ -240,10 +251,12 @@ bool page_written(struct dbt *dbt, u64 gpa, u64 len)
     invalidated = dbt->stats.invalidated;
     p = find_page(dbt, align_down(gpa, MEM_PAGE_SIZE));
     if (p) {
-        if (p->granules & page_granules(gpa, len))
+        if (p->granules & page_granules(gpa, len)) {
             drop_blocks(dbt, p, page_granules(gpa, len));
-        if (!p->blocks && ++p->idle > IDLE_STORES)
-            drop_page(dbt, p);
+            p->overwritten++;
+        }
+        if ((!p->blocks && ++p->idle > IDLE_STORES) || p->overwritten > OVERWRITES)
+            drop_whole(dbt, p);
     }
     trace_emit(SMC, smc, -1, .gpa = gpa, .bytes = len,
                .dropped = dbt->stats.invalidated - invalidated);
@@ -331,15 +344,6 @@ bool page_settle(struct dbt *dbt, struct block *block)
     }
     unlock(dbt);
     return settled;
-}
-
-static bool drop_whole(struct dbt *dbt, struct code_page *p)
-{
-    if (!p)
-        return false;
-    drop_blocks(dbt, p, ~0ull);
-    drop_page(dbt, p);
-    return true;
 }
 
 bool page_drop_range(struct dbt *dbt, u64 first, u64 last)
