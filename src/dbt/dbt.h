@@ -31,11 +31,11 @@ struct dbt_config {
     u32 dump_stages;
     u64 dump_first, dump_last; /* linear addresses */
 
-    /* User mode: guest memory is the host's, @direct_base above guest address 0; there is no mem and
-     * no TLB, blocks are known by guest virtual address, and ops->walk is only asked for fetches
-     * (gpa = gva). @protect takes away (or gives back) the host's right to write a page, of which
-     * code was made; called with a lock of dbt's held. False: the page may change without a store
-     * through this mapping, so taking the right away would not show it. */
+    /* User mode: guest memory is the host's, @direct_base above guest address 0; there is no mem
+     * and no TLB, blocks are known by guest virtual address, and ops->walk is only asked for
+     * fetches (gpa = gva). @protect takes away (or gives back) the host's right to write a page, of
+     * which code was made; called with a lock of dbt's held. False: the page may change without a
+     * store through this mapping, so taking the right away would not show it. */
     bool direct;
     u64 direct_base;
     bool (*protect)(void *opaque, u64 page, bool on);
@@ -72,8 +72,9 @@ void dbt_request(struct guest_cpu *cpu, u32 bits);
  * becomes writable, and the caller returns to do the store again. When the store changes the very
  * block that it stands in, this leaves to dbt_run instead.
  *
- * dbt_fault_precise: the guest made the fault (or dbt did, reading code: it then goes on there): its state is made precise as of the faulting
- * instruction; the caller leaves by guest_leave. False: the fault is Triode's own.
+ * dbt_fault_precise: the guest made the fault (or dbt did, reading code: it then goes on there):
+ * its state is made precise as of the faulting instruction; the caller leaves by guest_leave.
+ * False: the fault is Triode's own.
  */
 void dbt_fault_write(struct guest_cpu *cpu, const void *ucontext, u64 gva);
 bool dbt_fault_precise(struct guest_cpu *cpu, const void *ucontext);

@@ -1,6 +1,6 @@
 /*
- * Around fork. The code cache is shared memory, so that it can be mapped twice; a child must get its
- * own, at the same addresses, with the code as it was at the fork.
+ * Around fork. The code cache is shared memory, so that it can be mapped twice; a child must get
+ * its own, at the same addresses, with the code as it was at the fork.
  */
 #include <errno.h>
 #include <stdlib.h>

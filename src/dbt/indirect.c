@@ -1,7 +1,8 @@
 /*
- * Where jumps through memory and returns lead. Nobody counts that while all is well: when a loop has
- * become hot and such jumps are in it, the jump cache is turned off for a moment, each of them comes
- * to translate_missed, and their destinations are noted. A region then has a comparison for each.
+ * Where jumps through memory and returns lead. Nobody counts that while all is well: when a loop
+ * has become hot and such jumps are in it, the jump cache is turned off for a moment, each of them
+ * comes to translate_missed, and their destinations are noted. A region then has a comparison for
+ * each.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -103,8 +103,8 @@ struct chunk_part {
 };
 
 /*
- * A piece of the code cache, and what belongs to its blocks. One vCPU fills it, without a lock; when
- * it is full and its last published block has died, it can be used again.
+ * A piece of the code cache, and what belongs to its blocks. One vCPU fills it, without a lock;
+ * when it is full and its last published block has died, it can be used again.
  */
 struct chunk {
     struct chunk_part hot, cold;
@@ -121,8 +121,8 @@ struct chunk {
     struct chunk *next; /* free one */
 };
 
-/* So often did the jump at @from lead to @to: addresses by which blocks are known, guest-physical ones
- * or in direct mode virtual ones. */
+/* So often did the jump at @from lead to @to: addresses by which blocks are known, guest-physical
+ * ones or in direct mode virtual ones. */
 struct jump_note {
     u64 from, to;
     u32 mode, count;
@@ -246,11 +246,11 @@ struct block *cache_find(struct dbt *dbt, u64 exec_addr);
 s32 cache_first_count(const struct dbt *dbt);
 /* The CPU goes: another may go on filling its chunk. */
 void cache_leave(struct dbt_cpu *dc);
-/* Frees the chunks whose blocks are all dead; if that is not enough, forgets all translations. All CPUs
- * stand still. */
+/* Frees the chunks whose blocks are all dead; if that is not enough, forgets all translations. All
+ * CPUs stand still. */
 void cache_make_room(struct dbt *dbt);
-/* The block whose code the vCPU is in: as noted without jit; else that which called for a slow path or
- * helper. NULL outside guest code, and for single instructions. */
+/* The block whose code the vCPU is in: as noted without jit; else that which called for a slow path
+ * or helper. NULL outside guest code, and for single instructions. */
 struct block *cache_running(struct dbt_cpu *dc);
 /* Forgets all translations; all CPUs stand still. */
 void cache_flush(struct dbt *dbt);
@@ -259,8 +259,8 @@ void cache_flush(struct dbt *dbt);
 struct block *block_find(struct dbt *dbt, u64 gpa, u32 mode, u64 page2);
 /* A block at @gpa that goes on in some second page, or NULL. */
 struct block *block_find_two_pages(struct dbt *dbt, u64 gpa, u32 mode);
-/* Publishes @block, made from the bytes @code. If another CPU was faster, answers its block; NULL if
- * memory no longer holds these bytes: translate again, unless *@ret says -ENOMEM. */
+/* Publishes @block, made from the bytes @code. If another CPU was faster, answers its block; NULL
+ * if memory no longer holds these bytes: translate again, unless *@ret says -ENOMEM. */
 struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code, int *ret);
 void block_chain(struct dbt *dbt, u64 patch_addr, struct block *to);
 /* Has the jump at @patch_addr been taken so often that a region is due? */
@@ -286,19 +286,21 @@ bool page_add_block(struct dbt *dbt, struct block *block);
 void page_remove_block(struct dbt *dbt, struct block *block); /* lock held */
 /* Direct mode: must blocks made from the page check themselves? Any thread, without the lock. */
 bool page_is_checked(struct dbt *dbt, u64 page);
-/* Is a change of the code of @block seen, by the page or by the block? Lock held, pages protected. */
+/* Is a change of the code of @block seen, by the page or by the block? Lock held, pages
+ * protected. */
 bool page_watches(struct dbt *dbt, const struct block *block);
 /* A store met the protection of a page: its blocks go, and the page may be written. False: it was
  * not protected, or not any more. */
 bool page_fault(struct dbt *dbt, u64 page);
 /* @block found that its code changed. */
 void page_stale(struct dbt *dbt, struct block *block);
-/* A loop that begins with @block, which checks itself, is hot. True: its page is watched from now on,
- * and its blocks have gone. */
+/* A loop that begins with @block, which checks itself, is hot. True: its page is watched from now
+ * on, and its blocks have gone. */
 bool page_settle(struct dbt *dbt, struct block *block);
 /* Does a store to [gpa, gpa+len), within a page, change code of @block? */
 bool page_touches(const struct block *block, u64 gpa, u64 len);
-/* [gpa, gpa+len), within a page, was written: the blocks made from it go. False: there were none. */
+/* [gpa, gpa+len), within a page, was written: the blocks made from it go. False: there were
+ * none. */
 bool page_written(struct dbt *dbt, u64 gpa, u64 len);
 /* All blocks made from pages that [first, last] touches go; the pages may be written then. False:
  * there was no such page. */
@@ -358,8 +360,8 @@ struct block *region_translate(struct guest_cpu *cpu, struct block *head, bool *
 /* indirect.c: where indirect jumps lead. */
 /* Notes the next ones, for a region that is to begin at @block. */
 void indirect_watch(struct dbt_cpu *dc, struct block *block);
-/* The jump of the instruction at virtual address @from, in the current page in system mode or else not
- * of interest, is about to go on in @to. */
+/* The jump of the instruction at virtual address @from, in the current page in system mode or else
+ * not of interest, is about to go on in @to. */
 void indirect_note(struct dbt_cpu *dc, u64 from, const struct block *to);
 /* Where the jump at @from leads, most often first; answers how many. */
 u32 indirect_targets(const struct dbt_cpu *dc, u64 from, struct jump_note to[INDIRECT_TARGETS]);

@@ -15,7 +15,8 @@
 /* So many stores in a row without code to run: it was code. Giving up earlier, each time that a
  * program rewrites its code, would mean to search all soft TLBs each time when it runs. */
 #define IDLE_STORES 16
-/* So many that each took code, while none was made from the page: it is filled with something else. */
+/* So many that each took code, while none was made from the page: it is filled with something
+ * else. */
 #define OVERWRITES 8
 
 static struct code_page **bucket(struct dbt *dbt, u64 page)
@@ -214,9 +215,9 @@ static void drop_page(struct dbt *dbt, struct code_page *p)
     free(p);
 }
 
-/* Ends what may have dropped blocks. If vCPUs may still run one, they all leave translated code for a
- * moment, and those whose jump cache may lead there drop it. Seldom: mostly nothing leads to a dead
- * block any more. */
+/* Ends what may have dropped blocks. If vCPUs may still run one, they all leave translated code for
+ * a moment, and those whose jump cache may lead there drop it. Seldom: mostly nothing leads to a
+ * dead block any more. */
 static void unlock(struct dbt *dbt)
 {
     bool leave = dbt->must_leave;

@@ -1,11 +1,12 @@
 /*
  * The hot tier: when a jump back has been taken often enough, the loop that it closes is compiled
- * again, as one unit. It is made of the blocks that are known by now, which are those that were run,
- * and lies in one page, or in direct mode in two: there alone is it certain where a jump leads.
+ * again, as one unit. It is made of the blocks that are known by now, which are those that were
+ * run, and lies in one page, or in direct mode in two: there alone is it certain where a jump
+ * leads.
  *
- * An indirect jump (goto_ind) stays inside when it leads where it was seen to lead (indirect.c): its
- * address is compared with each of these places. Where several of them lead to the same places, as in
- * an interpreter, that is done in one place for all of them, a part without guest code.
+ * An indirect jump (goto_ind) stays inside when it leads where it was seen to lead (indirect.c):
+ * its address is compared with each of these places. Where several of them lead to the same places,
+ * as in an interpreter, that is done in one place for all of them, a part without guest code.
  */
 #include <errno.h>
 #include <string.h>
@@ -124,8 +125,8 @@ static s64 page_of(const struct former *f, u32 p)
 }
 
 /* The instruction that ends @unit with a goto_ind, by its offset: one that changes neither mode nor
- * mapping. An address that is known beforehand is not a jump's but has code looked up anew, as behind an
- * instruction that orders fetches. */
+ * mapping. An address that is known beforehand is not a jump's but has code looked up anew, as
+ * behind an instruction that orders fetches. */
 static bool ends_with_jump(const struct ir_unit *unit, u32 *insn)
 {
     ir_ref ref = unit->ninsts - 1;
@@ -163,8 +164,8 @@ static void follow_jump(struct former *f, u32 p)
     jump->n = n;
 }
 
-/* All blocks that can be reached from the first one by jumps that are certain, or were seen, nearest
- * first. */
+/* All blocks that can be reached from the first one by jumps that are certain, or were seen,
+ * nearest first. */
 static void find_parts(struct former *f, s64 first)
 {
     add_part(f, first);
@@ -246,8 +247,8 @@ static ir_ref emit_offset(struct ir_unit *unit, ir_ref address, s64 page)
     return page ? ir_add(unit, offset, ir_const(unit, IR_I64, (u64)page)) : offset;
 }
 
-/* To the dispatch, if the address is in the region's pages. One that is impossible is noticed by the
- * goto_ind behind, where it is known which instruction jumped. */
+/* To the dispatch, if the address is in the region's pages. One that is impossible is noticed by
+ * the goto_ind behind, where it is known which instruction jumped. */
 static void emit_to_dispatch(struct former *f, struct ir_unit *unit, ir_ref offset, s64 to)
 {
     s64 first = f->page2 < 0 ? f->page2 : 0, last = f->page2 > 0 ? f->page2 : 0;

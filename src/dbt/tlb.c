@@ -315,8 +315,8 @@ static bool may_cache_write(const struct mem_slot *slot, u64 gpa, const struct g
            !__atomic_load_n(&slot->code[(gpa - slot->gpa) >> MEM_PAGE_SHIFT], __ATOMIC_SEQ_CST);
 }
 
-/* Puts @from elsewhere in its table. A revocation may have looked at neither place in time: the question
- * is asked again, after the entry can be seen there. */
+/* Puts @from elsewhere in its table. A revocation may have looked at neither place in time: the
+ * question is asked again, after the entry can be seen there. */
 static void move(struct guest_cpu *cpu, struct tlb_entry *to, struct tlb_entry from)
 {
     u64 gpa = from.gpa & ~1ull;

@@ -233,9 +233,9 @@ static bool may_store(const struct ir_unit *unit, const struct ir_inst *inst)
 }
 
 /*
- * Lifts again what became @unit, of @length bytes, so that it checks itself. Its own stores may change
- * what follows them: where the guest promises that this is seen at once, the block ends behind the
- * first instruction that may store, and the next one looks.
+ * Lifts again what became @unit, of @length bytes, so that it checks itself. Its own stores may
+ * change what follows them: where the guest promises that this is seen at once, the block ends
+ * behind the first instruction that may store, and the next one looks.
  */
 static int lift_checked(struct guest_cpu *cpu, struct ir_unit *unit, struct arena *arena,
                         struct source *src, u32 *length)
@@ -424,8 +424,8 @@ static struct block *translate(struct guest_cpu *cpu, struct source *src, int *r
     }
 }
 
-/* May @block be in a loop that only indirect jumps close? Then they do not lead far. All entries that
- * count would cost too much. */
+/* May @block be in a loop that only indirect jumps close? Then they do not lead far. All entries
+ * that count would cost too much. */
 static bool may_close_loop(const struct dbt_cpu *dc, const struct block *block, u64 pc)
 {
     return dc->dbt->counters && dc->jumped_from &&
@@ -434,8 +434,8 @@ static bool may_close_loop(const struct dbt_cpu *dc, const struct block *block, 
            block->page2 == DBT_NO_PAGE;
 }
 
-/* Others can find from here on that an entry leads to @block. This CPU looks whether it is dead after it
- * has written that; who drops the block says so before it looks. */
+/* Others can find from here on that an entry leads to @block. This CPU looks whether it is dead
+ * after it has written that; who drops the block says so before it looks. */
 static void publish_jump(struct dbt_cpu *dc, unsigned table, u32 index, u32 space,
                          struct block *block)
 {
@@ -505,8 +505,8 @@ static void fill_jump(struct dbt_cpu *dc, struct block *block)
     publish_jump(dc, table, index, dc->cpu->space, block);
 }
 
-/* What the jump cache knows of @pc in the current space; or, if @gpa is not 0, of code there that some
- * space has at @pc. */
+/* What the jump cache knows of @pc in the current space; or, if @gpa is not 0, of code there that
+ * some space has at @pc. */
 static struct block *known_jump(const struct dbt_cpu *dc, u64 pc, u64 gpa)
 {
     u32 index = host_jump_index(pc, DBT_JUMP_BITS);
@@ -673,7 +673,8 @@ static struct block *counted(struct guest_cpu *cpu, struct block *block)
     return block;
 }
 
-/* A direct jump, not chained, leads to @block; or to the region that it becomes. NULL: look again. */
+/* A direct jump, not chained, leads to @block; or to the region that it becomes. NULL: look
+ * again. */
 static struct block *reached(struct guest_cpu *cpu, u64 link, struct block *block)
 {
     struct dbt *dbt = dbt_cpu(cpu)->dbt;
@@ -708,8 +709,8 @@ static void *missed(struct guest_cpu *cpu, u64 link)
         return counted(cpu, block)->code;
     if (!link && dc->watching)
         indirect_note(dc, dc->jumped_from, block);
-    /* A block of two pages cannot be chained to where the second may be mapped anew: each time here.
-     * And when old code went, the jump may have been in it. */
+    /* A block of two pages cannot be chained to where the second may be mapped anew: each time
+     * here. And when old code went, the jump may have been in it. */
     if (!link || (block->page2 != DBT_NO_PAGE && !dbt->config.direct) ||
         dbt->generation != generation)
         return block->code;

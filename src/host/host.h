@@ -67,8 +67,8 @@ struct host_link {
 #define HOST_MAX_LINKS 40
 #define HOST_MAX_COUNTERS 2
 
-/* An entry of the jump cache. An address is in the entry of its index or in the one beside it: of index
- * ^ 1, in the same line of the host's cache. */
+/* An entry of the jump cache. An address is in the entry of its index or in the one beside it: of
+ * index ^ 1, in the same line of the host's cache. */
 struct host_jump {
     u64 gva;
     u32 space, mode;
@@ -76,8 +76,8 @@ struct host_jump {
     u64 base; /* the page of gva */
 };
 
-/* What else is known of an entry; the tables of both lie abi.jump_more apart. An entry whose code is
- * thunk_counted goes on to @code from there, and counts. */
+/* What else is known of an entry; the tables of both lie abi.jump_more apart. An entry whose code
+ * is thunk_counted goes on to @code from there, and counts. */
 struct host_jump_more {
     void *code;
     s64 left; /* jumps until the missed callback is to know; it is asked when this gets below 0 */
@@ -86,8 +86,8 @@ struct host_jump_more {
 };
 _Static_assert(sizeof(struct host_jump) == sizeof(struct host_jump_more), "they have one index");
 
-/* Where the jump cache of 1 << @bits entries keeps @gva: one multiplication by 33 gives gva + gva / 32
- * in units of the entry's size. */
+/* Where the jump cache of 1 << @bits entries keeps @gva: one multiplication by 33 gives gva + gva /
+ * 32 in units of the entry's size. */
 static inline u32 host_jump_index(u64 gva, unsigned bits)
 {
     return (u32)gva * (sizeof(struct host_jump) + 1) / sizeof(struct host_jump) &
@@ -102,16 +102,16 @@ struct host_abi {
     /* Byte offsets from the state pointer. */
     u32 request, tlb, jump_cache, space, mode, pc_slot, insns, exit_code;
     u32 host_frame; /* u64, set to the frame's address on entry; 0: nowhere */
-    /* TLB geometry (struct tlb in guest.h), and the offset of an s32 that counts down with each access
-     * that misses the first way, which goes to the slow path when it gets below 0. */
+    /* TLB geometry (struct tlb in guest.h), and the offset of an s32 that counts down with each
+     * access that misses the first way, which goes to the slow path when it gets below 0. */
     u32 tlb_bits, tlb_entry_bytes, tlb_read_tag, tlb_write_tag, tlb_addend, tlb_ways, tlb_patience;
     u32 jump_cache_bits; /* of the jump cache: struct host_jump[1 << bits], */
     u32 jump_more;       /* and so far behind it struct host_jump_more[1 << bits]; 0: nowhere */
     u64 direct_base;     /* HOST_MEMORY_DIRECT: host address of guest address 0 */
     bool direct_pages;   /* true: a goto to any offset may be chained; false: only in the page */
     bool count_insns;
-    s32 *
-        counters; /* HOST_MAX_COUNTERS for jumps backwards of the next unit; NULL: they do not count */
+    /* HOST_MAX_COUNTERS for jumps backwards of the next unit; NULL: they do not count. */
+    s32 *counters;
     /* Of the next unit: so far behind the beginning of its code lies what runs seldom, and the site
      * records, so that what runs often lies close together; 0: they follow the code. */
     u32 cold;
@@ -144,8 +144,8 @@ struct host_callbacks {
     u64 (*site)(void *state, struct host_frame *frame, const struct host_site *site);
     /* A link or the jump cache missed: the pc slot is written. Answers code to jump to, or NULL to
      * leave to the run loop. @link is the address of the link's patch field in the code; or 0, and
-     * @from is the address of the guest instruction; or HOST_LINK_COUNTED when a jump cache entry has
-     * counted to its end. */
+     * @from is the address of the guest instruction; or HOST_LINK_COUNTED when a jump cache entry
+     * has counted to its end. */
     void *(*missed)(void *state, u64 link, u64 from);
 };
 
@@ -165,10 +165,10 @@ struct host_code {
     struct host_link links[HOST_MAX_LINKS];
 };
 
-/* Compiles @unit into @buf, to run at @exec_addr. @size bytes may be used there, and, if abi->cold is
- * not 0, as many at @buf + abi->cold. -ENOSPC when @size is too small (nothing is
- * patched elsewhere; call again with more room), -ENOMEM, -E2BIG when the unit needs more spills or
- * links than there are (dbt then lifts fewer instructions). */
+/* Compiles @unit into @buf, to run at @exec_addr. @size bytes may be used there, and, if abi->cold
+ * is not 0, as many at @buf + abi->cold. -ENOSPC when @size is too small (nothing is patched
+ * elsewhere; call again with more room), -ENOMEM, -E2BIG when the unit needs more spills or links
+ * than there are (dbt then lifts fewer instructions). */
 int host_compile(const struct ir_unit *unit, const struct host_abi *abi, u8 *buf, u64 exec_addr,
                  size_t size, struct host_code *code);
 

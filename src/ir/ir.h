@@ -116,11 +116,12 @@ struct ir_unit {
 void ir_init(struct ir_unit *unit, struct arena *arena, const struct ir_helper *helpers,
              u32 nhelpers, u32 pc_slot);
 
-/* The unit is complete. Takes its poll back if all ways out are jumps to behind its beginning: a ring
- * of units has one in it that jumps back, and it is enough that this one polls. */
+/* The unit is complete. Takes its poll back if all ways out are jumps to behind its beginning: a
+ * ring of units has one in it that jumps back, and it is enough that this one polls. */
 void ir_drop_poll(struct ir_unit *unit);
 
-/* A new block's number; ir_begin makes it current (once, after the one before has its terminator).*/
+/* A new block's number; ir_begin makes it current (once, after the one before has its
+ * terminator). */
 u32 ir_block_new(struct ir_unit *unit);
 void ir_begin(struct ir_unit *unit, u32 block);
 
@@ -130,9 +131,9 @@ void ir_begin(struct ir_unit *unit, u32 block);
 ir_ref ir_emit(struct ir_unit *unit, enum ir_op op, enum ir_type type, ir_ref a, ir_ref b, ir_ref c,
                ir_ref d, u64 imm);
 
-/* From here on the pc slot holds base + @offset. The put is made by ir_emit when something comes that
- * can look at it, which most instructions have nothing of: until the next call, a put to the slot or
- * a goto in its place. */
+/* From here on the pc slot holds base + @offset. The put is made by ir_emit when something comes
+ * that can look at it, which most instructions have nothing of: until the next call, a put to the
+ * slot or a goto in its place. */
 static inline void ir_pc_is(struct ir_unit *unit, s64 offset)
 {
     unit->pc_pending = true;
@@ -162,8 +163,9 @@ const char *ir_type_name(enum ir_type type);
 /* Builders by name, for lifters. Types come from the operands unless named. */
 #include "ir/build.h"
 
-/* Text form; ir_parse(ir_print(u)) gives u again (but for removed instructions). ir_parse fills a unit
- * fresh from ir_init, as written and not verified; -EINVAL with the line in @err. Syntax: docs/ir.md. */
+/* Text form; ir_parse(ir_print(u)) gives u again (but for removed instructions). ir_parse fills a
+ * unit fresh from ir_init, as written and not verified; -EINVAL with the line in @err. Syntax:
+ * docs/ir.md. */
 void ir_print(const struct ir_unit *unit, FILE *out);
 int ir_parse(struct ir_unit *unit, const char *text, struct err *err);
 

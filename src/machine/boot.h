@@ -88,8 +88,8 @@ int boot_load_initrd(struct boot_context *ctx, u64 limit, u64 used_first, u64 us
 /* Writes the command line with its NUL; -E2BIG above @max characters. */
 int boot_put_command_line(struct boot_context *ctx, u64 max, struct err *err);
 
-/* The BIOS data area's word that says how many KiB there are below 640 KiB: Xen and iPXE place their
- * real-mode code by it, whatever else tells them of memory. */
+/* The BIOS data area's word that says how many KiB there are below 640 KiB: Xen and iPXE place
+ * their real-mode code by it, whatever else tells them of memory. */
 int boot_put_base_memory(struct boot_context *ctx);
 
 /* Segment states and tables both protocols share. @levels of page tables: 4 or 5. */

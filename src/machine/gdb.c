@@ -312,7 +312,8 @@ static int cannot_listen(const char *text, int error, struct err *err)
     return err_set(err, -error, "--gdb: cannot listen at %s: %s", text, strerror(error));
 }
 
-/* A socket in the file system behind which nobody listens. (Connecting to a plain file is refused, too.) */
+/* A socket in the file system behind which nobody listens. (Connecting to a plain file is refused,
+ * too.) */
 static bool left_over(const struct sockaddr_un *address)
 {
     struct stat st;

@@ -5,10 +5,10 @@
  * its entry. By default we do that work here, on the host's own CPU, and enter the ELF file at its
  * entry with the same state in which the decompressor would: (R)SI at the zero page, and for a
  * 64-bit kernel paging with an identity map, of five levels where the decompressor would take them.
- * What the guest loses by it is KASLR, because the kernel runs where it was linked.
- * With ctx->unpack off, or when the payload is of a kind we cannot unpack, one of the bzImage's own
- * entries runs: the 64-bit one if it has it, else the 32-bit one; the 16-bit one of what is too old to
- * say which it has, which may be no Linux at all (iPXE).
+ * What the guest loses by it is KASLR, because the kernel runs where it was linked. With
+ * ctx->unpack off, or when the payload is of a kind we cannot unpack, one of the bzImage's own
+ * entries runs: the 64-bit one if it has it, else the 32-bit one; the 16-bit one of what is too old
+ * to say which it has, which may be no Linux at all (iPXE).
  *
  * The 16-bit entry is the start of its real-mode program, which asks a BIOS for the memory map and
  * then goes to the 32-bit entry itself; linux_bios.c has that BIOS.
@@ -115,8 +115,8 @@ static int parse(const struct boot_file *file, struct image *image, struct err *
     return 0;
 }
 
-/* AUTO becomes one of the others: the 16-bit one, which all have, for what is older than the word that
- * tells of entries. */
+/* AUTO becomes one of the others: the 16-bit one, which all have, for what is older than the word
+ * that tells of entries. */
 static int choose_entry(const struct boot_context *ctx, const struct boot_file *file,
                         const struct image *image, enum machine_entry *entry, struct err *err)
 {
@@ -152,8 +152,8 @@ static int too_large(const struct boot_context *ctx, const struct boot_file *fil
                    ctx->low_end / MiB);
 }
 
-/* Where the bzImage's protected-mode part lies: where it likes best. Linux, loaded lower, would move
- * itself up to there (LOAD_PHYSICAL_ADDR), so less memory is of no use to it. */
+/* Where the bzImage's protected-mode part lies: where it likes best. Linux, loaded lower, would
+ * move itself up to there (LOAD_PHYSICAL_ADDR), so less memory is of no use to it. */
 static int choose_address(const struct boot_context *ctx, const struct boot_file *file,
                           const struct setup_header *hdr, u64 *address, struct err *err)
 {

@@ -27,7 +27,8 @@ struct mem_slot {
     u8 *hva;
     u64 *dirty; /* one bit a page, set by writers with atomic or; NULL without MEM_LOG_DIRTY */
     u8 *code;   /* one byte a page, not 0 while translated code was made from the page; */
-    /* and behind these one for each MEM_HUGE_PAGE of hva that the slot has a part of: see mem_touched. */
+    /* and behind these one for each MEM_HUGE_PAGE of hva that the slot has a part of: see
+     * mem_touched. */
 };
 
 struct mem;
@@ -62,9 +63,10 @@ int mem_read(const struct mem *mem, u64 gpa, void *buf, u64 len);
 int mem_write(struct mem *mem, u64 gpa, const void *buf, u64 len);
 int mem_fill(struct mem *mem, u64 gpa, u8 byte, u64 len);
 
-/* A soft TLB begins to know the page of @gpa in @slot, maybe because it is used for the first time.
- * Where an eighth of a huge page of the host's is in use, the rest mostly will be soon: then the host
- * is asked to make it one, which costs less than the faults would, and its TLB holds more so. */
+/* A soft TLB begins to know the page of @gpa in @slot, maybe because it is used for the first
+ * time. Where an eighth of a huge page of the host's is in use, the rest mostly will be soon:
+ * then the host is asked to make it one, which costs less than the faults would, and its TLB
+ * holds more so. */
 void mem_touched(const struct mem_slot *slot, u64 gpa);
 
 /* Sets the dirty bit of the page of @gpa in @slot. */
@@ -101,8 +103,9 @@ struct mem_ram {
 };
 int mem_ram_alloc(struct mem_ram *ram, u64 size, struct err *err);
 void mem_ram_free(struct mem_ram *ram);
-/* All of [hva, hva + size), @hva a page's beginning, is about to be written: has the host give memory
- * for it at once, in huge pages where it can, which costs a tenth of what the faults would. */
+/* All of [hva, hva + size), @hva a page's beginning, is about to be written: has the host give
+ * memory for it at once, in huge pages where it can, which costs a tenth of what the faults
+ * would. */
 void mem_populate(u8 *hva, u64 size);
 
 #endif

@@ -24,11 +24,11 @@ struct opt_part {
 #define OPT_MAX_PARTS 40
 
 /*
- * Makes one unit of those of @parts that lie on a way from parts[0] back to it: a loop with all that
- * is in it. Guest registers are values across its blocks; jumps between parts stay inside the unit,
- * all others leave it. -ENOENT when no way leads back to parts[0], -E2BIG for more than the tables
- * hold, -ENOMEM. The answer is to be given to opt_run. @region is fresh, not yet ir_init'ed; it and
- * the scratch memory come from @arena.
+ * Makes one unit of those of @parts that lie on a way from parts[0] back to it: a loop with all
+ * that is in it. Guest registers are values across its blocks; jumps between parts stay inside the
+ * unit, all others leave it. -ENOENT when no way leads back to parts[0], -E2BIG for more than the
+ * tables hold, -ENOMEM. The answer is to be given to opt_run. @region is fresh, not yet ir_init'ed;
+ * it and the scratch memory come from @arena.
  */
 int opt_region(struct ir_unit *region, struct arena *arena, struct opt_part *parts, u32 nparts);
 

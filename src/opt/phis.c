@@ -1,16 +1,17 @@
 /*
  * Phis that are no choice, in a unit of several blocks.
  *
- * Requires: a verified unit whose marks are 0, every value defined before (lower reference than) its
- *           uses.
+ * Requires: a verified unit whose marks are 0, every value defined before (lower reference than)
+ *           its uses.
  * Does:     makes a branch whose condition is constant a jump, if its other way still comes from
- *           elsewhere; gives a phi that all ways set to one value, or to itself, that value's place.
+ *           elsewhere; gives a phi that all ways set to one value, or to itself, that value's
+ *           place.
  * Keeps:    references, blocks.
  * Breaks:   nothing; IR_NOP appears.
  *
- * Forming a region goes round its blocks with names that may still change, and then keeps a phi where
- * one was needed for a while. Each of them would be a register or memory of its own, and a copy on
- * every way into its loop.
+ * Forming a region goes round its blocks with names that may still change, and then keeps a phi
+ * where one was needed for a while. Each of them would be a register or memory of its own, and a
+ * copy on every way into its loop.
  */
 #include <errno.h>
 

@@ -2,8 +2,8 @@
  * Forming a region: parts that make a loop become one unit, in which guest state lives in values.
  *
  * A block of the region begins with a put of every variable that a value holds there. That changes
- * nothing, since the slot's bytes are what they were; but it lets opt_sink take away the puts of the
- * blocks before, so that memory is written where the region is left and nowhere else.
+ * nothing, since the slot's bytes are what they were; but it lets opt_sink take away the puts of
+ * the blocks before, so that memory is written where the region is left and nowhere else.
  */
 #include <errno.h>
 #include <string.h>

@@ -20,7 +20,8 @@ u32 region_jump(const struct region *r, u32 p, const struct ir_inst *inst)
     return REGION_NONE;
 }
 
-/* Keeps the parts from which parts[0] can be reached; answers whether there is a way back at all. */
+/* Keeps the parts from which parts[0] can be reached; answers whether there is a way back at
+ * all. */
 static bool keep_loop(struct region *r)
 {
     bool back[OPT_MAX_PARTS] = {false}, changed = true, loop = false;
@@ -110,8 +111,8 @@ static u32 resolve(const struct region *r, u32 to)
 }
 
 /*
- * The first time round the loop gets a copy of its own. Behind it more is known: what is constant in
- * the loop, and which variables hold the same.
+ * The first time round the loop gets a copy of its own. Behind it more is known: what is constant
+ * in the loop, and which variables hold the same.
  */
 #define PEEL_INSNS 100 /* guest instructions that are worth making twice */
 

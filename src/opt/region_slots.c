@@ -51,8 +51,8 @@ static bool note_access(struct accesses *all, u32 slot, enum ir_type type)
     return true;
 }
 
-/* The accesses from @first on that overlap, directly or by way of each other; they become a variable
- * if one of them covers all others, and either there are no others or all are integers. */
+/* The accesses from @first on that overlap, directly or by way of each other; they become a
+ * variable if one of them covers all others, and either there are no others or all are integers. */
 static u32 add_var(struct region *r, const struct accesses *all, u32 first)
 {
     u32 from = all->list[first].slot, to = from, n = first;

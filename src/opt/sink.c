@@ -1,8 +1,8 @@
 /*
  * Dead code and put sinking, in one walk from the unit's end to its beginning.
  *
- * Requires: a verified unit whose marks are 0, every value defined before (lower reference than) its
- *           uses.
+ * Requires: a verified unit whose marks are 0, every value defined before (lower reference than)
+ *           its uses.
  * Does:     removes pure instructions (and calls of pure helpers) that nobody uses; removes puts
  *           whose bytes are written again before anybody can see them; turns a put that only a trap
  *           in between could show into a dput.
@@ -10,9 +10,9 @@
  * Breaks:   nothing; IR_NOP appears.
  *
  * For the puts the walk keeps a set of ranges of state that a put later in the block, or at the
- * beginning of all blocks that may come next, covers. The ranges are disjoint: a put that stays ends
- * those that it overlaps. A trap or goto_if in between does not end a range but makes it trapped: an
- * earlier put to exactly the same slot may then become a dput.
+ * beginning of all blocks that may come next, covers. The ranges are disjoint: a put that stays
+ * ends those that it overlaps. A trap or goto_if in between does not end a range but makes it
+ * trapped: an earlier put to exactly the same slot may then become a dput.
  */
 #include <errno.h>
 #include <string.h>
@@ -94,7 +94,8 @@ static void sink_put(struct walk *walk, struct ir_inst *inst)
     add_cover(walk, slot, end);
 }
 
-/* goto_if: who takes it sees everything, as after a trap, but the pc slot, which it writes itself. */
+/* goto_if: who takes it sees everything, as after a trap, but the pc slot, which it writes
+ * itself. */
 static void sink_past_goto_if(struct walk *walk)
 {
     u32 pc = walk->unit->pc_slot, before = walk->traps++;

@@ -182,7 +182,7 @@ static u64 operand_mask(const struct x86_cpu *cpu)
 }
 
 /* VMREAD and VMWRITE have the field's encoding in one register, the other operand in one or memory.
- * NULL: the instruction has failed; else the field is in *@v, which is @shadow or the current VMCS. */
+ * NULL: the instruction has failed; else the field is in *@v: @shadow or the current VMCS. */
 static const struct vmx_field *find_field(struct operation *o, u64 *encoding, struct vmcs **v,
                                           struct vmcs *shadow)
 {

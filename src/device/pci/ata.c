@@ -343,7 +343,8 @@ static void diagnose(struct ata_channel *c)
     s->error = 1;
 }
 
-/* Commands that move sectors; with 48-bit addresses where @wide, blocks of several where @multiple. */
+/* Commands that move sectors; with 48-bit addresses where @wide, blocks of several where
+ * @multiple. */
 static const struct transfer {
     u8 command;
     bool dma, write, wide, multiple;

@@ -330,8 +330,8 @@ static void check_row(struct x86_lift *l, unsigned flags)
         LIFT_CALL(l, IR_VOID, check_fpu, ir_const(l->u, IR_I64, flags), IR_NONE, IR_NONE, IR_NONE);
 }
 
-/* The instruction's last byte within the limit of CS, where that is one: jumps are checked where they
- * come from, but code may also run past the end. */
+/* The instruction's last byte within the limit of CS, where that is one: jumps are checked where
+ * they come from, but code may also run past the end. */
 static void check_fetch(struct x86_lift *l)
 {
     if (lift_is64(l) || l->mode & X86_MODE_FLAT_CS)

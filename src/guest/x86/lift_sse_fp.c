@@ -110,9 +110,10 @@ void lift_roundpd(struct x86_lift *l)
     packed(l, IR_vfround64, true, rounding(l));
 }
 
-/* --- scalar: in the low lane of the whole register, so that it stays in one of the host's ----------- */
+/* --- scalar: in the low lane of the whole register, so that it stays in one of the host's ----- */
 
-/* @b is the second operand or what is converted. @lanes: type of a result that may underflow, or void. */
+/* @b is the second operand or what is converted. @lanes: type of a result that may underflow, or
+ * void. */
 static void scalar(struct x86_lift *l, enum ir_op op, ir_ref b, u64 imm, enum ir_type lanes)
 {
     ir_ref r;
@@ -183,8 +184,8 @@ void lift_cvtsi2sd(struct x86_lift *l)
     scalar(l, wide ? IR_vcvtlos64f64 : IR_vcvtlos32f64, lift_read(l, 1), 0, IR_VOID);
 }
 
-/* UCOMISD: ZF PF CF = 111 unordered, 000 greater, 001 less, 100 equal; COMISD signals for quiet NaNs
- * too. Exceptions count even if nobody wants the flags. */
+/* UCOMISD: ZF PF CF = 111 unordered, 000 greater, 001 less, 100 equal; COMISD signals for quiet
+ * NaNs too. Exceptions count even if nobody wants the flags. */
 static void compare_flags(struct x86_lift *l, enum ir_type type, bool signalling)
 {
     ir_ref b = sse_read_scalar(l, 1, type);
@@ -248,7 +249,7 @@ void lift_cvttsd2si(struct x86_lift *l)
     to_int(l, IR_fcvtzs, IR_F64);
 }
 
-/* --- approximations: SDM vol. 2 RCPPS promises a relative error of 1.5 * 2^-12 ------------------- */
+/* --- approximations: SDM vol. 2 RCPPS promises a relative error of 1.5 * 2^-12 ---------------- */
 
 static ir_ref approximate(struct x86_lift *l, u32 helper, ir_ref bits)
 {
@@ -319,8 +320,8 @@ static ir_ref lane_mask(struct x86_lift *l, u64 which, unsigned bytes)
     return ir_vec(l->u, ir_const(l->u, IR_I64, half[0]), ir_const(l->u, IR_I64, half[1]));
 }
 
-/* SDM vol. 2 DPPS: products, sums of pairs, the sum of those, each rounded. Lanes left out are zeros
- * from the start and raise nothing. */
+/* SDM vol. 2 DPPS: products, sums of pairs, the sum of those, each rounded. Lanes left out are
+ * zeros from the start and raise nothing. */
 static void dot_product(struct x86_lift *l, unsigned bytes)
 {
     u64 imm = sse_imm(l);

@@ -262,7 +262,7 @@ void lift_pinsrd(struct x86_lift *l)
     insert(l, wide ? IR_vset64 : IR_vset32, wide ? 2 : 4);
 }
 
-/* --- string comparison: SDM vol. 2 4.1 ---------------------------------------------------------- */
+/* --- string comparison: SDM vol. 2 4.1 -------------------------------------------------------- */
 
 static void compare_strings(struct x86_lift *l, bool explicit_lengths, bool mask)
 {

@@ -180,8 +180,8 @@ struct x86_cpu {
     struct x86_lbr lbr;
     struct x86_pmu pmu;
 
-    /* X86_SHADOW holds only while lip is shadow_lip: nothing has to clear it when the instruction in
-     * the shadow is done. Read it through x86_interruptibility. */
+    /* X86_SHADOW holds only while lip is shadow_lip: nothing has to clear it when the instruction
+     * in the shadow is done. Read it through x86_interruptibility. */
     u32 interruptibility;
     u32 activity;
     u64 shadow_lip;

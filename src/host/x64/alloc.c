@@ -1,8 +1,8 @@
 /*
  * Linear scan: one walk in instruction order gives each value a register, or a spill granule when
- * there is none: of all values alive, the one that lives longest goes to memory, for its whole life.
- * Values never move, so nothing has to be reconciled between blocks. In a unit of several blocks
- * registers are given before, by use (color.c), and the walk gives granules to the others.
+ * there is none: of all values alive, the one that lives longest goes to memory, for its whole
+ * life. Values never move, so nothing has to be reconciled between blocks. In a unit of several
+ * blocks registers are given before, by use (color.c), and the walk gives granules to the others.
  */
 #include "host/x64/lower.h"
 

@@ -1,7 +1,7 @@
 /*
- * Registers for a unit of several blocks. Values get them one after the other, who is used most for the
- * time that it is alive first, each the first register that is free all that time. So what a loop works
- * with is served before what only lives through it, and short lives share few registers.
+ * Registers for a unit of several blocks. Values get them one after the other, who is used most for
+ * the time that it is alive first, each the first register that is free all that time. So what a
+ * loop works with is served before what only lives through it, and short lives share few registers.
  */
 #include <stdlib.h>
 

@@ -8,7 +8,8 @@
  *   lower.c  forwards: code, with slow paths behind it (sites.c) and the sites behind those
  *
  * Values in registers: i32 is zero-extended, i1 is 0 or 1, i8 and i16 have undefined upper bits
- * (their users look at the low bits only), f32 and f64 have undefined upper lanes (zeros behind ld).
+ * (their users look at the low bits only), f32 and f64 have undefined upper lanes (zeros behind
+ * ld).
  *
  * Private to src/host/x64.
  */
@@ -46,7 +47,8 @@ struct value {
     u8 flags;
 };
 
-/* What is known besides in a unit of several blocks. Values of one web live in one place (web.c). */
+/* What is known besides in a unit of several blocks. Values of one web live in one place
+ * (web.c). */
 struct life {
     u32 weight;  /* how often it is read and written, roughly */
     ir_ref root; /* the value in whose place it lives; 0: its own */
@@ -166,7 +168,8 @@ static inline ir_ref plan_root(const struct lowering *l, ir_ref ref)
     return ref;
 }
 
-/* Is @ref a state slot that nothing changes while the unit runs? Then it need not be kept elsewhere. */
+/* Is @ref a state slot that nothing changes while the unit runs? Then it need not be kept
+ * elsewhere. */
 bool plan_at_home(const struct lowering *l, ir_ref ref);
 
 /* The value to read instead of @ref: through truncations and extensions that change nothing a user
@@ -181,8 +184,8 @@ bool plan_base_plus(const struct ir_unit *unit, ir_ref ref, s32 *offset);
 bool plan_fits_displacement(s64 v);
 ir_ref plan_address(const struct lowering *l, ir_ref ref, s64 imm, s32 *disp);
 
-/* The same for load or store @access, which may have a second register as well when guest addresses are
- * the host's: base + (index << shift) + disp. @index: IR_NONE for none. */
+/* The same for load or store @access, which may have a second register as well when guest addresses
+ * are the host's: base + (index << shift) + disp. @index: IR_NONE for none. */
 struct plan_index {
     ir_ref base, index;
     unsigned shift;
@@ -425,8 +428,8 @@ bool leave_may_link(const struct lowering *l, s64 offset);
 void leave_link(struct lowering *l, u8 *place, s64 offset);
 /* The next displacement after @opcode_bytes will be 4-byte aligned. */
 void align_displacement(struct lowering *l, unsigned opcode_bytes);
-/* Compares the entry of the jump cache at rcx with the state's space and mode, both at once if they lie
- * side by side; rdx is used. False: there is no such @part (0, 1). */
+/* Compares the entry of the jump cache at rcx with the state's space and mode, both at once if they
+ * lie side by side; rdx is used. False: there is no such @part (0, 1). */
 bool compare_space(struct x64 *c, const struct host_abi *abi, unsigned part);
 void count_insns(struct lowering *l);
 /* rax = base + @offset. */

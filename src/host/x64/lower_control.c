@@ -267,7 +267,8 @@ void align_displacement(struct lowering *l, unsigned opcode_bytes)
     x64_nop(&l->code, (4 - (unsigned)((x64_here(&l->code) + opcode_bytes) & 3)) & 3);
 }
 
-/* The jump cache's entry has another address in @reg, or is of another space or mode than the state's. */
+/* The jump cache's entry has another address in @reg, or is of another space or mode than the
+ * state's. */
 static void jump_misses(struct lowering *l, unsigned reg)
 {
     struct stub *stub = stub_new(l, STUB_MISSED, x64_jcc_later(&l->code, CC_NE));

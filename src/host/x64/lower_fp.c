@@ -1,6 +1,6 @@
 /*
- * Scalar floating point by SSE, in the current MXCSR. The first operand of an SSE instruction is the
- * one whose NaN is passed on, as the IR wants it, so nothing is ever swapped.
+ * Scalar floating point by SSE, in the current MXCSR. The first operand of an SSE instruction is
+ * the one whose NaN is passed on, as the IR wants it, so nothing is ever swapped.
  */
 #include "host/x64/lower.h"
 
@@ -64,7 +64,8 @@ static void with(struct lowering *l, u32 op, unsigned d, const struct operand *b
         x64_rr(&l->code, op, d, b->reg);
 }
 
-/* d is a NaN: make it the canonical one, and multiply where that is exact, for the sake of the flag. */
+/* d is a NaN: make it the canonical one, and multiply where that is exact, for the sake of the
+ * flag. */
 static void fused_nan(struct lowering *l, unsigned type, unsigned d, unsigned a,
                       const struct operand *b)
 {

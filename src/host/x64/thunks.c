@@ -35,8 +35,8 @@ static void call_c(struct x64 *c, u64 fn)
     x64_rr(c, 0xff, 2, RAX);
 }
 
-/* What the entry stub takes off the stack: the frame, and 8 bytes that make it 16-byte aligned below
- * the return address and six pushes. */
+/* What the entry stub takes off the stack: the frame, and 8 bytes that make it 16-byte aligned
+ * below the return address and six pushes. */
 #define ENTRY_BYTES ((s32)sizeof(struct host_frame) + 8)
 
 static void emit_enter(struct x64 *c, const struct host_abi *abi)
