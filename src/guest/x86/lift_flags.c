@@ -270,51 +270,31 @@ static ir_ref condition(struct x86_lift *l, unsigned cc)
     return ir_or(l->u, zf(l), less(l));
 }
 
-/* Known flags whose condition, or its opposite, is one comparison; else IR_NONE. */
+/* Known flags whose condition is one comparison; else IR_NONE. */
 static ir_ref comparison(struct x86_lift *l, unsigned cc)
 {
-    ir_ref dst = l->cc.dst, src = l->cc.src, zero;
+    enum { OF_TWO = 0xf0fc, OF_CARRY = 0x000c, WITH_ZERO = 0x0330 }; /* which conditions */
+    static const struct {
+        u8 op;
+        bool swapped;
+    } ways[16] = {
+        [2] = {IR_ult, false}, [3] = {IR_ule, true},   [4] = {IR_eq, false},
+        [5] = {IR_ne, false},  [6] = {IR_ule, false},  [7] = {IR_ult, true},
+        [8] = {IR_slt, false}, [9] = {IR_sle, true},   [12] = {IR_slt, false},
+        [13] = {IR_sle, true}, [14] = {IR_sle, false}, [15] = {IR_slt, true},
+    };
+    ir_ref a = l->cc.dst, b = l->cc.src;
     u64 kind = l->cc.op >> 2;
 
     if (kind == X86_CC_EFLAGS || kind == X86_CC_SBB)
         return IR_NONE;
-    if (kind == X86_CC_SUB || (kind == X86_CC_ADD && cc >> 1 == 1)) {
-        switch (cc) {
-        case 2:
-            return ir_ult(l->u, dst, src);
-        case 3:
-            return ir_ule(l->u, src, dst);
-        case 4:
-            return ir_eq(l->u, dst, src);
-        case 5:
-            return ir_ne(l->u, dst, src);
-        case 6:
-            return ir_ule(l->u, dst, src);
-        case 7:
-            return ir_ult(l->u, src, dst);
-        case 12:
-            return ir_slt(l->u, dst, src);
-        case 13:
-            return ir_sle(l->u, src, dst);
-        case 14:
-            return ir_sle(l->u, dst, src);
-        case 15:
-            return ir_slt(l->u, src, dst);
-        }
-        return IR_NONE;
+    if (!(kind == X86_CC_SUB && OF_TWO >> cc & 1) && !(kind == X86_CC_ADD && OF_CARRY >> cc & 1)) {
+        if (kind == X86_CC_SUB || !(WITH_ZERO >> cc & 1))
+            return IR_NONE;
+        b = zero_like(l, a);
     }
-    if ((cc & ~1u) != 4 && (cc & ~1u) != 8)
-        return IR_NONE;
-    zero = zero_like(l, dst);
-    switch (cc) {
-    case 4:
-        return ir_eq(l->u, dst, zero);
-    case 5:
-        return ir_ne(l->u, dst, zero);
-    case 8:
-        return ir_slt(l->u, dst, zero);
-    }
-    return ir_sle(l->u, zero, dst);
+    return ways[cc].swapped ? ir_emit(l->u, ways[cc].op, IR_I1, b, a, 0, 0, 0)
+                            : ir_emit(l->u, ways[cc].op, IR_I1, a, b, 0, 0, 0);
 }
 
 ir_ref lift_condition(struct x86_lift *l, unsigned cc)
