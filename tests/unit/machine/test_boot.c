@@ -338,6 +338,7 @@ static void bzimage_by_its_16bit_entry(void **state)
     const struct kvm_sregs *s = &t.ctx.sregs;
     const u16 *vectors;
     const u8 *bios;
+    u16 kilobytes;
     u32 handler;
 
     (void)state;
@@ -365,7 +366,8 @@ static void bzimage_by_its_16bit_entry(void **state)
     for (unsigned i = 2; vectors[i] != 0xffff; i += 2)
         if (vectors[i] == 0x15)
             assert_int_equal(vectors[i + 1], handler & 0xffff);
-    assert_int_equal(*(u16 *)(t.ram + BOOT_BASE_MEMORY), t.map.ranges[0].size / KiB);
+    memcpy(&kilobytes, t.ram + BOOT_BASE_MEMORY, sizeof(kilobytes));
+    assert_int_equal(kilobytes, t.map.ranges[0].size / KiB);
     bios = t.ram + BOOT_BIOS;
     assert_non_null(memmem(bios, 1024, &t.map.ranges[1], 16)); /* address and size */
 }
