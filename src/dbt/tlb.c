@@ -435,7 +435,6 @@ struct slow_page tlb_slow(struct guest_cpu *cpu, u64 gva, enum guest_access acce
     if (!slow.slot)
         return slow;
     fill(cpu, tlb, gva, slow.gpa, &page, slow.slot);
-    mem_touched(slow.slot, slow.gpa);
     if (access == GUEST_WRITE) {
         if (slow.slot->flags & MEM_READONLY)
             return slow; /* ROM: the write is MMIO */

@@ -220,7 +220,7 @@ static int slot_arrays(struct mem_slot *slot, const struct mem_slot *old)
     }
     slot->code = old && old->gpa == slot->gpa ? old->code : NULL;
     if (!slot->code)
-        slot->code = calloc(pages + slot->size / MEM_HUGE_PAGE + 2, 1);
+        slot->code = calloc(pages, 1);
     if (!slot->code) {
         if (!old || slot->dirty != old->dirty)
             free(slot->dirty);

@@ -13,7 +13,6 @@
 
 #define MEM_PAGE_SHIFT 12
 #define MEM_PAGE_SIZE 4096ull
-#define MEM_HUGE_PAGE 0x200000ull /* of the host's */
 #define MEM_MAX_SLOTS 64
 
 enum {
@@ -26,9 +25,7 @@ struct mem_slot {
     u64 gpa, size; /* both page-aligned */
     u8 *hva;
     u64 *dirty; /* one bit a page, set by writers with atomic or; NULL without MEM_LOG_DIRTY */
-    u8 *code;   /* one byte a page, not 0 while translated code was made from the page; */
-    /* and behind these one for each MEM_HUGE_PAGE of hva that the slot has a part of: see
-     * mem_touched. */
+    u8 *code;   /* one byte a page, not 0 while translated code was made from the page */
 };
 
 struct mem;
@@ -62,12 +59,6 @@ void mem_wrote(struct mem *mem, u64 gpa, u64 len);
 int mem_read(const struct mem *mem, u64 gpa, void *buf, u64 len);
 int mem_write(struct mem *mem, u64 gpa, const void *buf, u64 len);
 int mem_fill(struct mem *mem, u64 gpa, u8 byte, u64 len);
-
-/* A soft TLB begins to know the page of @gpa in @slot, maybe because it is used for the first
- * time. Where an eighth of a huge page of the host's is in use, the rest mostly will be soon:
- * then the host is asked to make it one, which costs less than the faults would, and its TLB
- * holds more so. */
-void mem_touched(const struct mem_slot *slot, u64 gpa);
 
 /* Sets the dirty bit of the page of @gpa in @slot. */
 void mem_mark_dirty(const struct mem_slot *slot, u64 gpa);

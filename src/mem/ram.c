@@ -7,11 +7,7 @@
 #include "base/bits.h"
 #include "mem/mem.h"
 
-#define HUGE_PAGE MEM_HUGE_PAGE
-#define HUGE_PAGES (HUGE_PAGE / MEM_PAGE_SIZE)
-#define WORTH (HUGE_PAGES / 8) /* how many pages are to be in use, */
-#define LOOK_AFTER (WORTH + 8) /* for which there are at least as many touches */
-#define SETTLED 255
+#define HUGE_PAGE 0x200000ull /* of the host's */
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
@@ -102,38 +98,4 @@ void mem_populate(u8 *hva, u64 size)
             break;
     }
     madvise(huge, (size_t)(end - huge), MADV_POPULATE_WRITE);
-}
-
-static u64 pages_in_use(u8 *huge)
-{
-    u8 resident[HUGE_PAGES];
-    u64 n = 0;
-
-    if (mincore(huge, HUGE_PAGE, resident))
-        return 0;
-    for (unsigned i = 0; i < HUGE_PAGES; i++)
-        n += resident[i] & 1;
-    return n;
-}
-
-void mem_touched(const struct mem_slot *slot, u64 gpa)
-{
-    u8 *hva = slot->hva + (gpa - slot->gpa), *huge = (u8 *)align_down((u64)hva, HUGE_PAGE);
-    u64 number = (u64)hva / HUGE_PAGE - (u64)slot->hva / HUGE_PAGE, used;
-    u8 *touches = &slot->code[(slot->size >> MEM_PAGE_SHIFT) + number];
-    u8 n = __atomic_load_n(touches, __ATOMIC_RELAXED);
-
-    if (n == SETTLED)
-        return;
-    __atomic_store_n(touches, n + 1, __ATOMIC_RELAXED); /* vCPUs may miss each other's: no matter */
-    if (n + 1u < LOOK_AFTER)
-        return;
-    if (huge < slot->hva || huge + HUGE_PAGE > slot->hva + slot->size) {
-        __atomic_store_n(touches, SETTLED, __ATOMIC_RELAXED);
-        return;
-    }
-    used = pages_in_use(huge);
-    if (used >= WORTH && used < HUGE_PAGES)
-        collapse(huge);
-    __atomic_store_n(touches, used < WORTH ? 0 : SETTLED, __ATOMIC_RELAXED);
 }

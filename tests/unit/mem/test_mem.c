@@ -352,36 +352,6 @@ static void populated_ram_keeps_its_bytes(void **state)
     }
 }
 
-/* Whatever the host makes of it, memory and the code map stay as they are; wherever slots begin. */
-static void touched_ram_keeps_its_bytes(void **state)
-{
-    static const struct {
-        u64 first, size;
-    } slots[] = {{0, 8 * MiB}, {PAGE, 5 * MiB}, {2 * MiB - PAGE, 3 * PAGE}, {3 * PAGE, 8 * MiB}};
-
-    (void)state;
-    for (size_t i = 0; i < ARRAY_SIZE(slots); i++) {
-        struct mem *mem = mem_create();
-        const struct mem_slot *slot;
-        struct mem_ram ram;
-
-        assert_non_null(mem);
-        assert_int_equal(mem_ram_alloc(&ram, 16 * MiB, NULL), 0);
-        assert_int_equal(mem_set_slot(mem, 0, 0, GiB, slots[i].size, ram.hva + slots[i].first), 0);
-        slot = mem_find(mem, GiB);
-        for (u64 at = 0; at < slots[i].size; at += 3 * PAGE) {
-            slot->hva[at + 5] = (u8)(at / PAGE);
-            mem_touched(slot, GiB + at);
-        }
-        for (u64 at = 0; at < slots[i].size; at += PAGE) {
-            assert_int_equal(slot->hva[at + 5], at / PAGE % 3 ? 0 : (u8)(at / PAGE));
-            assert_int_equal(slot->code[at / PAGE], 0);
-        }
-        mem_destroy(mem);
-        mem_ram_free(&ram);
-    }
-}
-
 static void impossible_ram_is_explained(void **state)
 {
     struct mem_ram ram;
@@ -412,7 +382,6 @@ int main(void)
         MEM_TEST(readers_survive_changes),
         cmocka_unit_test(ram_is_shared_and_sparse),
         cmocka_unit_test(populated_ram_keeps_its_bytes),
-        cmocka_unit_test(touched_ram_keeps_its_bytes),
         cmocka_unit_test(impossible_ram_is_explained),
     };
 
