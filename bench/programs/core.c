@@ -67,7 +67,7 @@ int main(void)
 
     for (int i = 0; i < NODES; i++)
         nodes[i] = (struct node){i + 1 < NODES ? &nodes[i + 1] : NULL, (int16_t)(i * 7919), (int16_t)i};
-    for (int round = 0; round < 25000; round++) {
+    for (int round = 0; round < 60000; round++) {
         list = reverse(list);
         for (struct node *n = list; n; n = n->next)
             if (n->key == (int16_t)(round * 31))

@@ -14,7 +14,7 @@ int main(int argc, char **argv)
 
     if (argc > 1)
         return 3;
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 200; i++) {
         if (!fork()) {
             if (runner)
                 execl(runner, runner, argv[0], "child", (char *)NULL);

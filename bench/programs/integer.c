@@ -9,7 +9,7 @@ int main(void)
 {
     uint64_t longest = 0, primes = 0;
 
-    for (uint64_t start = 1; start < 300000; start++) {
+    for (uint64_t start = 1; start < 900000; start++) {
         uint64_t n = start, steps = 0;
 
         for (; n != 1; steps++)
@@ -17,7 +17,7 @@ int main(void)
         if (steps > longest)
             longest = steps;
     }
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < 12; round++) {
         memset(sieve, 0, sizeof(sieve));
         for (uint64_t i = 2; i < sizeof(sieve); i++) {
             if (sieve[i])

@@ -12,7 +12,7 @@ int main(void)
             a[i][k] = i + 0.5 * k;
             b[i][k] = i - 0.25 * k;
         }
-    for (int round = 0; round < 4; round++)
+    for (int round = 0; round < 12; round++)
         for (int i = 0; i < N; i++)
             for (int m = 0; m < N; m++)
                 for (int k = 0; k < N; k++)

@@ -9,7 +9,7 @@ int main(void)
     uint8_t *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     unsigned sum = 0;
 
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 80000; i++) {
 #ifdef __x86_64__
         p[0] = 0xb8; /* mov $i, %eax; ret */
         memcpy(p + 1, &i, 4);

@@ -10,14 +10,14 @@ int main(void)
     volatile size_t sum = 0;
 
     memset(from, 'x', sizeof(from) - 1);
-    for (int round = 0; round < 180; round++) {
+    for (int round = 0; round < 450; round++) {
         memcpy(to, from, sizeof(from));
         to[sizeof(to) / 2 + round] = 'y';
         sum += strlen(to);
         sum += (size_t)(strchr(to, 'y') - to);
         sum += (size_t)memcmp(from, to, sizeof(to) / 2);
     }
-    for (int round = 0; round < 1200000; round++) {
+    for (int round = 0; round < 3000000; round++) {
         size_t size = (size_t)round * 37 % 120 + 1;
 
         memcpy(to + 8, from + 3, size);
