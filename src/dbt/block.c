@@ -69,9 +69,20 @@ static bool code_unchanged(struct dbt *dbt, const struct block *block, const u8 
     return now && !memcmp(now, code + first, block->length - first);
 }
 
-struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code, int *ret)
+/* From here on @block is found. Lock held. */
+static void publish(struct dbt *dbt, struct block *block)
 {
     struct block *_Atomic *head = &dbt->hash[hash_of(block->gpa, block->mode)];
+
+    atomic_store_explicit(&block->hash_next, atomic_load(head), memory_order_relaxed);
+    atomic_store_explicit(head, block, memory_order_release);
+    cache_published(dbt, block);
+    dbt->stats.blocks++;
+    dbt->stats.guest_insns += block->guest_insns;
+}
+
+struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code, int *ret)
+{
     struct block *answer;
 
     pthread_mutex_lock(&dbt->lock);
@@ -81,11 +92,7 @@ struct block *block_insert(struct dbt *dbt, struct block *block, const u8 *code,
             *ret = -ENOMEM;
             answer = NULL;
         } else if (code_unchanged(dbt, block, code)) {
-            atomic_store_explicit(&block->hash_next, atomic_load(head), memory_order_relaxed);
-            atomic_store_explicit(head, block, memory_order_release);
-            cache_published(dbt, block);
-            dbt->stats.blocks++;
-            dbt->stats.guest_insns += block->guest_insns;
+            publish(dbt, block);
             answer = block;
         } else {
             page_remove_block(dbt, block);
@@ -267,7 +274,6 @@ void block_invalidate(struct dbt *dbt, struct block *block)
 bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
                    bool (*unchanged)(void *opaque), void *opaque)
 {
-    struct block *_Atomic *at = &dbt->hash[hash_of(block->gpa, block->mode)];
     bool ok = false;
 
     pthread_mutex_lock(&dbt->lock);
@@ -280,12 +286,8 @@ bool block_replace(struct dbt *dbt, struct block *head, struct block *block,
         ok = added && page_watches(dbt, block) && unchanged(opaque);
         if (ok) {
             retire(dbt, head);
-            atomic_store_explicit(&block->hash_next, atomic_load(at), memory_order_relaxed);
-            atomic_store_explicit(at, block, memory_order_release);
-            cache_published(dbt, block);
-            dbt->stats.blocks++;
+            publish(dbt, block);
             dbt->stats.regions++;
-            dbt->stats.guest_insns += block->guest_insns;
         } else if (added) {
             page_remove_block(dbt, block);
         }

@@ -185,7 +185,7 @@ static bool has_room(const struct chunk *chunk)
 
 s32 cache_first_count(const struct dbt *dbt)
 {
-    u32 hot = dbt->config.hot ? dbt->config.hot : DBT_HOT;
+    u32 hot = dbt->config.hot;
 
     return (s32)(hot < INT32_MAX ? hot : INT32_MAX) - 1;
 }

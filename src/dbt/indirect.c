@@ -22,7 +22,7 @@ static u32 hash_of(u64 from, u32 mode)
 
 void indirect_watch(struct dbt_cpu *dc, struct block *block)
 {
-    u32 hot = dc->dbt->config.hot ? dc->dbt->config.hot : DBT_HOT;
+    u32 hot = dc->dbt->config.hot;
 
     __atomic_store_n(&block->watched, true, __ATOMIC_RELAXED);
     if (!dc->notes)

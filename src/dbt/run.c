@@ -274,6 +274,8 @@ int dbt_create(struct dbt **out, const struct dbt_config *config, struct err *er
     if (!dbt)
         return err_set(err, -ENOMEM, "no memory for the translator");
     dbt->config = *config;
+    if (!dbt->config.hot)
+        dbt->config.hot = DBT_HOT;
     dbt->fork_fd = -1;
     pthread_mutex_init(&dbt->lock, NULL);
     pthread_mutex_init(&dbt->cpus_lock, NULL);

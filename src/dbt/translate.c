@@ -499,7 +499,7 @@ static void fill_jump(struct dbt_cpu *dc, struct block *block)
     more->generation = dc->dbt->generation;
     if (may_close_loop(dc, block, pc)) {
         more->code = block->code;
-        more->left = dc->dbt->config.hot ? dc->dbt->config.hot : DBT_HOT;
+        more->left = dc->dbt->config.hot;
         jump->code = (void *)dc->dbt->abi.thunk_counted;
     }
     publish_jump(dc, table, index, dc->cpu->space, block);
@@ -628,7 +628,7 @@ u32 translate_step(struct guest_cpu *cpu, struct ir_unit *unit)
 static struct block *form_region(struct guest_cpu *cpu, struct block *block)
 {
     struct dbt_cpu *dc = dbt_cpu(cpu);
-    struct block *region = NULL;
+    struct block *region;
     bool later = false;
 
     if (dc->watching) {
