@@ -403,28 +403,27 @@ def trace():
     need(result.returncode == 0 and "604" in text, text)
 
 
+def trace_tells(event, place, code, accesses):
+    """Of each access to ports or memory: what, where, how many bytes, which value."""
+    result = run(kernel(event, code + guests.POWER_OFF), "--trace", f"{event}:{path(event)}.jsonl")
+    with open(path(event) + ".jsonl", encoding="utf-8") as file:
+        told = [json.loads(line) for line in file]
+    need(result.returncode == 0 and
+         [(line["op"], line[place], line["size"], line["value"]) for line in told] == accesses, told)
+
+
 @test
 def trace_of_ports():
-    code = guests.READ_PORTS + guests.POWER_OFF
-    result = run(kernel("ports", code), "--trace", "pio:" + path("ports.jsonl"))
-    with open(path("ports.jsonl"), encoding="utf-8") as file:
-        told = [json.loads(line) for line in file]
-    accesses = [(line["op"], line["port"], line["size"], line["value"]) for line in told]
-    need(result.returncode == 0 and accesses == [
+    trace_tells("pio", "port", guests.READ_PORTS, [
         ("out", "0xcf8", 4, "0x80001234"), ("in", "0xcf8", 4, "0x80001234"),
-        ("out", "0x21", 1, "0xa5"), ("in", "0x21", 1, "0xa5"), ("out", "0x604", 2, "0x2000")], told)
+        ("out", "0x21", 1, "0xa5"), ("in", "0x21", 1, "0xa5"), ("out", "0x604", 2, "0x2000")])
 
 
 @test
 def trace_of_memory_that_is_none():
-    code = guests.READ_REGISTERS + guests.POWER_OFF
-    result = run(kernel("registers", code), "--trace", "mmio:" + path("mmio.jsonl"))
-    with open(path("mmio.jsonl"), encoding="utf-8") as file:
-        told = [json.loads(line) for line in file]
-    accesses = [(line["op"], line["gpa"], line["size"], line["value"]) for line in told]
-    need(result.returncode == 0 and accesses == [
+    trace_tells("mmio", "gpa", guests.READ_REGISTERS, [
         ("write", "0xfed00108", 8, "0x12345678"), ("read", "0xfed00108", 4, "0x12345678"),
-        ("write", "0xfee00380", 4, "0"), ("read", "0xfee00380", 4, "0")], told)
+        ("write", "0xfee00380", 4, "0"), ("read", "0xfee00380", 4, "0")])
 
 
 # ---- Serial ports --------------------------------------------------------------------------------
